@@ -1,0 +1,72 @@
+"""Stage 1: check every recording, and write ``<data_dir>/<split>/cuts.jsonl.gz`` and ``excluded.tsv``.
+
+Example: python -m lrsms.bin.cuts --data_dir data --train_splits train --eval_splits "dev test"
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from lrsms import stamp
+from lrsms.bin import run_verb, str2bool
+from lrsms.errors import LrsmsError
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, type=Path)
+    parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
+    parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
+    parser.add_argument("--valid_split", default="dev", help="evaluation split that durations are limited for, too")
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the cuts in Hz")
+    parser.add_argument("--speed_perturb", default="1.0", help='training speeds, such as "0.9 1.0 1.1"')
+    parser.add_argument("--min_duration", type=float, default=0.1, help="seconds; training and validation")
+    parser.add_argument("--max_duration", type=float, default=30.0, help="seconds; training and validation")
+    parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
+    return parser.parse_args()
+
+
+def _speeds(text: str) -> tuple[float, ...]:
+    try:
+        speeds = tuple(float(word) for word in text.split()) or (1.0,)
+    except ValueError:
+        raise LrsmsError(f'--speed_perturb "{text}": expected numbers, such as "0.9 1.0 1.1"') from None
+    if min(speeds) <= 0.1 or max(speeds) >= 10 or len(set(speeds)) < len(speeds):
+        raise LrsmsError(f'--speed_perturb "{text}": expected different factors near 1, such as "0.9 1.0 1.1"')
+    return speeds
+
+
+def main() -> None:
+    args = _parse()
+    train, evaluation, speeds = args.train_splits.split(), args.eval_splits.split(), _speeds(args.speed_perturb)
+    for option, value in (("fs", args.fs), ("num_jobs", args.num_jobs)):
+        if value < 1:
+            raise LrsmsError(f"--{option} {value}: must be at least 1")
+    if not train:
+        raise LrsmsError('--train_splits "": name at least one split')
+    shared = set(train) & set(evaluation)
+    if shared:
+        raise LrsmsError(f"--train_splits and --eval_splits share {', '.join(sorted(shared))}")
+
+    splits = [args.data_dir / split for split in (*train, *evaluation)]
+    inputs = [folder / f"{kind}.jsonl.gz" for folder in splits for kind in ("recordings", "supervisions")]
+    arguments = {key: value for key, value in vars(args).items() if key not in ("num_jobs", "force", "data_dir")}
+    mark = args.data_dir / ".stamps" / "cuts.json"
+    complete = all((folder / "cuts.jsonl.gz").exists() for folder in splits)
+    if not args.force and complete and stamp.is_current(mark, arguments, inputs):
+        print(f"cuts: {args.data_dir} is up to date, skipped (--force true runs it again)")
+        return
+
+    from lrsms.data.cuts import build_cuts
+
+    build_cuts(
+        args.data_dir, train_splits=train, eval_splits=evaluation, valid_split=args.valid_split,
+        sampling_rate=args.fs, speeds=speeds, min_duration=args.min_duration, max_duration=args.max_duration,
+        num_jobs=args.num_jobs,
+    )  # fmt: skip
+    stamp.write(mark, arguments, inputs)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,30 @@
+"""Stage 4: decode splits with a trained model. Usage: python -m lrsms.bin.decode --asr_exp exp/tag --splits test"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb, str2bool
+
+
+def main() -> None:
+    """Parse options and decode each split."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
+    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
+    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
+    parser.add_argument("--force", type=str2bool, default=False)
+    args = parser.parse_args()
+
+    from lrsms.espnet.decoding import Decoding
+
+    for split in args.splits.split():
+        cuts = args.data_dir / split / "cuts.jsonl.gz"
+        Decoding(args.asr_exp, cuts, args.config, args.checkpoint, args.nj, args.ngpu).run(args.force)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,48 @@
+"""Stage 2: make the token list from the training text, ``<data_dir>/lang_<type><size>``.
+
+Example: python -m lrsms.bin.tokenize --data_dir data --token_type unigram --vocab_size 500
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms import stamp
+from lrsms.bin import run_verb, str2bool
+
+TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True, type=Path)
+    parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
+    parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
+    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: tokens, special ones included")
+    parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = _parse()
+
+    from lrsms.data.tokens import build_lang, lang_dir
+
+    folder = lang_dir(args.data_dir, args.token_type, args.vocab_size)
+    train, evaluation = args.train_splits.split(), args.eval_splits.split()
+    inputs = [args.data_dir / split / "cuts.jsonl.gz" for split in (*train, *evaluation)]
+    arguments = {"train_splits": args.train_splits, "eval_splits": args.eval_splits}
+    mark = args.data_dir / ".stamps" / f"{folder.name}.json"
+    complete = (folder / "tokens.txt").exists() and (folder / "out_of_vocabulary.tsv").exists()
+    if not args.force and complete and stamp.is_current(mark, arguments, inputs):
+        print(f"tokenize: {folder} is up to date, skipped (--force true runs it again)")
+        return
+    build_lang(
+        args.data_dir, train_splits=train, eval_splits=evaluation, token_type=args.token_type,
+        vocab_size=args.vocab_size,
+    )  # fmt: skip
+    stamp.write(mark, arguments, inputs)
+
+
+if __name__ == "__main__":
+    run_verb(main)

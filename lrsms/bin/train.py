@@ -1,0 +1,48 @@
+"""Stage 3: train a model through ESPnet. Usage: python -m lrsms.bin.train --config conf/train_lrsms.yaml ..."""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb, str2bool
+
+
+def main() -> None:
+    """Parse options and train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Options after -- go to espnet2.bin.asr_train as they are."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="training YAML")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the experiment's folder")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--train_split", default="train")
+    parser.add_argument("--valid_split", default="dev")
+    parser.add_argument("--token_type", choices=("char", "word", "unigram", "bpe"), default="char")
+    parser.add_argument("--vocab_size", type=int, default=500, help="of unigram and bpe")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine")
+    parser.add_argument("--num_nodes", type=int, default=1, help="machines that train together")
+    parser.add_argument("--num_processes", type=int, default=1, help="CPU processes that train together")
+    parser.add_argument("--force", type=str2bool, default=False, help="start again in a folder that holds a training")
+    parser.add_argument("espnet_options", nargs="*", help="options of espnet2.bin.asr_train, after --")
+    args = parser.parse_args()
+
+    from lrsms.data.tokens import lang_dir
+    from lrsms.espnet.training import Training
+
+    Training(
+        config=args.config,
+        output_dir=args.output_dir,
+        train_cuts=args.data_dir / args.train_split / "cuts.jsonl.gz",
+        valid_cuts=args.data_dir / args.valid_split / "cuts.jsonl.gz",
+        lang_dir=lang_dir(args.data_dir, args.token_type, args.vocab_size),
+        token_type="bpe" if args.token_type == "unigram" else args.token_type,
+        seed=args.seed,
+        ngpu=args.ngpu,
+        num_nodes=args.num_nodes,
+        num_processes=args.num_processes,
+        espnet_options=args.espnet_options,
+    ).run(args.force)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,1 @@
+"""Corpora to Lhotse manifests, manifests to cuts, transcripts to tokens."""

@@ -1,0 +1,255 @@
+"""Stage 1: manifests to cuts that can be trained on; what cannot is excluded, listed and counted.
+
+Each cut has one supervision and bears its id. Resampling and speed perturbation stay lazy: Lhotse applies them
+when the audio is loaded.
+"""
+
+import os
+import wave
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.utils import fastcopy
+from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
+
+from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data.manifests import check_unique
+from lrsms.errors import LrsmsError
+
+STAGE = "cuts"
+_BLOCK = 1 << 22  # samples read at once: bounds the memory of hour-long recordings
+_TOLERANCE = 0.025  # seconds a supervision may reach beyond its recording: rounding in the tables of others
+_STREAMED = 0x7FFF0000  # bytes; WAV files written to a pipe announce about this size, or the double of it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Durations in seconds that are kept; ``None`` sets no limit."""
+
+    min_duration: float | None = None
+    max_duration: float | None = None
+
+
+def _announced_samples(path: Path) -> int | None:
+    """Samples per channel that a PCM WAV header promises; None for other formats.
+
+    libsndfile silently shortens the count to what a truncated WAV file holds, so the header is read apart.
+    """
+    try:
+        with wave.open(str(path), "rb") as file:
+            samples, width = file.getnframes(), file.getnchannels() * file.getsampwidth()
+            return None if samples * width >= _STREAMED else samples
+    except (wave.Error, EOFError, OSError):
+        return None
+
+
+def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
+    with soundfile.SoundFile(path) as file:
+        if file.samplerate != recording.sampling_rate:
+            found = f"{path} has {file.samplerate} Hz, its manifest says {recording.sampling_rate} Hz"
+            return "sampling_rate", found + "; run stage 0 again or correct the manifest"
+        if file.channels != 1:
+            return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
+        expected = max(recording.num_samples, _announced_samples(path) or 0, file.frames)
+        samples = 0
+        while len(block := file.read(_BLOCK, dtype="float32")):
+            samples += len(block)
+            if not np.isfinite(block).all():
+                return "not_finite", f"{path} holds NaN or infinite samples"
+    if samples == 0:
+        return "zero_length", f"{path} holds no samples"
+    if samples < expected:
+        return "truncated", f"{path} holds {samples} of {expected} samples"
+    return None
+
+
+def _probe_lazy(recording: Recording) -> tuple[str, str] | None:
+    if recording.num_channels != 1:
+        return "not_mono", f"{recording.num_channels} channels; make it mono"
+    audio = recording.load_audio()
+    if audio.shape[1] == 0:
+        return "zero_length", "no samples"
+    return None if np.isfinite(audio).all() else ("not_finite", "NaN or infinite samples")
+
+
+def probe(recording: Recording) -> Exclusion | None:
+    """Read all of a recording's audio and return what is wrong with it, or None.
+
+    Reasons: ``missing_audio``, ``unreadable``, ``truncated``, ``zero_length``, ``not_finite``,
+    ``sampling_rate`` (other than the manifest's) and ``not_mono``.
+    """
+    sources = recording.sources
+    plain = len(sources) == 1 and sources[0].type == "file" and not recording.transforms
+    path = Path(sources[0].source) if plain else None
+    try:
+        if path is not None and not path.is_file():
+            return Exclusion(recording.id, "missing_audio", f"no such file: {path}")
+        found = _probe_file(path, recording) if path is not None else _probe_lazy(recording)
+    except Exception as error:  # decoders raise many types; each means that training would fail on it too
+        return Exclusion(recording.id, "unreadable", f"{path or recording.id}: {error}")
+    return Exclusion(recording.id, *found) if found else None
+
+
+def _limit(supervision: SupervisionSegment, limits: Limits) -> tuple[str, str] | None:
+    if limits.min_duration is not None and supervision.duration < limits.min_duration:
+        return "too_short", f"{supervision.duration:.3f} s, --min_duration {limits.min_duration} s"
+    if limits.max_duration is not None and supervision.duration > limits.max_duration:
+        return "too_long", f"{supervision.duration:.3f} s, --max_duration {limits.max_duration} s"
+    return None
+
+
+def _judge(
+    supervision: SupervisionSegment, recording: Recording | None, broken: dict[str, Exclusion], limits: Limits
+) -> tuple[str, str] | None:
+    if recording is None:
+        return "no_audio", f"no recording {supervision.recording_id}"
+    if recording.id in broken:
+        return broken[recording.id].reason, broken[recording.id].detail
+    if not (supervision.text or "").strip():
+        return "empty_text", "the transcript is empty"
+    if supervision.start < 0 or supervision.duration <= 0 or supervision.end > recording.duration + _TOLERANCE:
+        span = f"{supervision.start:.3f} to {supervision.end:.3f} s"
+        return "outside_recording", f"{span} of a recording of {recording.duration:.3f} s"
+    return _limit(supervision, limits)
+
+
+def _make_cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
+    duration = min(supervision.duration, recording.duration - supervision.start)
+    text = " ".join(supervision.text.split())
+    return MonoCut(
+        id=supervision.id,
+        start=supervision.start,
+        duration=duration,
+        channel=recording.channel_ids[0],
+        recording=recording,
+        supervisions=[
+            fastcopy(supervision, start=0.0, duration=duration, text=text, channel=recording.channel_ids[0])
+        ],
+    )
+
+
+def make_cuts(
+    recordings: Iterable[Recording],
+    supervisions: Iterable[SupervisionSegment],
+    *,
+    limits: Limits = Limits(),
+    num_jobs: int = 1,
+    title: str = "cuts",
+) -> tuple[list[MonoCut], list[Exclusion]]:
+    """One cut per supervision, at its recording's own sampling rate, after reading every audio file whole.
+
+    Returns:
+        The cuts in the order of the supervisions, and one exclusion for each supervision that gave none and for
+        each recording without supervision.
+
+    Raises:
+        LrsmsError: a recording or supervision id occurs twice.
+    """
+    recordings, supervisions = list(recordings), list(supervisions)
+    check_unique((item.id for item in recordings), f"{title}: recordings")
+    check_unique((item.id for item in supervisions), f"{title}: supervisions")
+    transcribed = {item.recording_id for item in supervisions}
+    probed = [item for item in recordings if item.id in transcribed]
+    found = thread_map(probe, probed, max_workers=num_jobs, desc=f"{title}: read audio", unit="file")
+    broken = {item.id: item for item in found if item}
+    by_id = {item.id: item for item in recordings}
+
+    cuts: list[MonoCut] = []
+    unused = [item for item in recordings if item.id not in transcribed]
+    exclusions = [Exclusion(item.id, "no_text", "a recording without transcript") for item in unused]
+    for supervision in supervisions:
+        recording = by_id.get(supervision.recording_id)
+        problem = _judge(supervision, recording, broken, limits)
+        if problem:
+            exclusions.append(Exclusion(supervision.id, *problem))
+        else:
+            cuts.append(_make_cut(supervision, recording))
+    return cuts, exclusions
+
+
+def _read_manifests(folder: Path) -> tuple[RecordingSet, SupervisionSet]:
+    paths = [folder / f"{kind}.jsonl.gz" for kind in ("recordings", "supervisions")]
+    for path in paths:
+        if not path.exists():
+            raise LrsmsError(f"{path}: no such file; run stage 0 first, or correct the names of the splits")
+    try:
+        return RecordingSet.from_file(paths[0]), SupervisionSet.from_file(paths[1])
+    except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
+        raise LrsmsError(f"{folder}: the manifests cannot be read ({error}); run stage 0 again") from error
+
+
+def _resampled(cuts: list[MonoCut], sampling_rate: int, split: str) -> list[MonoCut]:
+    others = Counter(cut.sampling_rate for cut in cuts if cut.sampling_rate != sampling_rate)
+    for rate, count in sorted(others.items()):
+        print(f"{split}: resampling lazily from {rate} to {sampling_rate} Hz: {count} utterances")
+    return [cut if cut.sampling_rate == sampling_rate else cut.resample(sampling_rate) for cut in cuts]
+
+
+def _write(path: Path, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
+    # Perturbed copies are written one by one: a thousand hours three times over need not fit in memory.
+    with CutSet.open_writer(path, overwrite=True) as writer:
+        for speed in speeds:
+            for cut in tqdm(cuts, desc=f"{path.parent.name}: write cuts, speed {speed:g}", unit="cut"):
+                writer.write(cut if speed == 1.0 else cut.perturb_speed(speed))
+
+
+def build_cuts(
+    data_dir: Path,
+    *,
+    train_splits: Sequence[str],
+    eval_splits: Sequence[str],
+    valid_split: str = "dev",
+    sampling_rate: int = 16000,
+    speeds: Sequence[float] = (1.0,),
+    min_duration: float = 0.1,
+    max_duration: float = 30.0,
+    num_jobs: int = 1,
+) -> None:
+    """Write ``cuts.jsonl.gz`` and ``excluded.tsv`` of every split, then print a table.
+
+    Training splits are perturbed to each of ``speeds``; training splits and ``valid_split`` lose utterances
+    outside ``min_duration`` and ``max_duration`` (seconds); the other evaluation splits lose none for length.
+    Nothing earlier is replaced before every split has succeeded.
+
+    Args:
+        sampling_rate: Hz; other rates are resampled lazily.
+
+    Raises:
+        LrsmsError: manifests are missing or damaged, ids repeat, or a split would be empty.
+    """
+    limited = {*train_splits, valid_split}
+    done: dict[str, tuple[list[MonoCut], list[Exclusion]]] = {}
+    for split in [*train_splits, *eval_splits]:
+        limits = Limits(min_duration, max_duration) if split in limited else Limits()
+        manifests = _read_manifests(data_dir / split)
+        cuts, exclusions = make_cuts(*manifests, limits=limits, num_jobs=num_jobs, title=split)
+        if not cuts:
+            raise LrsmsError(f"split {split}: every utterance is excluded: {top_reasons(exclusions)}")
+        done[split] = (cuts, exclusions)
+
+    for split, (cuts, exclusions) in done.items():
+        cuts = _resampled(cuts, sampling_rate, split)
+        _write(data_dir / split / ".tmp_cuts.jsonl.gz", cuts, speeds if split in train_splits else (1.0,))
+    for split, (_, exclusions) in done.items():
+        os.replace(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
+        write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
+    _print_table(done, train_splits, speeds)
+
+
+def _print_table(
+    done: dict[str, tuple[list[MonoCut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
+) -> None:
+    print(f"{'split':<16}{'utterances':>12}{'hours':>10}{'excluded':>10}")
+    for split, (cuts, exclusions) in done.items():
+        hours = sum(cut.duration for cut in cuts) / 3600
+        print(f"{split:<16}{len(cuts):>12}{hours:>10.2f}{len(exclusions):>10}")
+    if tuple(speeds) != (1.0,):
+        print(f"{', '.join(train_splits)}: written at speeds {', '.join(f'{speed:g}' for speed in speeds)}")
+    for split, (_, exclusions) in done.items():
+        print_summary(split, exclusions)

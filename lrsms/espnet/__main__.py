@@ -1,0 +1,33 @@
+"""Run any ESPnet module with the low-rank classes registered.
+
+Usage: python3 -m lrsms.espnet -m espnet2.bin.asr_train --config conf/train_lrsms.yaml ...
+
+This module stays ``__main__`` while ESPnet's runs inside it: processes that ESPnet spawns for several GPUs import
+their parent's ``__main__`` first and so register the classes too.
+"""
+
+import runpy
+import sys
+
+import lrsms.espnet  # noqa: F401  (registers, in spawned children as well)
+
+_USAGE = "usage: python3 -m lrsms.espnet [-m] espnet2.bin.<module> [options of that module]"
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``-m module arguments...`` or ``file.py arguments...`` as Python itself would."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return
+    if arguments[0] == "-m":
+        if len(arguments) < 2:
+            sys.exit(_USAGE)
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=False)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

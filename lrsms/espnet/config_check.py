@@ -1,0 +1,83 @@
+"""Find what is wrong in a training or decoding YAML before anything is built from it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+from espnet2.schedulers.abs_scheduler import AbsScheduler  # noqa: F401  (imported first: ESPnet's own import order)
+from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+
+from lrsms.errors import LrsmsError
+from lrsms.lowrank import LowRankConfig
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML file whose top level is a mapping.
+
+    Raises:
+        LrsmsError: missing file, a syntax error (with its line), or another top level.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise LrsmsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, Mapping):
+        raise LrsmsError(f"{path}: the top level is not a mapping of options")
+    return dict(content or {})
+
+
+def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Refuse keys that are not allowed, suggesting the nearest one that is."""
+    allowed = sorted(allowed)
+    for key in keys:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
+            raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def check_training_config(path: Path, task) -> dict:
+    """Check a training YAML against ESPnet's options and the classes it names.
+
+    Args:
+        path: the YAML file.
+        task: the task class whose options and registries count.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        LrsmsError: an unknown option, class or class option, or a bad ``low_rank`` block; names file, key and value.
+    """
+    config = read_yaml(path)
+    check_keys(config, vars(task.get_parser().parse_args([])), str(path))
+    for choices in task.class_choices_list:
+        name = config.get(choices.name, choices.default)
+        if name is None:
+            continue
+        if name not in choices.classes:
+            raise LrsmsError(f"{path}: {choices.name}: {name!r} is unknown; one of {', '.join(choices.classes)}")
+        _check_class_options(path, config, choices.name, choices.classes[name])
+    for kind, classes in (("optim", optim_classes), ("scheduler", scheduler_classes)):
+        name = config.get(kind)
+        if name is not None and name not in classes:
+            raise LrsmsError(f"{path}: {kind}: {name!r} is unknown; one of {', '.join(sorted(classes))}")
+    return config
+
+
+def _check_class_options(path: Path, config: Mapping, name: str, cls: type) -> None:
+    key = f"{name}_conf"
+    options = config.get(key) or {}
+    if not isinstance(options, Mapping):
+        raise LrsmsError(f"{path}: {key}: {options!r} is not a mapping of options")
+    parameters = inspect.signature(cls).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        check_keys(options, parameters, f"{path}: {key}")
+    if "low_rank" in options:
+        LowRankConfig.parse(options["low_rank"], where=f"{path}: {key}.low_rank")

@@ -1,0 +1,172 @@
+"""Stage 4: ESPnet's CTC/attention beam search over a split, several processes at once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from espnet2.bin.asr_inference import Speech2Text
+from lhotse import CutSet
+from tqdm import tqdm
+
+import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
+from lrsms import stamp
+from lrsms.errors import LrsmsError
+from lrsms.espnet.config_check import check_keys, read_yaml
+from lrsms.provenance import provenance
+
+_recogniser: Speech2Text | None = None
+
+
+class Hypothesis(NamedTuple):
+    """The best hypothesis of one utterance.
+
+    Attributes:
+        id: utterance id.
+        text: words.
+        tokens, token_ids: its tokens and their numbers.
+        score: total log-probability of the search.
+        seconds: time spent on it.
+    """
+
+    id: str
+    text: str
+    tokens: list[str]
+    token_ids: list[int]
+    score: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What to decode with what.
+
+    Attributes:
+        asr_exp: the experiment's folder.
+        cuts: manifest of the split.
+        config: decoding YAML, options of ESPnet's ``Speech2Text``.
+        checkpoint: file name in ``asr_exp``.
+        nj: processes; each computes on one thread.
+        ngpu: GPUs to spread them over, 0 for CPU.
+    """
+
+    asr_exp: Path
+    cuts: Path
+    config: Path
+    checkpoint: str = "valid.acc.ave.pth"
+    nj: int = 1
+    ngpu: int = 0
+
+    @property
+    def output_dir(self) -> Path:
+        """``<asr_exp>/decode_<config>_<checkpoint>/<split>``."""
+        name = self.config.stem.removeprefix("decode").strip("_")
+        parts = ["decode", *filter(None, [name]), self.checkpoint.removesuffix(".pth")]
+        return self.asr_exp / "_".join(parts) / self.cuts.parent.name
+
+    def run(self, force: bool = False) -> None:
+        """Decode, and leave ``text``, ``token``, ``token_int``, ``score`` (ESPnet's names) and ``decode.json``.
+
+        Raises:
+            LrsmsError: missing inputs or an unknown option.
+        """
+        options = read_yaml(self.config)
+        allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
+        check_keys(options, allowed, str(self.config))
+        model = self.asr_exp / self.checkpoint
+        for path, remedy in ((model, "run stage 3 to its end"), (self.cuts, "run stage 1 first")):
+            if not path.exists():
+                there = ", ".join(sorted(found.name for found in self.asr_exp.glob("*.pth"))) or "no checkpoint"
+                raise LrsmsError(f"{path}: not there; {remedy} ({self.asr_exp} holds {there})")
+        marker, inputs = self.output_dir / "inputs.json", [self.config, model.resolve(), self.cuts]
+        if not force and stamp.is_current(marker, {}, inputs) and (self.output_dir / "decode.json").exists():
+            print(f"stage 4: {self.output_dir} is decoded and its inputs have not changed; skipped")
+            return
+        self._decode(options)
+        stamp.write(marker, {}, inputs)
+
+    def _decode(self, options: dict) -> None:
+        # Longest first, so that no process is left alone with a long one at the end.
+        cuts = sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
+        began = time.perf_counter()
+        with tqdm(total=len(cuts), desc=f"decoding {self.cuts.parent.name}", unit="utt", dynamic_ncols=True) as bar:
+            found = []
+            for hypothesis in self._hypotheses(cuts, options):
+                found.append(hypothesis)
+                bar.update()
+        found.sort(key=lambda hypothesis: hypothesis.id)
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        _write_tables(self.output_dir, found)
+        audio, spent = sum(cut.duration for cut in cuts), sum(hypothesis.seconds for hypothesis in found)
+        report = {
+            "split": self.cuts.parent.name,
+            "checkpoint": self.checkpoint,
+            "utterances": len(found),
+            "audio_seconds": audio,
+            "decode_seconds": spent,
+            "wall_seconds": time.perf_counter() - began,
+            "nj": self.nj,
+            "device": "cuda" if self.ngpu else "cpu",
+            "rtf": spent / audio,
+            "beam_size": options.get("beam_size", 20),
+            "ctc_weight": options.get("ctc_weight", 0.5),
+            "config": str(self.config),
+            "seed": 0,
+            **provenance(),
+        }
+        (self.output_dir / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
+
+    def _hypotheses(self, cuts: list, options: dict) -> Iterator[Hypothesis]:
+        arguments = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu)
+        if self.nj == 1:
+            _load(*arguments)
+            yield from map(_recognise, cuts)
+            return
+        # A fork server that has imported ESPnet once; forking this process is unsafe after torch has used threads.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        with context.Pool(self.nj, initializer=_load, initargs=arguments) as pool:
+            yield from pool.imap_unordered(_recognise, cuts)
+
+
+def _load(config: str, model: str, options: dict, ngpu: int) -> None:
+    global _recogniser
+    torch.set_num_threads(1)
+    number = next(iter(multiprocessing.current_process()._identity), 1) - 1
+    device = f"cuda:{number % ngpu}" if ngpu else "cpu"
+    _recogniser = Speech2Text(config, model, device=device, **options)
+
+
+@torch.no_grad()
+def _recognise(cut) -> Hypothesis:
+    speech = cut.load_audio()[0]
+    began = time.perf_counter()
+    try:
+        text, tokens, ids, hypothesis = _recogniser(speech)[0][:4]
+        score = float(hypothesis.score)
+    except Exception as error:
+        if type(error).__name__ != "TooShortUttError":
+            raise
+        text, tokens, ids, score = "", [], [], 0.0
+    return Hypothesis(cut.id, text or "", tokens, [int(i) for i in ids], score, time.perf_counter() - began)
+
+
+def _write_tables(folder: Path, found: list[Hypothesis]) -> None:
+    columns = {
+        "text": lambda item: item.text,
+        "token": lambda item: " ".join(item.tokens),
+        "token_int": lambda item: " ".join(map(str, item.token_ids)),
+        "score": lambda item: f"{item.score:.4f}",
+    }
+    for name, value in columns.items():
+        partial = folder / f"{name}.partial"
+        partial.write_text("".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found), encoding="utf-8")
+        os.replace(partial, folder / name)

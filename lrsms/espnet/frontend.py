@@ -1,0 +1,73 @@
+"""Kaldi-compatible log-Mel filter banks as an ESPnet front-end."""
+
+from __future__ import annotations
+
+import torch
+from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from lhotse.features.kaldi.layers import Wav2LogFilterBank
+
+from lrsms.espnet.compat import make_pad_mask
+
+
+class KaldiFbank(AbsFrontend):
+    """``frontend: kaldi_fbank``: Lhotse's torch layer, so that a model also runs where Kaldi features are computed.
+
+    Args:
+        fs: sampling rate in Hz.
+        num_filters: Mel bins.
+        frame_length: window in seconds.
+        frame_shift: hop in seconds.
+        dither: standard deviation of the noise added to samples in [-1, 1]; 0 keeps decoding deterministic.
+        low_freq, high_freq: band in Hz; ``high_freq`` below or at 0 counts from Nyquist.
+    """
+
+    def __init__(
+        self,
+        fs: int = 16000,
+        num_filters: int = 80,
+        frame_length: float = 0.025,
+        frame_shift: float = 0.01,
+        dither: float = 0.0,
+        low_freq: float = 20.0,
+        high_freq: float = -400.0,
+    ):
+        super().__init__()
+        self.num_filters = num_filters
+        self.hop = round(frame_shift * fs)
+        self.fbank = Wav2LogFilterBank(
+            sampling_rate=fs,
+            num_filters=num_filters,
+            frame_length=frame_length,
+            frame_shift=frame_shift,
+            dither=dither,
+            low_freq=low_freq,
+            high_freq=high_freq,
+        )
+        # Lhotse keeps the window and the Mel matrix as frozen parameters, which ESPnet's `init:` would overwrite.
+        for module in self.fbank.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.data, persistent=False)
+
+    def output_size(self) -> int:
+        """Features per frame."""
+        return self.num_filters
+
+    def forward(self, input: torch.Tensor, input_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Waveforms ``(batch, samples)`` and lengths in samples to features ``(batch, frames, bins)`` and frames.
+
+        As in Kaldi without ``snip_edges``: one frame per hop, rounded to the nearest. The edge is mirrored for each
+        utterance where it ends, so that padding in a batch changes nothing.
+        """
+        with torch.autocast(device_type=input.device.type, enabled=False):
+            features = self.fbank(self._mirror_ends(input.float(), input_lengths))
+        lengths = torch.div(input_lengths + self.hop // 2, self.hop, rounding_mode="floor")
+        features = features[:, : int(lengths.max())]
+        return features.masked_fill(make_pad_mask(lengths, features, 1), 0.0), lengths
+
+    def _mirror_ends(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Write each utterance's mirror image behind its end, where a shorter one has padding."""
+        position = torch.arange(waveform.size(1), device=waveform.device)[None]
+        end = lengths.to(waveform.device)[:, None]
+        mirrored = torch.where(position < end, position, (2 * end - 1 - position).clamp(min=0))
+        return waveform.gather(1, mirrored)

@@ -1,0 +1,116 @@
+"""Lhotse cuts straight into ESPnet's trainer: no dump folder, no shape files, no statistics pass.
+
+Dimensions: B utterances in a batch, T samples of the longest, L tokens of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from lhotse import CutSet
+from lhotse.dataset import DynamicBucketingSampler
+
+from lrsms.data.excluded import read_excluded
+from lrsms.errors import LrsmsError
+
+Batch = tuple[list[str], dict[str, torch.Tensor]]
+
+
+class CutsDataset(torch.utils.data.Dataset):
+    """Turns the cuts of a mini-batch into ``(ids, {speech (B, T), speech_lengths, text (B, L), text_lengths})``.
+
+    Args:
+        preprocess: ESPnet's preprocessor, ``(id, {"speech", "text"}) -> {"speech", "text"}`` as arrays.
+        collate: ESPnet's collate function, which pads speech with 0 and text with -1.
+    """
+
+    def __init__(self, preprocess: Callable, collate: Callable):
+        self.preprocess, self.collate = preprocess, collate
+
+    def __getitem__(self, cuts: CutSet) -> Batch:
+        samples = []
+        for cut in cuts:
+            data = {"speech": cut.load_audio()[0], "text": cut.supervisions[0].text}
+            samples.append((cut.id, self.preprocess(cut.id, data)))
+        return self.collate(samples)
+
+
+class CutsIterFactory(AbsIterFactory):
+    """Mini-batches of one split, bucketed by duration, the same order for the same seed and epoch.
+
+    Args:
+        cuts: the split's cuts, see :func:`usable_cuts`.
+        dataset: what turns cuts into batches.
+        max_duration: seconds of audio per batch and process, padding not counted.
+        num_buckets: cuts of similar duration share a batch; more buckets, less padding.
+        shuffle: whether the order changes with the epoch.
+        seed: of the order.
+        rank, world_size: this process among those that train together.
+        num_workers: processes that load audio ahead.
+        pin_memory: for copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        cuts: CutSet,
+        dataset: CutsDataset,
+        *,
+        max_duration: float,
+        num_buckets: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ):
+        self.cuts, self.dataset = cuts, dataset
+        self.max_duration, self.num_buckets = max_duration, num_buckets
+        self.shuffle, self.seed = shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+
+    def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
+        """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
+        sampler = DynamicBucketingSampler(
+            self.cuts,
+            max_duration=self.max_duration,
+            num_buckets=self.num_buckets,
+            shuffle=self.shuffle if shuffle is None else shuffle,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        sampler.set_epoch(epoch)
+        return torch.utils.data.DataLoader(
+            self.dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
+
+
+def usable_cuts(path: Path, stage: str) -> CutSet:
+    """The cuts of a manifest, less those that this training has excluded (``excluded.tsv`` beside it).
+
+    Args:
+        path: manifest of cuts.
+        stage: whose exclusions count, as in the column of that name.
+
+    Raises:
+        LrsmsError: the manifest is missing or has no cut left.
+    """
+    if not path.exists():
+        raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
+    listed = path.parent / "excluded.tsv"
+    excluded = {row.id for row in read_excluded(listed, stage)}
+    cuts = CutSet.from_jsonl_lazy(path)
+    if excluded:
+        cuts = cuts.filter(lambda cut: cut.id not in excluded)
+    if next(iter(cuts), None) is None:
+        raise LrsmsError(f"{path}: no cut is left to train on; {len(excluded)} are excluded, see {listed}")
+    return cuts

@@ -1,0 +1,106 @@
+"""What happens between building the model and the first step: plan, cost, and the data checked against the model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from lhotse import CutSet
+from torch import nn
+from tqdm import tqdm
+
+from lrsms.data.ctc import ctc_length_ok
+from lrsms.data.excluded import Exclusion, print_summary, write_excluded
+from lrsms.errors import LrsmsError
+from lrsms.espnet.lengths import EncoderLength
+from lrsms.espnet.measure import Cost, cost
+from lrsms.lowrank.plan import RankPlan, save_plans
+from lrsms.provenance import provenance
+
+PREPARED = "prepared.json"
+
+
+def exclusion_stage(args: argparse.Namespace) -> str:
+    """The name under which this training's exclusions stand in ``excluded.tsv``."""
+    return f"train {Path(args.output_dir).name}"
+
+
+def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) -> None:
+    """Check the data against the model, print and save the rank plan, and record what the model costs.
+
+    Leaves ``rank_plan.yaml`` and ``prepared.json`` in the experiment's folder, and in ``excluded.tsv`` beside the
+    cuts the utterances that CTC cannot align because they are shorter than their transcript.
+
+    Raises:
+        LrsmsError: no utterance is left.
+    """
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    fs = sampling_rate(args)
+    frames = EncoderLength(model, fs)
+    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs)
+    if args.valid_cuts is not None:
+        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs)
+    costs = cost(model, fs, train["tokens"] / train["seconds"])
+    plans = rank_plans(model)
+    save_plans(output_dir / "rank_plan.yaml", plans, asdict(costs))
+    if not (output_dir / "checkpoint.pth").exists():  # not again when a run resumes
+        for part, plan in plans.items():
+            print(f"Rank plan of the {part} ({plan.config.of}, {plan.config.layer_map} map, {plan.config.init} init)")
+            print(plan.table() + "\n")
+    print(describe(costs), flush=True)
+    data = {"train_hours": train["seconds"] / 3600, "train_utterances": train["cuts"]}
+    prepared = {**asdict(costs), **data, **provenance()}
+    (output_dir / PREPARED).write_text(json.dumps(prepared, indent=1) + "\n")
+
+
+def rank_plans(model: nn.Module) -> dict[str, RankPlan]:
+    """The plans of the model's low-rank parts, by part."""
+    parts = {"encoder": model.encoder, "decoder": model.decoder}
+    return {part: module.rank_plan for part, module in parts.items() if hasattr(module, "rank_plan")}
+
+
+def describe(costs: Cost) -> str:
+    """One line: parameters and MACs, against dense."""
+    return (
+        f"{costs.parameters / 1e6:.2f} M parameters ({costs.dense_parameters / costs.parameters:.2f}x fewer than dense's "
+        f"{costs.dense_parameters / 1e6:.2f} M), {costs.macs_per_second / 1e6:.0f} MMACs per second of audio "
+        f"({costs.dense_macs_per_second / costs.macs_per_second:.2f}x fewer)"
+    )
+
+
+def sampling_rate(args: argparse.Namespace) -> int:
+    """Sampling rate in Hz that the configured front-end expects."""
+    fs = args.frontend_conf.get("fs", 16000) if args.frontend_conf else 16000
+    return int(str(fs).replace("khz", "000").replace("k", "000"))
+
+
+def _exclude_too_short(manifest: Path, stage: str, frames: EncoderLength, preprocess: Callable, fs: int) -> dict:
+    """List the cuts that are too short for CTC; returns totals over those kept."""
+    if not manifest.exists():
+        raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
+    excluded, kept = [], {"seconds": 0.0, "tokens": 0, "cuts": 0}
+    cuts = CutSet.from_jsonl_lazy(manifest)
+    for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
+        if cut.sampling_rate != fs:
+            raise LrsmsError(
+                f"{manifest}: {cut.id} has {cut.sampling_rate} Hz, but frontend_conf.fs is {fs}; "
+                f"run stage 1 with --fs {fs}, or change frontend_conf.fs"
+            )
+        tokens = preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]
+        available = frames(cut.num_samples)
+        if ctc_length_ok(tokens.tolist(), available):
+            kept["seconds"] += cut.duration
+            kept["tokens"] += len(tokens)
+            kept["cuts"] += 1
+        else:
+            detail = f"{len(tokens)} tokens in {available} encoder frames ({cut.duration:.2f} s)"
+            excluded.append(Exclusion(cut.id, "too_short_for_ctc", detail))
+    write_excluded(manifest.parent / "excluded.tsv", stage, excluded)
+    print_summary(manifest.parent.name, excluded)
+    if not kept["cuts"]:
+        raise LrsmsError(f"{manifest}: every utterance is too short for its transcript; see excluded.tsv beside it")
+    return kept

@@ -1,0 +1,75 @@
+"""Put our classes into ESPnet's registries and our checks around its model loading."""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from pathlib import Path
+
+from espnet2.tasks import asr
+from espnet2.torch_utils.initialize import initialize
+from torch import nn
+
+from lrsms.espnet.checkpoint import check_fits
+from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.espnet.frontend import KaldiFbank
+from lrsms.lowrank import low_rank_layers, skip_initialization
+from lrsms.lowrank.initialization import initialize_
+
+# (config file, checkpoint) that ESPnet is about to load into the model it builds.
+_loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=None)
+
+
+def register() -> None:
+    """Make ``lowrank_*`` and ``kaldi_fbank`` names that a config can use. Calling it again changes nothing."""
+    asr.encoder_choices.classes.update(LOW_RANK_ENCODERS)
+    asr.decoder_choices.classes.update(LOW_RANK_DECODERS)
+    asr.frontend_choices.classes["kaldi_fbank"] = KaldiFbank
+    task = asr.ASRTask
+    if not getattr(task, "_lrsms_registered", False):
+        # Speech2Text names ASRTask itself, so a subclass would not be asked: wrap the two methods in place.
+        task.build_model = classmethod(_building(task.build_model.__func__))
+        task.build_model_from_file = classmethod(_loading_checked(task.build_model_from_file.__func__))
+        task._lrsms_registered = True
+
+
+def _building(build_model):
+    """Add what ESPnet's ``build_model`` lacks: factors that follow ``init:``, and the check of a checkpoint."""
+
+    @functools.wraps(build_model)
+    def build(cls, args):
+        model = build_model(cls, args)
+        if getattr(args, "init", None) is not None:
+            _initialize_factors_as(args.init, model)
+        if _loading.get() is not None:
+            check_fits(model, *_loading.get())
+        return model
+
+    return build
+
+
+def _loading_checked(build_model_from_file):
+    """ESPnet loads weights non-strictly and without a word: have the checkpoint compared with the model first."""
+
+    @functools.wraps(build_model_from_file)
+    def build(cls, config_file=None, model_file=None, device="cpu"):
+        if model_file is None:
+            return build_model_from_file(cls, config_file, model_file, device)
+        config = Path(config_file) if config_file is not None else Path(model_file).parent / "config.yaml"
+        token = _loading.set((config, Path(model_file)))
+        try:
+            with skip_initialization():
+                return build_model_from_file(cls, config_file, model_file, device)
+        finally:
+            _loading.reset(token)
+
+    return build
+
+
+def _initialize_factors_as(init: str, model: nn.Module) -> None:
+    """`init: xavier_uniform` and its like have overwritten the factors: make them again from such a dense weight."""
+    for _, layer in low_rank_layers(model):
+        dense = nn.Module()
+        dense.weight = nn.Parameter(layer[0].weight.new_empty(layer.dense_shape))
+        initialize(dense, init)
+        initialize_(layer, dense.weight.data, None, layer.init_method)

@@ -1,0 +1,89 @@
+"""How the two factors get their first values, given the dense weight they replace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from lrsms.lowrank.layers import _Factored
+
+_skip = False
+
+
+@contextmanager
+def skip_initialization() -> Iterator[None]:
+    """Within this context factors are left as torch makes them.
+
+    For models whose weights are loaded from a checkpoint right after: an SVD per layer would be wasted.
+    """
+    global _skip
+    before, _skip = _skip, True
+    try:
+        yield
+    finally:
+        _skip = before
+
+
+def _svd(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Truncated SVD, the square root of the singular values on both factors (spectral init, Khodak et al. 2021)."""
+    left, values, right = torch.linalg.svd(dense.float(), full_matrices=False)
+    root = values[:rank].sqrt()
+    return left[:, :rank] * root, root[:, None] * right[:rank]
+
+
+def _orthogonal(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Semi-orthogonal factors (Saxe et al. 2014), scaled so that the product has the dense weight's Frobenius norm."""
+    gain = math.sqrt(dense.float().norm().item() / math.sqrt(rank))
+    up, down = _empty_factors(dense, rank)
+    return nn.init.orthogonal_(up, gain), nn.init.orthogonal_(down, gain)
+
+
+def _xavier(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Glorot and Bengio 2010 on each factor by itself."""
+    up, down = _empty_factors(dense, rank)
+    return nn.init.xavier_uniform_(up), nn.init.xavier_uniform_(down)
+
+
+def _kaiming(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """He et al. 2015 on each factor by itself, with the gain of a linear layer (there is no ReLU between factors)."""
+    up, down = _empty_factors(dense, rank)
+    nn.init.kaiming_uniform_(up, nonlinearity="linear")
+    nn.init.kaiming_uniform_(down, nonlinearity="linear")
+    return up, down
+
+
+def _empty_factors(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = dense.shape
+    return dense.new_empty(rows, rank, dtype=torch.float32), dense.new_empty(rank, columns, dtype=torch.float32)
+
+
+INITIALIZERS: dict[str, Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]] = {
+    "svd": _svd,
+    "orthogonal": _orthogonal,
+    "xavier": _xavier,
+    "kaiming": _kaiming,
+}
+
+
+@torch.no_grad()
+def initialize_(layer: _Factored, weight: torch.Tensor, bias: torch.Tensor | None, method: str) -> None:
+    """Set the factors of ``layer`` from the dense ``weight`` (any shape whose first dimension is ``out``).
+
+    Args:
+        layer: the factored layer, changed in place.
+        weight: the freshly initialised (or trained) dense weight it replaces.
+        bias: the dense bias, copied as it is; None where there is none.
+        method: a key of :data:`INITIALIZERS`.
+    """
+    layer.init_method = method
+    if _skip:
+        return
+    up, down = INITIALIZERS[method](weight.flatten(1), layer.rank)
+    layer[0].weight.copy_(down.reshape(layer[0].weight.shape))
+    layer[1].weight.copy_(up.reshape(layer[1].weight.shape))
+    if bias is not None:
+        layer[1].bias.copy_(bias)

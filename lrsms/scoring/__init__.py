@@ -1,0 +1,1 @@
+"""Error rates, their confidence intervals, the results table and its pictures."""

@@ -1,0 +1,162 @@
+"""Scoring one decoded split: ESPnet's ``score_wer`` and ``score_cer`` folders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrsms.errors import LrsmsError
+from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
+from lrsms.scoring.bootstrap import error_rate_interval
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What was said in one utterance, and by whom."""
+
+    text: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Error counts of one split in one unit (words or characters), utterances in order of their ids."""
+
+    counts: dict[str, Counts]  # by utterance id
+    low: float  # percent: 95 % bootstrap interval of the error rate
+    high: float
+
+    @property
+    def total(self) -> Counts:
+        return sum(self.counts.values(), Counts())
+
+    @property
+    def rate(self) -> float:
+        """Error rate in percent."""
+        return self.total.percentages()[4]
+
+
+@dataclass(frozen=True)
+class DecodingScores:
+    """Word and character errors of one decoded split, and how many utterances had no line in ``text``."""
+
+    wer: Score
+    cer: Score
+    missing: int
+
+
+def read_references(cuts: Path) -> dict[str, Reference]:
+    """Read transcripts from a cut manifest, by supervision id.
+
+    Raises:
+        LrsmsError: the manifest is missing, has no utterance, or has an id twice.
+    """
+    from lhotse import CutSet
+
+    if not cuts.exists():
+        raise LrsmsError(f"{cuts} is missing: scoring takes the references from it; run stages 0 and 1")
+    references: dict[str, Reference] = {}
+    for cut in CutSet.from_file(cuts):
+        for supervision in cut.supervisions:
+            if supervision.id in references:
+                raise LrsmsError(f"{cuts}: utterance {supervision.id} occurs twice; ids must be unique")
+            references[supervision.id] = Reference(supervision.text or "", supervision.speaker or "unknown")
+    if not references:
+        raise LrsmsError(f"{cuts} holds no utterance to score")
+    return references
+
+
+def read_hypotheses(text: Path) -> dict[str, str]:
+    """Read a Kaldi ``text`` file: an id, then the recognised words, none when nothing was recognised.
+
+    Raises:
+        LrsmsError: the file is missing, is not UTF-8, or has an id twice.
+    """
+    try:
+        lines = text.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise LrsmsError(f"{text} is missing although decode.json is there; decode again (stage 4)") from None
+    except UnicodeDecodeError as error:
+        raise LrsmsError(f"{text} is not UTF-8 text ({error})") from None
+    hypotheses: dict[str, str] = {}
+    for line in filter(str.strip, lines):
+        utterance, *words = line.split(maxsplit=1)
+        if utterance in hypotheses:
+            raise LrsmsError(f"{text}: utterance {utterance} occurs twice; decode again (stage 4)")
+        hypotheses[utterance] = words[0].strip() if words else ""
+    return hypotheses
+
+
+def score_decoding(folder: Path, cuts: Path) -> DecodingScores:
+    """Score ``folder/text`` against ``cuts`` and write ``folder/score_{wer,cer}/{result.txt,per_utterance.tsv}``.
+
+    An utterance without a hypothesis counts as all deletions; result.txt says how many there were.
+
+    Raises:
+        LrsmsError: an input is missing or malformed, or a hypothesis has an id that no reference has.
+    """
+    references = read_references(cuts)
+    hypotheses = read_hypotheses(folder / "text")
+    unknown = sorted(hypotheses.keys() - references.keys())
+    if unknown:
+        raise LrsmsError(
+            f"{folder / 'text'}: {len(unknown)} utterances are not in {cuts}, the first is {unknown[0]}; "
+            "decode again (stage 4) if the data has changed"
+        )
+    missing = len(references.keys() - hypotheses.keys())
+    scores = {
+        name: _score(folder / f"score_{name}", tokenise, references, hypotheses, cuts, missing)
+        for name, tokenise in (("wer", to_words), ("cer", to_characters))
+    }
+    return DecodingScores(scores["wer"], scores["cer"], missing)
+
+
+def _score(
+    folder: Path,
+    tokenise: Callable[[str], list[str]],
+    references: dict[str, Reference],
+    hypotheses: dict[str, str],
+    cuts: Path,
+    missing: int,
+) -> Score:
+    counts: dict[str, Counts] = {}
+    lines = ["id\twords\terrors\tref\thyp"]
+    for utterance, reference in sorted(references.items()):
+        pairs = align_tokens(tokenise(reference.text), tokenise(hypotheses.get(utterance, "")))
+        counts[utterance] = count_pairs(pairs)
+        lines.append(_utterance_line(utterance, counts[utterance], pairs))
+    if not any(count.tokens for count in counts.values()):
+        raise LrsmsError(f"{cuts}: every transcript is empty, so there is no error rate")
+    interval = error_rate_interval([c.errors for c in counts.values()], [c.tokens for c in counts.values()])
+    score = Score(counts, *interval)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "per_utterance.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "result.txt").write_text(_result_text(score, references, missing), encoding="utf-8")
+    return score
+
+
+def _utterance_line(utterance: str, counts: Counts, pairs: list[tuple[str | None, str | None]]) -> str:
+    """One row of per_utterance.tsv; both sides have the same number of tokens, one below the other."""
+    ref = " ".join(EMPTY if r is None else r for r, _ in pairs)
+    hyp = " ".join(EMPTY if h is None else h for _, h in pairs)
+    return f"{utterance}\t{counts.tokens}\t{counts.errors}\t{ref}\t{hyp}"
+
+
+def _result_text(score: Score, references: dict[str, Reference], missing: int) -> str:
+    """A table in the layout of sclite's ``result.txt``: one line per speaker, then Sum/Avg."""
+    speakers: dict[str, Counts] = {}
+    for utterance, counts in score.counts.items():
+        speaker = references[utterance].speaker
+        speakers[speaker] = speakers.get(speaker, Counts()) + counts
+    width = max(len("Sum/Avg"), *map(len, speakers))
+    header = f"| {'SPKR':<{width}} |  # Snt   # Wrd |   Corr    Sub    Del    Ins    Err  S.Err |"
+    rule = "|" + "-" * (len(header) - 2) + "|"
+
+    def line(name: str, counts: Counts) -> str:
+        rates = " ".join(f"{rate:6.1f}" for rate in counts.percentages())
+        return f"| {name:<{width}} | {counts.sentences:6d} {counts.tokens:7d} | {rates} |"
+
+    rows = [line(name, counts) for name, counts in sorted(speakers.items())]
+    notes = [f"95 % interval of Err, bootstrap over utterances: [{score.low:.2f}, {score.high:.2f}]"]
+    if missing:
+        notes.append(f"{missing} utterances have no hypothesis and count as all deletions")
+    return "\n".join([rule, header, rule, *rows, rule, line("Sum/Avg", score.total), rule, *notes]) + "\n"

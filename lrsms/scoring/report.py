@@ -1,0 +1,138 @@
+"""RESULTS.md: Markdown tables of error rates in ESPnet's style, and where every number comes from."""
+
+from collections.abc import Sequence
+
+from lrsms.scoring.alignment import Counts
+from lrsms.scoring.decoding import DecodingScores
+
+_ERROR_HEADER = ("experiment", "dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """A table that also reads well as plain text; the first ``left`` columns are left-aligned."""
+    widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(row: dict, rate: str) -> str:
+    return f"{row[rate]:.2f} [{row[f'{rate}_low']:.2f}, {row[f'{rate}_high']:.2f}]"
+
+
+def _dataset(row: dict) -> str:
+    return f"{row['decode']}/{row['split']}"
+
+
+def summary_table(rows: Sequence[dict]) -> str:
+    """One line per experiment and split, from the objects of results.json."""
+    header = (
+        *("experiment", "dataset", "parameters", "x fewer than dense", "MMACs/s"),
+        *("WER % [95 %]", "CER % [95 %]", "RTF", "step s"),
+    )
+    cells = [
+        (
+            *(row["experiment"], _dataset(row), f"{row['parameters']:,}"),
+            f"{row['dense_parameters'] / row['parameters']:.2f}",
+            _number(row["macs_per_second"] and row["macs_per_second"] / 1e6, ",.1f"),
+            *(_interval(row, "wer"), _interval(row, "cer")),
+            *(_number(row["rtf"], ".3f"), _number(row["train_step_seconds"], ".3f")),
+        )
+        for row in rows
+    ]
+    return markdown_table(header, cells)
+
+
+def _error_table(rows: Sequence[dict], totals: Sequence[Counts]) -> str:
+    cells = [
+        (
+            *(row["experiment"], _dataset(row), str(total.sentences), str(total.tokens)),
+            *(f"{rate:.1f}" for rate in total.percentages()),
+        )
+        for row, total in zip(rows, totals, strict=True)
+    ]
+    return markdown_table(_ERROR_HEADER, cells)
+
+
+def _comparison_table(comparisons: Sequence[dict]) -> str:
+    header = ("experiment", "compared with", "dataset", "WER difference, points [95 %]", "P(not worse)")
+    cells = [
+        (
+            *(found["other"]["experiment"], found["reference"]["experiment"], _dataset(found["other"])),
+            f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
+            f"{found['not_worse']:.3f}",
+        )
+        for found in comparisons
+    ]
+    return markdown_table(header, cells, left=3)
+
+
+def _provenance(rows: Sequence[dict]) -> str:
+    """How the rows of one experiment were made: the training once, each decoding once."""
+    row = rows[0]
+    versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+    hours, wall = _number(row["train_hours"], ".2f"), _number(row["wall_seconds"], ",.0f")
+    lines = [
+        f"### {row['experiment']}",
+        "",
+        f"- training: `{row['command']}`",
+        f"- configuration `{row['config']}`, seed {row['seed']}",
+        f"- {row['epochs']} epochs of {hours} h of audio in {wall} s",
+        f"- commit {row['commit']}; {versions}",
+        f"- machine: {row['machine']}",
+    ]
+    for one in rows:
+        lines.append(f"- {_dataset(one)}: `{one['decode_command']}`, configuration `{one['decode_config']}`")
+        if one["decode_machine"] != one["machine"]:
+            lines.append(f"  - machine: {one['decode_machine']}")
+        if one["missing_hypotheses"]:
+            lines.append(f"  - {one['missing_hypotheses']} utterances have no hypothesis and count as all deletions")
+    return "\n".join(lines)
+
+
+def report(
+    rows: Sequence[dict],
+    scores: Sequence[DecodingScores],
+    comparisons: Sequence[dict],
+    pictures: Sequence[str],
+    incomplete: Sequence[str],
+) -> str:
+    """RESULTS.md as one text.
+
+    Args:
+        rows: the objects of results.json; ``scores`` are the counts behind them, in the same order.
+        comparisons: ``{"reference": row, "other": row}`` with the fields of :class:`PairedDifference`.
+        pictures: file names of pictures beside RESULTS.md.
+        incomplete: a sentence for each experiment or decoding left out.
+    """
+    parts = ["# Results", "", "Written by `python3 -m lrsms.bin.score`; running it again replaces this file.", ""]
+    parts += [summary_table(rows), ""]
+    parts += [
+        "Intervals: 95 %, bootstrap over utterances, 10,000 resamples. RTF: processing per audio time.",
+        "MMACs/s: million multiply-accumulates of the model's forward pass per second of audio.",
+        "Step: one training step (forward, backward, update).",
+        "",
+    ]
+    parts += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
+    if incomplete:
+        parts += ["Left out: " + "; ".join(incomplete) + ".", ""]
+    parts += ["## WER", "", _error_table(rows, [score.wer.total for score in scores]), ""]
+    parts += ["## CER", "", _error_table(rows, [score.cer.total for score in scores]), ""]
+    if comparisons:
+        parts += ["## Differences", "", _comparison_table(comparisons), ""]
+        parts += ["Paired bootstrap over utterances; P(not worse): share of resamples without more errors.", ""]
+    parts += ["## How each was made", ""]
+    for experiment in dict.fromkeys(row["experiment"] for row in rows):
+        parts += [_provenance([row for row in rows if row["experiment"] == experiment]), ""]
+    return "\n".join(parts)

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# From a corpus to a word error rate with a low-rank Conformer.
+#
+#   ./run.sh                                            the embedded corpus of spoken digits, stages 0 to 5
+#   ./run.sh --stage 3 --train-config conf/train_dense.yaml   the dense model beside it, on the same data
+#   egs/<corpus>/asr1/run.sh --corpus-dir DIR           the same stages on a real corpus
+#
+# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring. A stage whose inputs have not changed
+# is skipped; a killed training goes on from its last checkpoint. Results: exp/RESULTS.md and exp/results.json.
+#
+set -euo pipefail
+
+stage=0                          # first stage to run
+stop_stage=5                     # last stage to run
+force=false                      # run stages again that have run already; stage 3 starts its training again
+recipe_dir=                      # folder whose conf/, data/ and exp/ are used (default: where this script is)
+
+corpus=digits                    # digits, yesno, speechocean762, librispeech, grid or own_data
+corpus_dir=                      # the corpus as distributed
+kaldi_dir=                       # own_data: folder with Kaldi-style folders train, dev, test
+manifest_dir=                    # own_data: folder with Lhotse manifests in train, dev, test
+num_train=                       # digits: training utterances (default: about 50 minutes of them)
+mini=false                       # librispeech: mini_librispeech instead
+train_parts=                     # librispeech: such as "train-clean-100 train-clean-360 train-other-500"
+
+train_split=train
+valid_split=dev
+test_splits="test"
+fs=16000                         # sampling rate of the cuts in Hz; others are resampled as they are read
+speed_perturb="1.0"              # training speeds, such as "0.9 1.0 1.1"
+token_type=word                  # char, word, unigram or bpe
+vocab_size=500                   # of unigram and bpe
+
+train_config=conf/train_lrsms.yaml
+tag=                             # name of the experiment under exp/ (default: from train_config and seed)
+seed=0                           # of the embedded corpus and of training
+ngpu=0                           # GPUs of this machine
+num_nodes=1                      # machines that train together
+num_processes=1                  # CPU processes that train together, without GPU
+train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
+
+decode_config=conf/decode.yaml
+checkpoint=valid.acc.ave.pth     # of the experiment's folder
+nj=                              # processes in preparation and decoding (default: one for each core)
+results_dir=                     # also write RESULTS.md, results.json and pictures here
+
+LRSMS_COMMAND=${LRSMS_COMMAND:-$(printf '%q ' "$0" "$@")}
+export LRSMS_COMMAND=${LRSMS_COMMAND% }
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+. "${here}/utils/parse_options.sh"
+. "${here}/path.sh"
+
+# Paths that the user gives are relative to where the user is; the recipe's own files are not.
+for option in corpus_dir kaldi_dir manifest_dir results_dir; do
+  [ -z "${!option}" ] || printf -v "${option}" '%s' "$(realpath -m -- "${!option}")"
+done
+for option in train_config decode_config; do
+  for folder in "${PWD}" "${recipe_dir:-.}" "${LRSMS_ROOT}"; do
+    [ ! -f "${folder}/${!option}" ] || { printf -v "${option}" '%s' "$(realpath -- "${folder}/${!option}")"; break; }
+  done
+done
+cd -- "${recipe_dir:-${LRSMS_ROOT}}"
+
+nj=${nj:-$(nproc)}
+train_name=$(basename "${train_config}" .yaml)
+tag=${tag:-${train_name}$([ "${seed}" -eq 0 ] || echo "_seed${seed}")}
+
+run() { # verb, options; options with an empty value are left out
+  local verb=$1 options=()
+  shift
+  while [ $# -gt 1 ]; do
+    [ -z "$2" ] || options+=("$1" "$2")
+    shift 2
+  done
+  "${python:?}" -m "lrsms.bin.${verb}" "${options[@]}"
+}
+within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
+
+if within 0; then
+  run prepare --corpus "${corpus}" --output_dir data --corpus_dir "${corpus_dir}" --num_train "${num_train}" \
+    --seed "${seed}" --mini "${mini}" --train_parts "${train_parts}" --kaldi_dir "${kaldi_dir}" \
+    --manifest_dir "${manifest_dir}" --num_jobs "${nj}" --force "${force}"
+fi
+if within 1; then
+  run cuts --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
+    --valid_split "${valid_split}" --fs "${fs}" --speed_perturb "${speed_perturb}" --num_jobs "${nj}" --force "${force}"
+fi
+if within 2; then
+  run tokenize --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
+    --token_type "${token_type}" --vocab_size "${vocab_size}" --force "${force}"
+fi
+if within 3; then
+  # shellcheck disable=SC2086
+  "${python}" -m lrsms.bin.train --config "${train_config}" --output_dir "exp/${tag}" --data_dir data \
+    --train_split "${train_split}" --valid_split "${valid_split}" --token_type "${token_type}" \
+    --vocab_size "${vocab_size}" --seed "${seed}" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+    --num_processes "${num_processes}" --force "${force}" -- ${train_args}
+fi
+if within 4; then
+  run decode --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --config "${decode_config}" \
+    --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --force "${force}"
+fi
+if within 5; then
+  run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
+fi

@@ -1,0 +1,64 @@
+"""Bootstrap intervals against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lrsms.scoring import bootstrap
+from lrsms.scoring.bootstrap import error_rate_interval, paired_bootstrap
+
+
+def test_interval_agrees_with_the_binomial():
+    # one-word utterances: the error rate is binomial, p = 0.2, n = 1000, so 20 % +- 1.96 * 1.265 points
+    errors = [1] * 200 + [0] * 800
+    low, high = error_rate_interval(errors, [1] * 1000)
+    half = 196 * math.sqrt(0.2 * 0.8 / 1000)
+    assert low == pytest.approx(20 - half, abs=0.25)
+    assert high == pytest.approx(20 + half, abs=0.25)
+
+
+def test_interval_is_reproducible_whatever_the_chunk(monkeypatch):
+    errors, tokens = [0, 1, 2, 0, 3], [4, 5, 6, 7, 8]
+    whole = error_rate_interval(errors, tokens)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 35)
+    assert error_rate_interval(errors, tokens) == whole
+
+
+def test_no_errors_and_constant_errors_have_no_width():
+    assert error_rate_interval([0, 0, 0], [3, 4, 5]) == (0.0, 0.0)
+    assert error_rate_interval([1, 2], [10, 20]) == pytest.approx((10.0, 10.0))
+
+
+def test_paired_interval_agrees_with_the_normal_approximation():
+    generator = np.random.default_rng(1)
+    a, b = generator.binomial(10, 0.2, 800), generator.binomial(10, 0.15, 800)
+    found = paired_bootstrap(a.tolist(), b.tolist(), [10] * 800)
+    difference = (b - a) * 10.0
+    half = 1.96 * difference.std() / math.sqrt(800)
+    assert found.difference == pytest.approx(difference.mean())
+    assert (found.low, found.high) == pytest.approx((difference.mean() - half, difference.mean() + half), abs=0.1)
+    assert found.not_worse == 1.0
+
+
+def test_pairing_removes_what_utterances_share():
+    # b makes exactly one error more in every utterance of 10 words: the difference is certain, the rates are not
+    a = [0, 5, 1, 8, 2, 9] * 20
+    b = [errors + 1 for errors in a]
+    tokens = [10] * len(a)
+    low, high = error_rate_interval(a, tokens)
+    found = paired_bootstrap(a, b, tokens)
+    assert high - low > 5
+    assert found == pytest.approx((10.0, 10.0, 10.0, 0.0))
+
+
+def test_a_system_is_not_worse_than_itself():
+    assert paired_bootstrap([1, 0, 2], [1, 0, 2], [3, 3, 3]) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "errors, tokens, message", [([1], [1, 2], "one number"), ([1], [0], "no token"), ([], [], "no token")]
+)
+def test_what_has_no_error_rate_is_refused(errors, tokens, message):
+    with pytest.raises(ValueError, match=message):
+        error_rate_interval(errors, tokens)

@@ -1,0 +1,90 @@
+# Turn --name value, --name=value and --some-name into the variables of the script that sources this file:
+#
+#   stage=0        # first stage to run
+#   force=false    # run stages again that have run already
+#   . utils/parse_options.sh
+#
+# Every lower-case variable assigned a constant at the start of a line above the one that sources this file is an
+# option; here=$(pwd) and _own=1 are not.
+# A variable whose default is true or false is a switch: --force, --force true, --force=false.
+# A variable whose default is a number takes numbers. --help prints the script's leading comment and its options.
+# shellcheck shell=bash
+
+_options_script=${BASH_SOURCE[1]}
+
+# One line for each option: "name<TAB>default  # comment".
+_options_list() {
+  awk '/^(\.|source) .*parse_options\.sh/ { exit }
+       /^[a-z][a-z0-9_]*="?\$/ { next }
+       match($0, /^[a-z][a-z0-9_]*=/) { printf "%s\t%s\n", substr($0, 1, RLENGTH - 1), substr($0, RLENGTH + 1) }' \
+    "${_options_script}"
+}
+
+_options_names=" $(_options_list | cut -f 1 | sort -u | tr '\n' ' ')"
+
+_options_help() {
+  awk 'NR == 1 && /^#!/ { next } /^#/ { sub(/^# ?/, ""); print; next } { exit }' "${_options_script}"
+  echo "Options, with their defaults:"
+  _options_list | awk -F '\t' '{
+    comment = match($2, /[ \t]+#.*/) ? substr($2, RSTART) : ""
+    sub(/[ \t]+#.*/, "", $2)
+    sub(/^[ \t]+/, "", comment)
+    line = sprintf("  --%-16s %-22s %s", $1, $2, comment)
+    sub(/ +$/, "", line)
+    print line
+  }'
+}
+
+_options_fail() {
+  echo "error: ${_options_script##*/}: $1" >&2
+  exit 1
+}
+
+# Variable name of option "$1" (dashes or underscores), or nothing when the script has no such option.
+_options_name() {
+  local name=${1#--}
+  name=${name%%=*}
+  name=${name//-/_}
+  case ${_options_names} in *" ${name} "*) echo "${name}" ;; esac
+}
+
+_options_check() { # option, default, value
+  case $2 in
+    true | false)
+      case $3 in true | false) ;; *) _options_fail "$1 $3: write true or false" ;; esac ;;
+    *)
+      if [[ $2 =~ ^-?[0-9]+(\.[0-9]+)?$ && ! $3 =~ ^-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]]; then
+        _options_fail "$1 '$3': write a number"
+      fi ;;
+  esac
+}
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) _options_help; exit 0 ;;
+    --?*) ;;
+    *) _options_fail "unexpected argument '$1': options start with --" ;;
+  esac
+  _option=${1%%=*}
+  _name=$(_options_name "$1")
+  if [ -z "${_name}" ]; then
+    _valid=$(for _option_name in ${_options_names}; do printf ' --%s' "${_option_name}"; done)
+    _options_fail "unknown option ${_option}; valid:${_valid}"
+  fi
+  _default=${!_name}
+  if [ "$1" != "${_option}" ]; then
+    _value=${1#*=}
+  elif [ $# -gt 1 ] && { [ "${2#--}" = "$2" ] || [ -z "$(_options_name "$2")" ]; }; then
+    _value=$2
+    shift
+  else
+    case ${_default} in
+      true | false) _value=true ;;
+      *) _options_fail "${_option} needs a value" ;;
+    esac
+  fi
+  _options_check "${_option}" "${_default}" "${_value}"
+  printf -v "${_name}" '%s' "${_value}"
+  shift
+done
+unset _option _name _valid _default _value
