@@ -55,7 +55,7 @@ for option in corpus_dir kaldi_dir manifest_dir results_dir; do
   [ -z "${!option}" ] || printf -v "${option}" '%s' "$(realpath -m -- "${!option}")"
 done
 for option in train_config decode_config; do
-  for folder in "${PWD}" "${recipe_dir:-.}" "${LRSMS_ROOT}"; do
+  for folder in "${recipe_dir:-${LRSMS_ROOT}}" "${LRSMS_ROOT}" "${PWD}"; do
     [ ! -f "${folder}/${!option}" ] || { printf -v "${option}" '%s' "$(realpath -- "${folder}/${!option}")"; break; }
   done
 done

@@ -6,7 +6,8 @@ extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``ali
 
 Splits: for speaker s1 the lists ``test_s1.txt`` (80 clips) and ``dev_s1.txt`` (40 clips) of
 ``egs/grid/asr1/local``, drawn once at random from 800 clips; the rest is ``train``. For other speakers, by
-the SHA-1 of the clip's id: of ten parts, one is ``test``, half of another ``dev``. Speakers are shared between the splits.
+the SHA-1 of the clip's id: of ten parts, one is ``test``, half of another ``dev``. Speakers are shared
+between the splits.
 """
 
 import hashlib

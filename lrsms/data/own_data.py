@@ -3,7 +3,8 @@
 ``kaldi_dir`` and ``manifest_dir`` each hold the folders ``train``, ``dev`` and ``test``. A Kaldi folder has
 ``wav.scp`` (plain paths; relative ones start at the current folder, as in Kaldi), ``text``, ``utt2spk`` and
 perhaps ``segments`` (utterance, recording, start and end in seconds). A Lhotse folder has either one
-``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``.
+``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``; where it has both,
+the cuts are not read.
 """
 
 from pathlib import Path

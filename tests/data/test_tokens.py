@@ -33,7 +33,8 @@ def test_perturbed_copies_are_read_once(data_dir):
     assert list(transcripts(data_dir / "train" / "cuts.jsonl.gz")) == TRAIN
     (data_dir / "named").mkdir()
     supervision = SupervisionSegment("a", "r", 0, 1, text="A")
-    CutSet.from_cuts(MonoCut(name, 0, 1, 0, supervisions=[supervision]) for name in ("a_sp1", "a_sp2")).to_file(data_dir / "named" / "cuts.jsonl.gz")
+    named = [MonoCut(name, 0, 1, 0, supervisions=[supervision]) for name in ("a_sp1", "a_sp2")]
+    CutSet.from_cuts(named).to_file(data_dir / "named" / "cuts.jsonl.gz")
     assert len(list(transcripts(data_dir / "named" / "cuts.jsonl.gz"))) == 2
 
 
