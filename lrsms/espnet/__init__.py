@@ -7,6 +7,11 @@
 This is the only package of ours that imports ESPnet.
 """
 
-from lrsms.espnet.registry import register
+import contextlib
+import io
+
+# ESPnet's imports report what optional parts they did not find (flash attention, pronunciation data).
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    from lrsms.espnet.registry import register
 
 register()

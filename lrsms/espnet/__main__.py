@@ -3,13 +3,17 @@
 Usage: python3 -m lrsms.espnet -m espnet2.bin.asr_train --config conf/train_lrsms.yaml ...
 
 This module stays ``__main__`` while ESPnet's runs inside it: processes that ESPnet spawns for several GPUs import
-their parent's ``__main__`` first and so register the classes too.
+their parent's ``__main__`` first and so register the classes too. (A file given instead of a module is its
+children's ``__main__``: one that spawns processes imports ``lrsms.espnet`` itself.)
 """
 
 import runpy
 import sys
 
-import lrsms.espnet  # noqa: F401  (registers, in spawned children as well)
+import lrsms.espnet  # registers, in spawned children as well
+
+# Spawned children skip a main module whose name ends in `.__main__`; under the package's name they run this one.
+__spec__ = lrsms.espnet.__spec__
 
 _USAGE = "usage: python3 -m lrsms.espnet [-m] espnet2.bin.<module> [options of that module]"
 

@@ -1,8 +1,13 @@
-"""What differs between ESPnet 202511 and 202611, in one place."""
+"""What differs between ESPnet 202511 and 202611, and what both say too often, in one place."""
+
+import warnings
 
 try:  # 202611 moved espnet.nets to espnet2.legacy.nets
     from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
 except ImportError:
     from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
+
+# On every forward pass, about a spelling of autocast that is ESPnet's own.
+warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
 
 __all__ = ["make_pad_mask"]

@@ -6,6 +6,7 @@ Dimensions: B utterances in a batch, T samples of the longest, L tokens of the l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -45,7 +46,8 @@ class CutsIterFactory(AbsIterFactory):
         cuts: the split's cuts, see :func:`usable_cuts`.
         dataset: what turns cuts into batches.
         max_duration: seconds of audio per batch and process, padding not counted.
-        num_buckets: cuts of similar duration share a batch; more buckets, less padding.
+        num_buckets: cuts of similar duration share a batch; more buckets, less padding. Fewer cuts than this are
+            one bucket.
         shuffle: whether the order changes with the epoch.
         seed: of the order.
         rank, world_size: this process among those that train together.
@@ -75,10 +77,12 @@ class CutsIterFactory(AbsIterFactory):
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
+        few = sum(1 for _ in islice(self.cuts, self.num_buckets)) < self.num_buckets
         sampler = DynamicBucketingSampler(
             self.cuts,
             max_duration=self.max_duration,
             num_buckets=self.num_buckets,
+            duration_bins=[] if few else None,  # Lhotse refuses to spread fewer cuts than buckets
             shuffle=self.shuffle if shuffle is None else shuffle,
             seed=self.seed,
             rank=self.rank,

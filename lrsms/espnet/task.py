@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import warnings
 from pathlib import Path
 
 import torch
@@ -41,7 +40,6 @@ class ASRTask(asr.ASRTask):
         """Send ESPnet's log of the main process to ``train.log``, so that the terminal keeps its progress bar."""
         output_dir = Path(args.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"espnet2\.")  # about torch.cuda.amp
         rank = getattr(args, "dist_rank", None) or 0
         if rank == 0 and not args.dry_run:
             logging.basicConfig(

@@ -82,7 +82,7 @@ def _choice(value: object, allowed: tuple[str, ...], where: str) -> str:
 
 
 def _whole(value: object, least: int, where: str) -> int:
-    if not _number(value) or value != int(value) or value < least:
+    if not _number(value) or value % 1 != 0 or value < least:
         raise LrsmsError(f"{where}: {value!r} is not a whole number of at least {least}")
     return int(value)
 

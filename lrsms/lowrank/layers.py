@@ -88,7 +88,7 @@ def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
     """
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    if isinstance(module, nn.Conv1d) and module.groups == 1 and module.kernel_size == (1,):
+    if isinstance(module, nn.Conv1d) and module.groups == 1 and module.kernel_size == (1,) and module.padding == (0,):
         return module.out_channels, module.in_channels
     if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
         kernel_height, kernel_width = module.kernel_size

@@ -45,7 +45,8 @@ def spread_ranks(mean_rank: int, layers: int, layer_map: str, *, multiple: int, 
 def _round_keeping_sum(values: list[float], total: int) -> list[int]:
     """Largest-remainder rounding: whole numbers that sum to ``total``."""
     floors = [math.floor(value + 1e-9) for value in values]
-    by_remainder = sorted(range(len(values)), key=lambda index: (floors[index] - values[index], index))
+    # Among equal remainders the smaller value first, so that a map and its mirror image stay mirror images.
+    by_remainder = sorted(range(len(values)), key=lambda index: (round(floors[index] - values[index], 9), values[index]))
     for index in by_remainder[: total - sum(floors)]:
         floors[index] += 1
     return floors
