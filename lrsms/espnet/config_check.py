@@ -59,7 +59,7 @@ def check_training_config(path: Path, task) -> dict:
     check_keys(config, vars(task.get_parser().parse_args([])), str(path))
     for choices in task.class_choices_list:
         name = config.get(choices.name, choices.default)
-        if name is None:
+        if name is None or str(name).lower() in ("none", "null", "nil"):  # ESPnet's spellings of "without"
             continue
         if name not in choices.classes:
             raise LrsmsError(f"{path}: {choices.name}: {name!r} is unknown; one of {', '.join(choices.classes)}")

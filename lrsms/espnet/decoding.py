@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from lrsms.espnet.config_check import check_keys, read_yaml
 from lrsms.provenance import provenance
 
 _recogniser: Speech2Text | None = None
+_arguments: tuple = ()  # of _load, in each process
 
 
 class Hypothesis(NamedTuple):
@@ -127,26 +129,34 @@ class Decoding:
     def _hypotheses(self, cuts: list, options: dict) -> Iterator[Hypothesis]:
         arguments = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu)
         if self.nj == 1:
-            _load(*arguments)
+            _configure(*arguments)
             yield from map(_recognise, cuts)
             return
         # A fork server that has imported ESPnet once; forking this process is unsafe after torch has used threads.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
-        with context.Pool(self.nj, initializer=_load, initargs=arguments) as pool:
-            yield from pool.imap_unordered(_recognise, cuts)
+        with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
+            yield from pool.map(_recognise, cuts)
 
 
-def _load(config: str, model: str, options: dict, ngpu: int) -> None:
-    global _recogniser
+def _configure(*arguments) -> None:
+    # Loading waits for the first utterance, whose caller gets its errors; an initialiser that fails has no caller.
+    global _recogniser, _arguments
+    _recogniser, _arguments = None, arguments
+
+
+def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1
     device = f"cuda:{number % ngpu}" if ngpu else "cpu"
-    _recogniser = Speech2Text(config, model, device=device, **options)
+    return Speech2Text(config, model, device=device, **options)
 
 
 @torch.no_grad()
 def _recognise(cut) -> Hypothesis:
+    global _recogniser
+    if _recogniser is None:
+        _recogniser = _load(*_arguments)
     speech = cut.load_audio()[0]
     began = time.perf_counter()
     try:

@@ -33,7 +33,7 @@ class KaldiFbank(AbsFrontend):
     ):
         super().__init__()
         self.num_filters = num_filters
-        self.hop = round(frame_shift * fs)
+        self.hop, self.window = round(frame_shift * fs), round(frame_length * fs)
         self.fbank = Wav2LogFilterBank(
             sampling_rate=fs,
             num_filters=num_filters,
@@ -59,14 +59,15 @@ class KaldiFbank(AbsFrontend):
         As in Kaldi without ``snip_edges``: one frame per hop, rounded to the nearest. The edge is mirrored for each
         utterance where it ends, so that padding in a batch changes nothing.
         """
+        padded = torch.nn.functional.pad(input.float(), (0, self.window))  # room for the longest one's mirror image
         with torch.autocast(device_type=input.device.type, enabled=False):
-            features = self.fbank(self._mirror_ends(input.float(), input_lengths))
+            features = self.fbank(self._mirror_ends(padded, input_lengths))
         lengths = torch.div(input_lengths + self.hop // 2, self.hop, rounding_mode="floor")
         features = features[:, : int(lengths.max())]
         return features.masked_fill(make_pad_mask(lengths, features, 1), 0.0), lengths
 
     def _mirror_ends(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Write each utterance's mirror image behind its end, where a shorter one has padding."""
+        """Write each utterance's mirror image behind its end, where it has padding."""
         position = torch.arange(waveform.size(1), device=waveform.device)[None]
         end = lengths.to(waveform.device)[:, None]
         mirrored = torch.where(position < end, position, (2 * end - 1 - position).clamp(min=0))

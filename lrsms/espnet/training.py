@@ -15,7 +15,7 @@ import torch
 from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
-from lrsms.espnet.config_check import check_training_config
+from lrsms.espnet.config_check import check_training_config, read_yaml
 from lrsms.espnet.preparation import PREPARED
 from lrsms.espnet.task import ASRTask
 
@@ -58,7 +58,7 @@ class Training:
         check_training_config(self.config, ASRTask)
         self._check_inputs()
         main = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
-        if main and not self._must_run(force):
+        if not self._must_run(force, main):
             return
         self._launch()
         if main:
@@ -73,14 +73,17 @@ class Training:
         if self.ngpu and self.num_processes > 1:
             raise LrsmsError("--num_processes is for CPU training; with GPUs there is one process for each of --ngpu")
 
-    def _must_run(self, force: bool) -> bool:
+    def _must_run(self, force: bool, main: bool) -> bool:
+        """Every process that trains decides alike; only the main one touches the folder."""
         marker = self.output_dir / "inputs.json"
-        inputs = [self.config, self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
-        arguments = {"seed": self.seed, "espnet_options": self.espnet_options}
+        inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
+        config = read_yaml(self.config)  # its content: a comment may change
+        arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
         same = stamp.is_current(marker, arguments, inputs)
         begun = (self.output_dir / CHECKPOINT).exists() or (self.output_dir / PREVIOUS).exists()
-        if force and self.output_dir.exists():
-            shutil.rmtree(self.output_dir)
+        if force:
+            if main:
+                shutil.rmtree(self.output_dir, ignore_errors=True)
         elif same and (self.output_dir / "summary.json").exists():
             print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
             return False
@@ -89,9 +92,10 @@ class Training:
                 f"{self.output_dir} holds a training of another config, seed or data; "
                 f"choose another --tag, or --force true to start it again"
             )
-        elif begun:
+        elif begun and main:
             print(f"stage 3: {self.output_dir} goes on from its last checkpoint")
-        stamp.write(marker, arguments, inputs)
+        if main:
+            stamp.write(marker, arguments, inputs)
         return True
 
     def _launch(self) -> None:
@@ -109,6 +113,7 @@ class Training:
             )
         else:
             command += ["--ngpu", str(self.ngpu), "--multiprocessing_distributed", "true"]
+            command += ["--dist_backend", "nccl" if self.ngpu else "gloo"]
             if self.num_nodes > 1:
                 command += self._several_machines()
             ASRTask.main(cmd=command)

@@ -1,0 +1,92 @@
+import subprocess
+import sys
+
+import pytest
+
+from lrsms import provenance
+from lrsms.bin import run_verb, str2bool
+from lrsms.errors import LrsmsError
+
+VERBS = ("prepare", "cuts", "tokenize", "train", "decode", "score")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_imports_nothing_heavy(verb, root):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{verb}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('lrsms.bin.{verb}', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'espnet2', 'lhotse', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+
+
+def test_low_rank_core_needs_torch_only(root):
+    code = (
+        "import sys, lrsms.lowrank\n"
+        "ours = {name for name in sys.modules if name.startswith('lrsms.')}\n"
+        "assert all(n.startswith(('lrsms.lowrank', 'lrsms.errors')) for n in ours), ours\n"
+        "assert not {'espnet2', 'lhotse', 'torchaudio'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_the_bridge_imports_espnet(root):
+    importing = {
+        path.relative_to(root).as_posix()
+        for path in (root / "lrsms").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith(("from espnet", "import espnet"))
+    }
+    assert importing and all(path.startswith("lrsms/espnet/") for path in importing), importing
+
+
+def test_users_error_is_one_line_and_status_1(capsys):
+    def main():
+        raise LrsmsError("conf/x.yaml: ratio 2")
+
+    with pytest.raises(SystemExit) as stop:
+        run_verb(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: conf/x.yaml: ratio 2\n"
+
+
+def test_interrupt_says_how_to_go_on(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        run_verb(main)
+    assert stop.value.code == 130
+    assert "go on" in capsys.readouterr().err
+
+
+def test_booleans_are_written_out():
+    assert str2bool("true") is True and str2bool("False") is False
+    with pytest.raises(Exception, match="write true or false"):
+        str2bool("yes")
+
+
+def test_provenance_names_command_versions_and_commit(monkeypatch):
+    monkeypatch.setenv("LRSMS_COMMAND", "./run.sh --stage 3")
+    record = provenance.provenance()
+    assert record["command"] == "./run.sh --stage 3"
+    assert record["versions"]["torch"].startswith("2.")
+    assert "cores" in record["machine"]
+    assert record["commit"]
+    monkeypatch.delenv("LRSMS_COMMAND")
+    assert provenance.command().startswith("python3 ")
+
+
+def test_absent_package_and_absent_git_are_said(monkeypatch):
+    monkeypatch.setattr(provenance, "_PACKAGES", ("no-such-package",))
+    assert provenance.versions()["no-such-package"] == "absent"
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit() == "unknown"
