@@ -20,6 +20,8 @@ corpus_dir=                      # the corpus as distributed
 kaldi_dir=                       # own_data: folder with Kaldi-style folders train, dev, test
 manifest_dir=                    # own_data: folder with Lhotse manifests in train, dev, test
 num_train=                       # digits: training utterances (default: about 50 minutes of them)
+num_dev=                         # digits: development utterances
+num_test=                        # digits: test utterances
 mini=false                       # librispeech: mini_librispeech instead
 train_parts=                     # librispeech: such as "train-clean-100 train-clean-360 train-other-500"
 
@@ -78,8 +80,8 @@ within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if within 0; then
   run prepare --corpus "${corpus}" --output_dir data --corpus_dir "${corpus_dir}" --num_train "${num_train}" \
-    --seed "${seed}" --mini "${mini}" --train_parts "${train_parts}" --kaldi_dir "${kaldi_dir}" \
-    --manifest_dir "${manifest_dir}" --num_jobs "${nj}" --force "${force}"
+    --num_dev "${num_dev}" --num_test "${num_test}" --seed "${seed}" --mini "${mini}" --train_parts "${train_parts}" \
+    --kaldi_dir "${kaldi_dir}" --manifest_dir "${manifest_dir}" --num_jobs "${nj}" --force "${force}"
 fi
 if within 1; then
   run cuts --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \

@@ -88,12 +88,22 @@ class Decoding:
             if not path.exists():
                 there = ", ".join(sorted(found.name for found in self.asr_exp.glob("*.pth"))) or "no checkpoint"
                 raise LrsmsError(f"{path}: not there; {remedy} ({self.asr_exp} holds {there})")
+        self._check_beam(options.get("beam_size", 20))
         marker, inputs = self.output_dir / "inputs.json", [self.config, model.resolve(), self.cuts]
         if not force and stamp.is_current(marker, {}, inputs) and (self.output_dir / "decode.json").exists():
             print(f"stage 4: {self.output_dir} is decoded and its inputs have not changed; skipped")
             return
         self._decode(options)
         stamp.write(marker, {}, inputs)
+
+    def _check_beam(self, beam_size: int) -> None:
+        # A beam with room for CTC's blank keeps it, and ESPnet's prefix scores then cancel to the best hypothesis, "".
+        tokens = len(read_yaml(self.asr_exp / "config.yaml")["token_list"])
+        if beam_size >= tokens:
+            raise LrsmsError(
+                f"{self.config}: beam_size: {beam_size}: too large for {tokens} tokens, blank included; "
+                f"write at most {tokens - 1}"
+            )
 
     def _decode(self, options: dict) -> None:
         # Longest first, so that no process is left alone with a long one at the end.

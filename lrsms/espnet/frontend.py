@@ -56,13 +56,13 @@ class KaldiFbank(AbsFrontend):
     def forward(self, input: torch.Tensor, input_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Waveforms ``(batch, samples)`` and lengths in samples to features ``(batch, frames, bins)`` and frames.
 
-        As in Kaldi without ``snip_edges``: one frame per hop, rounded to the nearest. The edge is mirrored for each
-        utterance where it ends, so that padding in a batch changes nothing.
+        As in Kaldi without ``snip_edges``: one frame per hop, rounded to the nearest, here at least one. The edge is
+        mirrored for each utterance where it ends, so that padding in a batch changes nothing.
         """
         padded = torch.nn.functional.pad(input.float(), (0, self.window))  # room for the longest one's mirror image
         with torch.autocast(device_type=input.device.type, enabled=False):
             features = self.fbank(self._mirror_ends(padded, input_lengths))
-        lengths = torch.div(input_lengths + self.hop // 2, self.hop, rounding_mode="floor")
+        lengths = torch.div(input_lengths + self.hop // 2, self.hop, rounding_mode="floor").clamp(min=1)
         features = features[:, : int(lengths.max())]
         return features.masked_fill(make_pad_mask(lengths, features, 1), 0.0), lengths
 

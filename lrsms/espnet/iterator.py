@@ -45,9 +45,10 @@ class CutsIterFactory(AbsIterFactory):
     Args:
         cuts: the split's cuts, see :func:`usable_cuts`.
         dataset: what turns cuts into batches.
-        max_duration: seconds of audio per batch and process, padding not counted.
-        num_buckets: cuts of similar duration share a batch; more buckets, less padding. Fewer cuts than this are
-            one bucket.
+        max_duration: seconds of audio per batch and process, padding counted; the last cut of a batch may pass it
+            where it is longer than the others.
+        num_buckets: cuts of similar duration share a batch; more buckets, less padding. Fewer cuts than this
+            share two buckets.
         shuffle: whether the order changes with the epoch.
         seed: of the order.
         rank, world_size: this process among those that train together.
@@ -77,12 +78,13 @@ class CutsIterFactory(AbsIterFactory):
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
-        few = sum(1 for _ in islice(self.cuts, self.num_buckets)) < self.num_buckets
+        head = list(islice(self.cuts, self.num_buckets))
         sampler = DynamicBucketingSampler(
             self.cuts,
             max_duration=self.max_duration,
             num_buckets=self.num_buckets,
-            duration_bins=[] if few else None,  # Lhotse refuses to spread fewer cuts than buckets
+            # Lhotse refuses to spread fewer cuts than buckets: two will do for them.
+            duration_bins=[head[0].duration] if len(head) < self.num_buckets else None,
             shuffle=self.shuffle if shuffle is None else shuffle,
             seed=self.seed,
             rank=self.rank,

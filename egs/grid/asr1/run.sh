@@ -10,4 +10,4 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/grid/asr1/run.sh "$@")
 export LRSMS_COMMAND
 exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus grid \
-  --token-type char --results-dir "${here}" "$@"
+  --speed-perturb 1.0 --token-type char --results-dir "${here}" "$@"

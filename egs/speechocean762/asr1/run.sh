@@ -10,4 +10,4 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/speechocean762/asr1/run.sh "$@")
 export LRSMS_COMMAND
 exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus speechocean762 \
-  --token-type char --results-dir "${here}" "$@"
+  --speed-perturb 1.0 --token-type char --results-dir "${here}" "$@"
