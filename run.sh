@@ -29,7 +29,7 @@ train_split=train
 valid_split=dev
 test_splits="test"
 fs=16000                         # sampling rate of the cuts in Hz; others are resampled as they are read
-speed_perturb=                   # training speeds, such as "0.9 1.0 1.1" (default: as recorded)
+speed_perturb="0.9 1.0 1.1"      # training speeds; 1.0 for none
 token_type=word                  # char, word, unigram or bpe
 vocab_size=500                   # of unigram and bpe
 

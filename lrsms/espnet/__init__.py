@@ -8,10 +8,33 @@ This is the only package of ours that imports ESPnet.
 """
 
 import contextlib
-import io
+import os
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    # The files, not sys.stdout itself: ESPnet's print_config keeps the sys.stdout of its import as a default argument.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in saved:
+            os.dup2(null, number)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(null)
+
 
 # ESPnet's imports report what optional parts they did not find (flash attention, pronunciation data).
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+with _nothing_printed():
     from lrsms.espnet.registry import register
 
 register()

@@ -77,14 +77,15 @@ class Training:
         """Every process that trains decides alike; only the main one touches the folder."""
         marker = self.output_dir / "inputs.json"
         inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
-        config = read_yaml(self.config)  # its content: a comment may change
+        config = read_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
+        max_epoch = config.pop("max_epoch", None)
         arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
         same = stamp.is_current(marker, arguments, inputs)
         begun = (self.output_dir / CHECKPOINT).exists() or (self.output_dir / PREVIOUS).exists()
         if force:
             if main:
                 shutil.rmtree(self.output_dir, ignore_errors=True)
-        elif same and (self.output_dir / "summary.json").exists():
+        elif same and self._finished_epochs() == max_epoch:
             print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
             return False
         elif begun and not same:
@@ -97,6 +98,11 @@ class Training:
         if main:
             stamp.write(marker, arguments, inputs)
         return True
+
+    def _finished_epochs(self) -> int | None:
+        """The ``max_epoch`` of a training that has finished, -1 where it has not."""
+        summary = self.output_dir / "summary.json"
+        return json.loads(summary.read_text())["max_epoch"] if summary.exists() else -1
 
     def _launch(self) -> None:
         command = self._espnet_command()
@@ -167,6 +173,7 @@ def summarise(training: Training) -> None:
         **json.loads((folder / PREPARED).read_text()),
         "train_step_seconds": statistics.median(curves["train"]["train_time"]),
         "epochs": len(epochs),
+        "max_epoch": read_yaml(training.config).get("max_epoch"),
         "wall_seconds": sum(part["time"].total_seconds() for epoch in epochs for part in stats[epoch].values()),
         "seed": training.seed,
     }

@@ -46,7 +46,8 @@ def _round_keeping_sum(values: list[float], total: int) -> list[int]:
     """Largest-remainder rounding: whole numbers that sum to ``total``."""
     floors = [math.floor(value + 1e-9) for value in values]
     # Among equal remainders the smaller value first, so that a map and its mirror image stay mirror images.
-    by_remainder = sorted(range(len(values)), key=lambda index: (round(floors[index] - values[index], 9), values[index]))
+    order = [(round(floor - value, 9), value) for floor, value in zip(floors, values)]
+    by_remainder = sorted(range(len(values)), key=order.__getitem__)
     for index in by_remainder[: total - sum(floors)]:
         floors[index] += 1
     return floors
