@@ -1,0 +1,146 @@
+"""A few spoken digits, a tiny configuration, and one experiment trained on them for the whole session."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+CONFIG = {
+    "frontend": "kaldi_fbank",
+    "frontend_conf": {"fs": 16000, "num_filters": 20},
+    "normalize": "utterance_mvn",
+    "specaug": "specaug",
+    "specaug_conf": {
+        **{"apply_time_warp": False, "freq_mask_width_range": [0, 4], "num_freq_mask": 1},
+        **{"time_mask_width_ratio_range": [0.0, 0.1], "num_time_mask": 1},
+    },
+    "encoder": "lowrank_conformer",
+    "encoder_conf": {
+        **{"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 2, "input_layer": "conv2d"},
+        **{"macaron_style": True, "rel_pos_type": "latest", "cnn_module_kernel": 7, "dropout_rate": 0.1},
+        "low_rank": {"attention": 0.25, "feed_forward": 0.5, "layer_map": "linear", "multiple": 2},
+    },
+    "decoder": "lowrank_transformer",
+    "decoder_conf": {
+        **{"attention_heads": 2, "linear_units": 32, "num_blocks": 1},
+        "low_rank": {"feed_forward": 0.5, "multiple": 2},
+    },
+    "model_conf": {"ctc_weight": 0.5},
+    **{"max_duration": 20.0, "num_buckets": 2, "num_workers": 0, "grad_clip": 5, "max_epoch": 3, "num_att_plot": 0},
+    **{"optim": "adam", "optim_conf": {"lr": 0.01}, "scheduler": "warmuplr", "scheduler_conf": {"warmup_steps": 10}},
+    **{"best_model_criterion": [["valid", "acc", "max"]], "keep_nbest_models": 2, "log_interval": 1},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Decoding sets one thread for its process: set it for all, so that the order of tests changes no bit."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def write_config() -> Callable:
+    """``write_config(path, **changes)``: the tiny configuration with top-level keys replaced (dropped when None)."""
+
+    def write(path: Path, **changes) -> Path:
+        config = {key: value for key, value in (CONFIG | changes).items() if value is not None}
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def dense_parts() -> dict:
+    """Changes that make the tiny configuration dense."""
+    parts = {"encoder": "conformer", "decoder": "transformer"}
+    for key in [f"{part}_conf" for part in parts]:
+        parts[key] = {name: value for name, value in CONFIG[key].items() if name != "low_rank"}
+    return parts
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """``data`` after stage 2: 20 + 4 + 4 utterances; one more of 0.3 s in train and one of 2 ms in test."""
+    from lhotse import CutSet
+
+    from lrsms.data.cuts import build_cuts
+    from lrsms.data.digits import prepare_digits
+    from lrsms.data.tokens import build_lang
+
+    data = tmp_path_factory.mktemp("corpus") / "data"
+    prepare_digits(data, num_train=20, num_dev=4, num_test=4, num_jobs=1)
+    build_cuts(data, train_splits=["train"], eval_splits=["dev", "test"])
+    for split, seconds in (("train", 0.3), ("test", 0.002)):
+        path = data / split / "cuts.jsonl.gz"
+        cuts = list(CutSet.from_file(path))
+        first = cuts[0]
+        short = dataclasses.replace(first.truncate(duration=seconds), id=f"short-{split}")
+        short.supervisions = [dataclasses.replace(first.supervisions[0], id=short.id, duration=seconds)]
+        CutSet.from_cuts([*cuts, short]).to_file(path)
+    build_lang(data, train_splits=["train"], eval_splits=["dev", "test"], token_type="char")
+    return data
+
+
+@pytest.fixture(scope="session")
+def make_training(corpus: Path) -> Callable:
+    """``make_training(config, output_dir, **attributes)``: a Training on the corpus."""
+    from lrsms.espnet.training import Training
+
+    def make(config: Path, output_dir: Path, **attributes) -> Training:
+        return Training(
+            config=config,
+            output_dir=output_dir,
+            train_cuts=corpus / "train/cuts.jsonl.gz",
+            valid_cuts=corpus / "dev/cuts.jsonl.gz",
+            lang_dir=corpus / "lang_char",
+            token_type="char",
+            **attributes,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory, write_config, make_training):
+    """A finished training of three epochs: its ``Training``; read only."""
+    folder = tmp_path_factory.mktemp("experiment")
+    training = make_training(write_config(folder / "train.yaml"), folder / "exp" / "tiny")
+    training.run()
+    return training
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable:
+    """``build_model(experiment_folder, **changes)``: a fresh model from its config.yaml with entries replaced."""
+    import argparse
+
+    from espnet2.tasks.asr import ASRTask
+
+    import lrsms.espnet  # noqa: F401
+
+    def build(folder: Path, **changes):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        torch.manual_seed(1)
+        return ASRTask.build_model(argparse.Namespace(**(config | changes)))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run_python(root: Path) -> Callable:
+    """``run_python(*arguments, cwd=..., path=...)``: a Python of its own with this repository on its path."""
+
+    def run(*arguments, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess:
+        folders = [str(folder) for folder in (root, path) if folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+
+    return run

@@ -1,0 +1,71 @@
+"""Parameters and multiply-accumulates against hand counts."""
+
+import pytest
+import torch
+from torch import nn
+
+from lrsms.espnet.measure import cost
+from lrsms.lowrank import LowRankLinear, low_rank_layers
+
+FRAMES = 1000  # of the 10 s that the cost is measured on
+
+
+class LinearEncoder(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features, lengths):
+        return self.layers(features), lengths, None
+
+
+class LinearModel(nn.Module):
+    """The parts of an ESPnet model that a cost needs: ten frames of one hundred samples, eight features each."""
+
+    normalize = preencoder = ctc = decoder = None
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.encoder = LinearEncoder(*layers)
+
+    def _extract_feats(self, speech, lengths):
+        return torch.randn(1, FRAMES, 8), torch.tensor([FRAMES])
+
+
+def test_a_dense_model_by_hand():
+    found = cost(LinearModel(nn.Linear(8, 32), nn.Linear(32, 5)), 16000, 10)
+    assert found.parameters == found.dense_parameters == 8 * 32 + 32 + 32 * 5 + 5
+    assert found.macs_per_second == found.dense_macs_per_second == FRAMES * (8 * 32 + 32 * 5) / 10
+
+
+def test_a_factored_model_by_hand():
+    found = cost(LinearModel(LowRankLinear(8, 32, rank=3), nn.Linear(32, 5)), 16000, 10)
+    assert found.parameters == 3 * (8 + 32) + 32 + 32 * 5 + 5
+    assert found.dense_parameters == 8 * 32 + 32 + 32 * 5 + 5
+    assert found.macs_per_second == FRAMES * (3 * (8 + 32) + 32 * 5) / 10
+    assert found.dense_macs_per_second == FRAMES * (8 * 32 + 32 * 5) / 10
+
+
+def test_frozen_parameters_are_not_counted():
+    frozen = nn.Linear(8, 8).requires_grad_(False)
+    assert cost(LinearModel(frozen, nn.Linear(8, 2)), 16000, 10).parameters == 18
+
+
+def test_a_whole_model_against_its_dense_twin(experiment, build_model, dense_parts):
+    """What is computed for "the same, but dense" is what the dense model itself measures."""
+    low_rank = build_model(experiment.output_dir).train()
+    dense = build_model(experiment.output_dir, **dense_parts)
+    ours, reference = cost(low_rank, 16000, 5.0), cost(dense, 16000, 5.0)
+    assert ours.dense_parameters == reference.parameters == reference.dense_parameters
+    assert ours.parameters < reference.parameters
+    assert ours.dense_macs_per_second == pytest.approx(reference.macs_per_second, rel=1e-9)
+    assert ours.macs_per_second < reference.macs_per_second
+    assert low_rank.training
+    assert not any(layer._forward_hooks for _, layer in low_rank_layers(low_rank))
+
+
+def test_the_decoders_share_follows_the_token_rate(experiment, build_model):
+    model = build_model(experiment.output_dir)
+    slow, fast = cost(model, 16000, 2.0), cost(model, 16000, 20.0)
+    assert slow.macs_per_second < fast.macs_per_second
+    assert slow.parameters == fast.parameters

@@ -1,0 +1,51 @@
+"""Our names in ESPnet's registries, and `init:` with factored layers."""
+
+import pytest
+import torch
+from espnet2.tasks import asr
+
+import lrsms.espnet
+from lrsms.espnet.frontend import KaldiFbank
+from lrsms.lowrank import low_rank_layers
+
+
+def test_importing_registers():
+    assert asr.encoder_choices.classes["lowrank_conformer"].__name__ == "LowRankConformerEncoder"
+    assert asr.decoder_choices.classes["lowrank_transformer"].__name__ == "LowRankTransformerDecoder"
+    assert asr.frontend_choices.classes["kaldi_fbank"] is KaldiFbank
+    assert asr.encoder_choices.get_class("lowrank_conformer") is not asr.encoder_choices.get_class("conformer")
+
+
+def test_registering_twice_changes_nothing():
+    before = (asr.ASRTask.build_model, asr.ASRTask.build_model_from_file, dict(asr.encoder_choices.classes))
+    lrsms.espnet.register()
+    assert (asr.ASRTask.build_model, asr.ASRTask.build_model_from_file, asr.encoder_choices.classes) == before
+
+
+@pytest.mark.parametrize("init", ["xavier_uniform", "chainer"])
+def test_init_reaches_the_product_and_leaves_the_front_end(init, experiment, build_model):
+    model = build_model(experiment.output_dir, init=init)
+    layers = dict(low_rank_layers(model))
+    assert layers
+    for path, layer in layers.items():
+        up, down = layer.factors()
+        torch.testing.assert_close(up.T @ up, down @ down.T, rtol=1e-3, atol=1e-4, msg=f"{path}: not balanced")
+        assert (layer.bias == 0).all()
+    untouched = KaldiFbank(num_filters=20)
+    names = {name for name, _ in untouched.named_buffers()}
+    assert len(names) >= 2
+    for name, buffer in model.frontend.named_buffers():
+        assert torch.equal(buffer, untouched.get_buffer(name)), name
+    assert not list(model.frontend.parameters())
+    features, _ = model.frontend(torch.randn(1, 8000), torch.tensor([8000]))
+    assert features.isfinite().all()
+
+
+def test_init_has_the_scale_of_a_dense_layers(experiment, build_model):
+    """Glorot's bound for a 16 x 16 weight is sqrt(6 / 32); re-initialised factors by themselves would miss it."""
+    model = build_model(experiment.output_dir, init="xavier_uniform")
+    product = model.encoder.encoders[0].self_attn.linear_q.product()
+    values = torch.linalg.svdvals(product)
+    variance = 6 / 32 / 3
+    # The largest singular values of a 16 x 16 matrix of that variance lie near 2 * sqrt(16 * variance).
+    assert 0.6 * 2 * (16 * variance) ** 0.5 < values[0] < 1.4 * 2 * (16 * variance) ** 0.5
