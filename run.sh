@@ -63,7 +63,7 @@ for option in train_config decode_config; do
 done
 cd -- "${recipe_dir:-${LRSMS_ROOT}}"
 
-nj=${nj:-$(nproc)}
+nj=${nj:-$(env -u OMP_NUM_THREADS nproc)} # nproc heeds that variable
 train_name=$(basename "${train_config}" .yaml)
 tag=${tag:-${train_name}$([ "${seed}" -eq 0 ] || echo "_seed${seed}")}
 

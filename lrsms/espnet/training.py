@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import statistics
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,10 +114,11 @@ class Training:
             command += ["--ngpu", str(min(self.ngpu, 1))]
             ASRTask.main(cmd=command)
         elif self.num_processes > 1:
-            port = _free_port()
-            torch.multiprocessing.spawn(
-                _cpu_process, args=(self.num_processes, port, command + ["--ngpu", "0"]), nprocs=self.num_processes
-            )
+            arguments = (self.num_processes, _free_port(), command + ["--ngpu", "0"])
+            try:
+                torch.multiprocessing.spawn(_cpu_process, args=arguments, nprocs=self.num_processes)
+            except torch.multiprocessing.ProcessExitedException as error:
+                raise LrsmsError(f"{self.output_dir}: a training process stopped, see above") from error
         else:
             command += ["--ngpu", str(self.ngpu), "--multiprocessing_distributed", "true"]
             command += ["--dist_backend", "nccl" if self.ngpu else "gloo"]
@@ -157,7 +159,12 @@ def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> N
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
-    ASRTask.main(cmd=command + ["--multiprocessing_distributed", "false", "--dist_backend", "gloo"])
+    command = command + ["--multiprocessing_distributed", "false", "--dist_backend", "gloo"]
+    try:
+        ASRTask.main(cmd=command)
+    except LrsmsError as error:  # in this process, or its parent would show a stack trace
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def summarise(training: Training) -> None:
