@@ -103,7 +103,7 @@ class Training:
     def _finished_epochs(self) -> int | None:
         """The ``max_epoch`` of a training that has finished, -1 where it has not."""
         summary = self.output_dir / "summary.json"
-        return json.loads(summary.read_text())["max_epoch"] if summary.exists() else -1
+        return json.loads(summary.read_text()).get("max_epoch") if summary.exists() else -1
 
     def _launch(self) -> None:
         command = self._espnet_command()
