@@ -1,0 +1,293 @@
+"""The recipes, run by their shell in a copy of the repository, from corpus to table."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 1200  # seconds, for one command on a busy machine
+DIGITS = ["./run.sh", "--num-train", "60", "--num-dev", "12", "--num-test", "12", "--nj", "1"]
+RESULT_KEYS = (
+    *("experiment", "config", "split", "parameters", "macs_per_second", "wer", "wer_low", "wer_high", "cer", "rtf"),
+    *("train_step_seconds", "seed", "command", "commit"),
+)
+CONFIGS = sorted(ROOT.glob("egs/*/asr1/conf/train_*.yaml")) + sorted(ROOT.glob("conf/train_*.yaml"))
+
+
+class Tree:
+    """A copy of the repository's files, without what runs have left in it; ``output`` is what fixtures printed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.output: dict[str, str] = {}
+        folder.mkdir(parents=True)
+        for name in ("run.sh", "path.sh"):
+            shutil.copy2(ROOT / name, folder / name)
+        for name in ("utils", "conf", "lrsms"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        left_by_runs = shutil.ignore_patterns("data", "exp", "downloads", "RESULTS.md", "results.json", "*.png")
+        shutil.copytree(ROOT / "egs", folder / "egs", ignore=left_by_runs)
+        (folder / "conf/decode.yaml").write_text("beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -12\n")
+
+    def start(self, *command: str) -> subprocess.Popen:
+        environment = {**os.environ, "LRSMS_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+        environment.pop("LRSMS_COMMAND", None)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        process = self.start(*command)
+        try:
+            out, err = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def succeed(self, *command: str) -> str:
+        done = self.run(*command)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def fail(self, *command: str) -> str:
+        """The one line that a command which must fail says why in."""
+        done = self.run(*command)
+        assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.stderr
+        return errors[0]
+
+    def config(self, name: str, source: str = "train_lrsms", **changes) -> str:
+        """Write a tiny form of a training YAML of ``conf/`` and return its path, for ``--train-config``."""
+        content = yaml.safe_load((self.folder / f"conf/{source}.yaml").read_text())
+        content["encoder_conf"].update(output_size=32, attention_heads=2, linear_units=64, num_blocks=1)
+        content["decoder_conf"].update(attention_heads=2, linear_units=64)
+        content.update(max_epoch=2, num_workers=0, **changes)
+        (self.folder / f"conf/{name}.yaml").write_text(yaml.safe_dump(content))
+        return f"conf/{name}.yaml"
+
+    def json(self, name: str):
+        return json.loads((self.folder / name).read_text())
+
+    def log(self, tag: str) -> str:
+        return (self.folder / f"exp/{tag}/train.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Tree:
+    """The embedded corpus, run once through stages 0 to 5."""
+    tree = Tree(tmp_path_factory.mktemp("digits") / "lr sms")
+    tree.output["first"] = tree.succeed(*DIGITS, "--train-config", tree.config("train_tiny"))
+    return tree
+
+
+def test_digits_print_the_table_and_leave_results(digits):
+    (row,), output = digits.json("exp/results.json"), digits.output["first"]
+    assert set(RESULT_KEYS) <= row.keys()
+    assert (row["experiment"], row["split"], row["utterances"]) == ("train_tiny", "test", 12)
+    assert row["wer_low"] <= row["wer"] <= row["wer_high"] and row["parameters"] < row["dense_parameters"]
+    assert row["command"].startswith("./run.sh --num-train 60")
+    assert f"| train_tiny | decode_valid.acc.ave/test | {row['parameters']:,}" in " ".join(output.split())
+    assert "attention" in output and "feed_forward" in output  # the rank plan
+    report = (digits.folder / "exp/RESULTS.md").read_text()
+    for picture in ("learning_curves.png", "rank_per_layer.png"):
+        assert f"({picture})" in report
+        assert (digits.folder / "exp" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_run_skips_every_stage(digits):
+    before = (digits.folder / "exp/train_tiny/valid.acc.ave.pth").stat().st_mtime_ns
+    lines = digits.succeed(*DIGITS, "--train-config", "conf/train_tiny.yaml").splitlines()
+    for stage in ("prepare: ", "cuts: ", "tokenize: ", "stage 3: ", "stage 4: "):
+        assert any(line.startswith(stage) and "skipped" in line for line in lines), lines
+    assert any("RESULTS.md is up to date" in line for line in lines)
+    assert (digits.folder / "exp/train_tiny/valid.acc.ave.pth").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module")
+def resumed(digits) -> Tree:
+    """A dense training beside the first, killed after two epochs and started again."""
+    command = [*DIGITS, "--stage", "3", "--train-config", digits.config("train_killed", "train_dense"),
+               "--train-args", "--max_epoch 6"]  # fmt: skip
+    process = digits.start(*command)
+    checkpoint = digits.folder / "exp/train_killed/2epoch.pth"
+    deadline = time.monotonic() + TIMEOUT
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert checkpoint.exists() and not (digits.folder / "exp/train_killed/summary.json").exists()
+    digits.output["resumed"] = digits.succeed(*command)
+    return digits
+
+
+def test_a_killed_training_goes_on(resumed):
+    assert "exp/train_killed goes on from its last checkpoint" in resumed.output["resumed"]
+    assert resumed.json("exp/train_killed/curves.json")["valid"]["epoch"] == list(range(1, 7))
+    log = resumed.log("train_killed")
+    assert "The training was resumed using" in log and log.count("INFO: 1epoch results") == 1
+
+
+def test_a_second_configuration_makes_a_second_row(resumed):
+    rows = {row["experiment"]: row for row in resumed.json("exp/results.json")}
+    assert rows.keys() == {"train_tiny", "train_killed"}
+    assert rows["train_killed"]["parameters"] == rows["train_tiny"]["dense_parameters"]
+    for name in rows:
+        assert f"| {name}" in resumed.output["resumed"]
+
+
+def snapshot(tree: Tree) -> dict[str, int]:
+    files = [path for name in ("data", "exp") for path in (tree.folder / name).rglob("*") if path.is_file()]
+    return {str(path): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize(
+    "arguments, messages",
+    [
+        (["--corpus", "yesno", "--corpus-dir", "nowhere"], ["--corpus_dir", "nowhere", "no such folder"]),
+        (["--corpus-dir", "conf"], ["--corpus_dir", "digits does not read it"]),
+        (["--trian-config", "x"], ["unknown option --trian-config", "--train_config"]),
+        (["--stage", "4", "--tag", "untrained"], ["exp/untrained/valid.acc.ave.pth", "run stage 3"]),
+        (["--stage", "3", "--token-type", "char", "--tag", "x"], ["data/lang_char/tokens.txt", "run stage 2"]),
+    ],
+)
+def test_wrong_commands_are_named(digits, arguments, messages):
+    before = snapshot(digits)
+    error = digits.fail("./run.sh", "--nj", "2", *arguments)
+    assert all(message in error for message in messages), error
+    assert snapshot(digits) == before
+
+
+@pytest.mark.parametrize(
+    "change, messages",
+    [
+        ({"max_epcoh": 3}, ["max_epcoh", "max_epoch"]),
+        ({"encoder_conf": {"low_rank": {"attention": 1.5}}}, ["encoder_conf.low_rank.attention", "1.5", "(0, 1]"]),
+    ],
+)
+def test_wrong_training_configs_are_named(digits, change, messages):
+    before = snapshot(digits)
+    content = {**yaml.safe_load((digits.folder / "conf/train_tiny.yaml").read_text()), **change}
+    (digits.folder / "conf/train_wrong.yaml").write_text(yaml.safe_dump(content))
+    error = digits.fail("./run.sh", "--stage", "3", "--nj", "2", "--train-config", "conf/train_wrong.yaml")
+    assert "conf/train_wrong.yaml" in error and all(message in error for message in messages), error
+    assert snapshot(digits) == before
+
+
+def test_yesno(tmp_path, real_data):
+    tree = Tree(tmp_path / "repo")
+    recipe = tree.folder / "egs/yesno/asr1"
+    output = tree.succeed("egs/yesno/asr1/run.sh", "--corpus-dir", str(real_data / "waves_yesno"), "--nj", "2",
+                          "--train-args", "--max_epoch 1")  # fmt: skip
+    (row,) = json.loads((recipe / "results.json").read_text())
+    assert (row["split"], row["utterances"], row["words"], row["epochs"]) == ("test", 30, 240, 1)
+    assert row["command"].startswith("egs/yesno/asr1/run.sh --corpus-dir")
+    assert (recipe / "data/lang_word/tokens.txt").read_text().split() == ["<blank>", "<unk>", "NO", "YES", "<sos/eos>"]
+    assert (recipe / "RESULTS.md").exists() and "| train_lrsms" in output
+    assert not (tree.folder / "data").exists()
+
+
+def write_kaldi(folder: Path, split: str, count: int) -> None:
+    (folder / split).mkdir(parents=True)
+    rng = np.random.default_rng(count)
+    tables: dict[str, list[str]] = {"wav.scp": [], "text": [], "utt2spk": []}
+    for index in range(count):
+        name = f"{split}-{index}"
+        wav = folder / split / f"{name}.wav"
+        soundfile.write(wav, rng.normal(0, 0.05, 8000 + 800 * index), 8000)
+        tables["wav.scp"].append(f"{name} {wav}")
+        tables["text"].append(f"{name} {'' if index == 0 and split == 'train' else 'HELLO WORLD'}")
+        tables["utt2spk"].append(f"{name} {split}-speaker")
+    for table, rows in tables.items():
+        (folder / split / table).write_text("".join(f"{row}\n" for row in rows))
+
+
+def test_own_data_from_kaldi_folders(tmp_path):
+    from lhotse import CutSet
+
+    tree = Tree(tmp_path / "repo")
+    for split, count in (("train", 6), ("dev", 2), ("test", 3)):
+        write_kaldi(tmp_path / "kaldi", split, count)
+    output = tree.succeed("egs/own_data/asr1/run.sh", "--kaldi-dir", str(tmp_path / "kaldi"), "--stop-stage", "2")
+    data = tree.folder / "egs/own_data/asr1/data"
+    cuts = {split: list(CutSet.from_file(data / split / "cuts.jsonl.gz")) for split in ("train", "dev", "test")}
+    assert {split: len(found) for split, found in cuts.items()} == {"train": 5, "dev": 2, "test": 3}
+    assert cuts["dev"][0].sampling_rate == 16000 and cuts["dev"][0].load_audio().shape == (1, 16000)
+    assert "train-0" in (data / "train/excluded.tsv").read_text() and "1 excluded" in output
+    tokens = (data / "lang_char/tokens.txt").read_text().split()
+    assert set(tokens) == {"<blank>", "<unk>", "<space>", "<sos/eos>", *"HELOWRD"}
+
+
+@pytest.mark.parametrize("missing", ["none given", "no dev"])
+def test_own_data_that_is_incomplete_is_named(tmp_path, missing):
+    tree = Tree(tmp_path / "repo")
+    arguments = []
+    if missing == "no dev":
+        write_kaldi(tmp_path / "kaldi", "train", 2)
+        arguments = ["--kaldi-dir", str(tmp_path / "kaldi")]
+    error = tree.fail("egs/own_data/asr1/run.sh", *arguments)
+    assert "--kaldi_dir" in error and ("dev" in error if arguments else "--manifest_dir" in error)
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--mini"], "train-clean-5, dev-clean-2"),
+    (["--train-parts", "train-clean-100 train-clean-360"], "train-clean-100, train-clean-360, dev-clean"),
+])  # fmt: skip
+def test_librispeech_says_which_parts_it_needs(tmp_path, arguments, expected):
+    tree = Tree(tmp_path / "repo")
+    (tmp_path / "corpus").mkdir()
+    error = tree.fail("egs/librispeech/asr1/run.sh", "--corpus-dir", str(tmp_path / "corpus"), *arguments)
+    assert f"expected {expected}" in error and "the folder holds nothing" in error
+
+
+@pytest.fixture(scope="module")
+def task():
+    from lrsms.espnet.task import ASRTask
+
+    return ASRTask
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shipped_configs_pass_the_check_and_build(path, task, tmp_path):
+    from lrsms.espnet.config_check import check_training_config
+    from lrsms.lowrank import low_rank_layers
+
+    content = check_training_config(path, task)
+    if "960h" in path.name:
+        return  # a billion bytes of weights: the check of every option has to do
+    (tmp_path / "tokens.txt").write_text("<blank>\n<unk>\nA\n<sos/eos>\n")
+    options = ["--config", str(path), "--output_dir", str(tmp_path), "--token_list", str(tmp_path / "tokens.txt")]
+    model = task.build_model(task.get_parser().parse_args(options))
+    factored = list(low_rank_layers(model))
+    assert bool(factored) == ("low_rank" in content["encoder_conf"]) == ("lrsms" in path.name)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shipped_configs_say_how_to_run_them(path):
+    lines = path.read_text().splitlines()[:3]
+    assert lines[1].startswith("# ./run.sh") and all(len(line) <= 160 for line in lines)
+
+
+def test_dense_configs_are_the_low_rank_ones_without_low_rank():
+    for path in CONFIGS:
+        other = path.with_name(path.name.replace("train_dense", "train_lrsms"))
+        if other == path or not other.exists():
+            continue
+        dense, low_rank = (yaml.safe_load(found.read_text()) for found in (path, other))
+        for part in ("encoder", "decoder"):
+            assert low_rank[part] == f"lowrank_{dense[part]}"
+            del low_rank[part], dense[part], low_rank[f"{part}_conf"]["low_rank"]
+        assert dense == low_rank, path
