@@ -113,3 +113,12 @@ def test_a_missing_checkpoint_lists_what_is_there(decoding):
 def test_missing_cuts(decoding, tmp_path):
     with pytest.raises(LrsmsError, match=r"cuts.jsonl.gz: not there; run stage 1 first"):
         dataclasses.replace(decoding, cuts=tmp_path / "test/cuts.jsonl.gz").run()
+
+
+def test_a_beam_as_large_as_the_token_list_is_refused(decoding, corpus, tmp_path):
+    tokens = len((corpus / "lang_char/tokens.txt").read_text().splitlines())
+    config = tmp_path / "decode_wide.yaml"
+    config.write_text(yaml.safe_dump(OPTIONS | {"beam_size": tokens}))
+    with pytest.raises(LrsmsError, match=rf"decode_wide.yaml: beam_size: {tokens}: .*at most {tokens - 1}"):
+        dataclasses.replace(decoding, config=config).run()
+    assert not dataclasses.replace(decoding, config=config).output_dir.exists()
