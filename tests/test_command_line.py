@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,13 @@ from lrsms.bin import run_verb, str2bool
 from lrsms.errors import LrsmsError
 
 VERBS = ("prepare", "cuts", "tokenize", "train", "decode", "score")
+
+
+def output_of(code: str, folder: Path) -> str:
+    """What a Python of its own prints when it runs ``code``, which must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -22,9 +30,7 @@ def test_help_imports_nothing_heavy(verb, root):
         "heavy = {'torch', 'espnet2', 'lhotse', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout.lower()
+    assert "usage" in output_of(code, root).lower()
 
 
 def test_low_rank_core_needs_torch_only(root):
@@ -34,8 +40,7 @@ def test_low_rank_core_needs_torch_only(root):
         "assert all(n.startswith(('lrsms.lowrank', 'lrsms.errors')) for n in ours), ours\n"
         "assert not {'espnet2', 'lhotse', 'torchaudio'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    output_of(code, root)
 
 
 def test_only_the_bridge_imports_espnet(root):
