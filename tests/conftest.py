@@ -20,5 +20,7 @@ def real_data() -> Path:
     """Folder with ``waves_yesno``, ``speechocean762`` and ``grid`` beside the repository; skips where it is not."""
     folder = Path(os.environ.get("LRSMS_REAL_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "waves_yesno").is_dir():
-        pytest.skip(f"no real speech at {folder}; set LRSMS_REAL_DATA to a folder with waves_yesno, speechocean762, grid")
+        pytest.skip(
+            f"no real speech at {folder}; set LRSMS_REAL_DATA to a folder with waves_yesno, speechocean762, grid"
+        )
     return folder

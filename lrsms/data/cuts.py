@@ -128,9 +128,7 @@ def _make_cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
         duration=duration,
         channel=recording.channel_ids[0],
         recording=recording,
-        supervisions=[
-            fastcopy(supervision, start=0.0, duration=duration, text=text, channel=recording.channel_ids[0])
-        ],
+        supervisions=[fastcopy(supervision, start=0.0, duration=duration, text=text, channel=recording.channel_ids[0])],
     )
 
 

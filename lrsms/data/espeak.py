@@ -182,8 +182,7 @@ class Synthesizer:
             sampling_rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, os.fsencode(self._data_path), options)
             if sampling_rate <= 0:
                 raise LrsmsError(
-                    f"eSpeak cannot read its voices in {self._data_path}: "
-                    "pip install --force-reinstall espeakng-loader"
+                    f"eSpeak cannot read its voices in {self._data_path}: pip install --force-reinstall espeakng-loader"
                 )
             library.espeak_ng_SetRandSeed(_RANDOM_SEED)
             yield library, sampling_rate

@@ -5,6 +5,7 @@ those of one stage keeps the rows of the others.
 """
 
 import csv
+import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -40,15 +41,20 @@ def _one_line(text: object) -> str:
 
 
 def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
-    """Replace the rows of ``stage`` in ``path`` by ``rows``; atomic, other stages' rows stay first."""
-    kept = [row for row in _read_rows(path) if row["stage"] != stage]
+    """Replace the rows of ``stage`` in ``path`` by ``rows``; atomic, other stages' rows stay first.
+
+    Trainings that run side by side on the same data write the same file: each waits for its turn.
+    """
     new = [dict(zip(COLUMNS, map(_one_line, (row.id, stage, row.reason, row.detail)))) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in [dict(zip(COLUMNS, COLUMNS)), *kept, *new]:
-            file.write("\t".join(row[column] for column in COLUMNS) + "\n")
-    os.replace(temporary, path)
+    with path.with_name(f".{path.name}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        kept = [row for row in _read_rows(path) if row["stage"] != stage]
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in [dict(zip(COLUMNS, COLUMNS)), *kept, *new]:
+                file.write("\t".join(row[column] for column in COLUMNS) + "\n")
+        os.replace(temporary, path)
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:

@@ -63,9 +63,7 @@ def extract_audio(video: Path, flac: Path) -> None:
     os.replace(temporary, flac)
 
 
-def _extract_all(
-    videos: dict[str, Path], audio_dir: Path, num_jobs: int
-) -> tuple[dict[str, Path], list[Exclusion]]:
+def _extract_all(videos: dict[str, Path], audio_dir: Path, num_jobs: int) -> tuple[dict[str, Path], list[Exclusion]]:
     def extract(item: tuple[str, Path]) -> Exclusion | None:
         name, video = item
         flac = audio_dir / f"{name}.flac"
@@ -115,9 +113,7 @@ def split_of(name: str, lists: dict[str, str]) -> str:
     return "dev" if value % 10 == 1 and value // 10 % 2 == 0 else "train"
 
 
-def prepare_grid(
-    corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, lists_dir: Path | None = None
-) -> None:
+def prepare_grid(corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, lists_dir: Path | None = None) -> None:
     """Write the manifests of ``train``, ``dev`` and ``test``, extracting audio where only videos are given.
 
     Args:

@@ -40,7 +40,9 @@ def read_checkpoint(path: Path) -> dict:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "Unsupported class" in str(error):
-            raise LrsmsError(f"{path}: refused, it holds more than weights and would execute code on loading") from error
+            raise LrsmsError(
+                f"{path}: refused, it holds more than weights and would execute code on loading"
+            ) from error
         raise LrsmsError(f"{path}: truncated or not a checkpoint") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise LrsmsError(f"{path}: truncated or not a checkpoint") from error

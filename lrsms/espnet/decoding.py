@@ -23,6 +23,7 @@ from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import check_keys, read_yaml
 from lrsms.provenance import provenance
+from lrsms.scoring.decoding import decoding_folder
 
 _recogniser: Speech2Text | None = None
 _arguments: tuple = ()  # of _load, in each process
@@ -69,10 +70,8 @@ class Decoding:
 
     @property
     def output_dir(self) -> Path:
-        """``<asr_exp>/decode_<config>_<checkpoint>/<split>``."""
-        name = self.config.stem.removeprefix("decode").strip("_")
-        parts = ["decode", *filter(None, [name]), self.checkpoint.removesuffix(".pth")]
-        return self.asr_exp / "_".join(parts) / self.cuts.parent.name
+        """Where the hypotheses go."""
+        return decoding_folder(self.asr_exp, self.config, self.checkpoint, self.cuts.parent.name)
 
     def run(self, force: bool = False) -> None:
         """Decode, and leave ``text``, ``token``, ``token_int``, ``score`` (ESPnet's names) and ``decode.json``.

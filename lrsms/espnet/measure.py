@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lrsms.lowrank import low_rank_layers
 
 _SECONDS = 10
+NOMINAL_TOKENS_PER_SECOND = 4.0  # where no corpus is at hand: sub-words of English
 
 
 @dataclass(frozen=True)
@@ -41,40 +44,86 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
     """
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     saved = {path: layer for path, layer in low_rank_layers(model)}
-    dense_parameters = parameters + sum(
-        layer.dense_shape.numel() - sum(factor.numel() for factor in layer.factors()) for layer in saved.values()
-    )
+    dense_parameters = parameters + sum(layer.parameters_saved for layer in saved.values())
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)
     return Cost(parameters, dense_parameters, macs / _SECONDS, (macs + saved_macs) / _SECONDS)
 
 
-@torch.no_grad()
 def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tuple[float, float]:
     """MACs of one 10 s utterance, and those that its factored layers save."""
     saved = 0
 
     def count_saved(layer, _, output):
         nonlocal saved
-        positions = output.numel() // layer.dense_shape[0]
-        saved += positions * (layer.dense_shape.numel() - sum(factor.numel() for factor in layer.factors()))
+        saved += layer.macs_saved(output)
 
-    training = model.training
-    model.eval()
-    speech = torch.randn(1, _SECONDS * fs, generator=torch.Generator().manual_seed(0)) * 0.1
-    features, lengths = model._extract_feats(speech, torch.tensor([speech.shape[1]]))
-    if model.normalize is not None:
-        features, lengths = model.normalize(features, lengths)
-    if model.preencoder is not None:
-        features, lengths = model.preencoder(features, lengths)
     hooks = [layer.register_forward_hook(count_saved) for layer in factored.values()]
+    features = _features(model, fs)
     with FlopCounterMode(display=False) as counter:
+        _forward(model, *features, tokens_per_second)
+    for hook in hooks:
+        hook.remove()
+    return counter.get_total_flops() / 2, saved
+
+
+def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, float]:
+    """Output positions per second of audio of every layer: what its weights are multiplied with to give MACs.
+
+    Args:
+        model: an ``ESPnetASRModel`` on the CPU; left as it was.
+        fs, tokens_per_second: as in :func:`cost`.
+    """
+    counts: dict[str, float] = {path: 0.0 for path, _ in model.named_modules()}
+
+    def counter(path: str):
+        def count(module, _, output):
+            output = output[0] if isinstance(output, tuple) else output
+            if isinstance(output, nn.utils.rnn.PackedSequence):
+                counts[path] += output.data.shape[0] / _SECONDS
+            elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
+                counts[path] += output.numel() / output.shape[1] / _SECONDS
+            elif isinstance(output, torch.Tensor) and output.dim():
+                counts[path] += output.numel() / output.shape[-1] / _SECONDS
+
+        return count
+
+    hooks = [module.register_forward_hook(counter(path)) for path, module in model.named_modules()]
+    _forward(model, *_features(model, fs), tokens_per_second)
+    for hook in hooks:
+        hook.remove()
+    return counts
+
+
+@torch.no_grad()
+def _features(model, fs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the encoder sees of a 10 s utterance, and its length in frames."""
+    with _evaluating(model):
+        speech = torch.randn(1, _SECONDS * fs, generator=torch.Generator().manual_seed(0)) * 0.1
+        features, lengths = model._extract_feats(speech, torch.tensor([speech.shape[1]]))
+        if model.normalize is not None:
+            features, lengths = model.normalize(features, lengths)
+        if model.preencoder is not None:
+            features, lengths = model.preencoder(features, lengths)
+    return features, lengths
+
+
+@torch.no_grad()
+def _forward(model, features: torch.Tensor, lengths: torch.Tensor, tokens_per_second: float) -> None:
+    """Encoder, CTC output and one teacher-forced pass of the decoder."""
+    with _evaluating(model):
         encoded, encoded_lengths, _ = model.encoder(features, lengths)
         if model.ctc is not None:
             model.ctc.log_softmax(encoded)
         if model.decoder is not None:
             tokens = torch.ones(1, max(1, round(_SECONDS * tokens_per_second)), dtype=torch.long)
             model.decoder(encoded, encoded_lengths, tokens, torch.tensor([tokens.shape[1]]))
-    for hook in hooks:
-        hook.remove()
-    model.train(training)
-    return counter.get_total_flops() / 2, saved
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -59,8 +59,9 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
 
 def rank_plans(model: nn.Module) -> dict[str, RankPlan]:
     """The plans of the model's low-rank parts, by part."""
-    parts = {"encoder": model.encoder, "decoder": model.decoder}
-    return {part: module.rank_plan for part, module in parts.items() if hasattr(module, "rank_plan")}
+    parts = {"encoder": model.encoder, "decoder": model.decoder, "ctc": model.ctc}
+    plans = {part: module.rank_plan for part, module in parts.items() if hasattr(module, "rank_plan")}
+    return {part: plan for part, plan in plans.items() if part != "ctc" or plan.config.ratios}
 
 
 def describe(costs: Cost) -> str:

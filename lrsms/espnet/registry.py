@@ -13,7 +13,8 @@ from torch import nn
 from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.frontend import KaldiFbank
-from lrsms.lowrank import low_rank_layers, skip_initialization
+from lrsms.espnet.resolve import factorize_ctc, resolve
+from lrsms.lowrank import LowRankLSTM, low_rank_layers, skip_initialization
 from lrsms.lowrank.initialization import initialize_
 
 # (config file, checkpoint) that ESPnet is about to load into the model it builds.
@@ -34,11 +35,17 @@ def register() -> None:
 
 
 def _building(build_model):
-    """Add what ESPnet's ``build_model`` lacks: factors that follow ``init:``, and the check of a checkpoint."""
+    """Add what ESPnet's ``build_model`` lacks.
+
+    Ratios that follow from a target, a low-rank CTC output, factors that follow ``init:``, and the check of a
+    checkpoint.
+    """
 
     @functools.wraps(build_model)
     def build(cls, args):
+        resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
+        factorize_ctc(model)
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
         if _loading.get() is not None:
@@ -69,6 +76,8 @@ def _loading_checked(build_model_from_file):
 def _initialize_factors_as(init: str, model: nn.Module) -> None:
     """`init: xavier_uniform` and its like have overwritten the factors: make them again from such a dense weight."""
     for _, layer in low_rank_layers(model):
+        if isinstance(layer, LowRankLSTM):
+            continue  # its weights have just been set as those of any LSTM
         dense = nn.Module()
         dense.weight = nn.Parameter(layer[0].weight.new_empty(layer.dense_shape))
         initialize(dense, init)

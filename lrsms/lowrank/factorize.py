@@ -1,18 +1,29 @@
-"""Replace the layers of a dense model by factored ones, following a plan."""
+"""Replace the layers of a dense model by factored ones, following a plan; and load dense weights into them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
+import torch
 from torch import nn
 
-from lrsms.lowrank.initialization import initialize_
-from lrsms.lowrank.layers import _Factored, factored_like
-from lrsms.lowrank.plan import RankPlan
+from lrsms.lowrank.initialization import INITIALIZERS, initialization_skipped, initialize_
+from lrsms.lowrank.layers import Factored, factored_like
+from lrsms.lowrank.plan import PlanEntry, RankPlan
+from lrsms.lowrank.recurrent import (
+    LowRankLSTM,
+    LowRankLSTMCell,
+    cell_matrix,
+    factorize_lstm_weights,
+    low_rank_lstm_like,
+)
 
 
 def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
     """Replace every planned layer in place by its factored form, initialised from the layer it replaces.
+
+    From then on ``model`` also loads the state dict of the dense model it was: factors become the truncated SVD of
+    the dense weights (:func:`factorize_state`).
 
     Args:
         model: the dense model the plan was made for.
@@ -22,19 +33,105 @@ def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
         ``model`` itself.
     """
     for entry in plan.entries:
-        if entry.rank is None:
-            continue
-        parent_path, _, name = entry.module.rpartition(".")
-        parent = model.get_submodule(parent_path)
-        dense = getattr(parent, name)
-        layer = factored_like(dense, entry.rank)
-        initialize_(layer, dense.weight, dense.bias, plan.config.init)
-        setattr(parent, name, layer)
+        if entry.rank is not None:
+            _replace(model, entry, plan.config.init)
+    model.register_load_state_dict_pre_hook(_accept_dense_weights)
     return model
 
 
-def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, _Factored]]:
-    """Path and layer of every factored layer in ``model``."""
+def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:
+    parent_path, _, name = entry.module.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    dense = getattr(parent, name)
+    if isinstance(dense, nn.LSTM):
+        reader = getattr(parent, entry.reader)
+        lstm, thin = low_rank_lstm_like(dense, entry.reader, reader, entry.rank)
+        lstm.init_method = init
+        if not initialization_skipped():
+            weights, reader_weight = factorize_lstm_weights(
+                lstm, dense.state_dict(), reader.weight.data, INITIALIZERS[init]
+            )
+            lstm.load_state_dict(weights)
+            thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
+        setattr(parent, name, lstm)
+        setattr(parent, entry.reader, thin)
+    elif isinstance(dense, nn.LSTMCell):
+        cell = LowRankLSTMCell(dense.input_size, dense.hidden_size, rank=entry.rank, bias=dense.bias)
+        initialize_(cell.gates, *cell_matrix(dense.state_dict()), init)
+        setattr(parent, name, cell.to(dense.weight_hh))
+    else:
+        layer = factored_like(dense, entry.rank)
+        initialize_(layer, dense.weight, getattr(dense, "bias", None), init)
+        setattr(parent, name, layer)
+
+
+def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, Factored | LowRankLSTM]]:
+    """Path and layer of every factored layer in ``model``; of a low-rank LSTM cell, its gates."""
     for path, module in model.named_modules():
-        if isinstance(module, _Factored):
+        if isinstance(module, (Factored, LowRankLSTM)):
             yield path, module
+
+
+def factorize_state(model: nn.Module, state: MutableMapping[str, torch.Tensor], prefix: str = "") -> None:
+    """Turn dense weights in ``state`` into the factors that ``model`` has in their place.
+
+    Factors of another rank are multiplied out first. What fits already stays.
+
+    Args:
+        model: a model with factored layers.
+        state: state dict, changed in place.
+        prefix: of the model's keys in it.
+    """
+    for path, module in model.named_modules():
+        at = f"{prefix}{path}." if path else prefix
+        if isinstance(module, LowRankLSTM):
+            _factorize_lstm_state(module, state, at)
+        elif isinstance(module, LowRankLSTMCell):
+            if f"{at}weight_ih" in state:
+                matrix, bias = cell_matrix({n: state.pop(at + n) for n in _CELL_NAMES if at + n in state})
+                _put_factors(module.gates, matrix, bias, state, f"{at}gates.")
+        elif isinstance(module, Factored):
+            if f"{at}weight" in state:
+                _put_factors(module, state.pop(f"{at}weight"), state.pop(f"{at}bias", None), state, at)
+            elif (first := state.get(f"{at}0.weight")) is not None and first.shape != module[0].weight.shape:
+                bias = state.get(f"{at}1.bias")
+                _put_factors(module, _product(module, first, state[f"{at}1.weight"]), bias, state, at)
+
+
+_CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _product(layer: Factored, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Dense weight of stored factors whose rank is not that of ``layer``."""
+    if isinstance(layer[0], nn.Embedding):
+        return first @ second.T
+    return (second.flatten(1) @ first.flatten(1)).reshape(layer.dense_shape)
+
+
+def _put_factors(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None, state, at: str) -> None:
+    if weight.shape != layer.dense_shape:
+        return  # torch then names the key and both shapes
+    up, down = INITIALIZERS["svd"](layer.as_matrix(weight), layer.rank)
+    if isinstance(layer[0], nn.Embedding):
+        down = down.T
+    state[f"{at}0.weight"] = down.reshape(layer[0].weight.shape).to(weight.dtype).contiguous()
+    state[f"{at}1.weight"] = up.reshape(layer[1].weight.shape).to(weight.dtype).contiguous()
+    if bias is not None:
+        state[f"{at}1.bias"] = bias
+
+
+def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
+    names = [name for name in state if name.startswith(at) and "." not in name[len(at) :]]
+    dense = {name[len(at) :]: state[name] for name in names}
+    parent = at.removesuffix(".").rpartition(".")[0]
+    reader_key = ".".join(filter(None, (parent, lstm.reader, "weight")))
+    if "weight_hh_l0" not in dense or dense["weight_hh_l0"].shape[1] != lstm.hidden_size or reader_key not in state:
+        return
+    for name in [name for name in dense if name.startswith("weight_hr")]:
+        del dense[name]  # those of the model itself, where a dense state dict was laid over its own
+    weights, state[reader_key] = factorize_lstm_weights(lstm, dense, state[reader_key], INITIALIZERS["svd"])
+    state.update({at + name: value for name, value in weights.items()})
+
+
+def _accept_dense_weights(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    factorize_state(module, state_dict, prefix)

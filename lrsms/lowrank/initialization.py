@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lrsms.lowrank.layers import _Factored
+from lrsms.lowrank.layers import Factored
 
 _skip = False
 
@@ -56,6 +56,15 @@ def _kaiming(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor
     return up, down
 
 
+def _variance_matched(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normal factors: the first keeps the variance of its input, the product has the dense weight's element variance."""
+    rows, columns = dense.shape
+    up, down = _empty_factors(dense, rank)
+    variance = dense.float().square().mean().item()
+    nn.init.normal_(down, std=1 / math.sqrt(columns))
+    return nn.init.normal_(up, std=math.sqrt(variance * columns / rank)), down
+
+
 def _empty_factors(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = dense.shape
     return dense.new_empty(rows, rank, dtype=torch.float32), dense.new_empty(rank, columns, dtype=torch.float32)
@@ -66,24 +75,28 @@ INITIALIZERS: dict[str, Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.
     "orthogonal": _orthogonal,
     "xavier": _xavier,
     "kaiming": _kaiming,
+    "variance_matched": _variance_matched,
 }
 
 
+def initialization_skipped() -> bool:
+    """True within :func:`skip_initialization`."""
+    return _skip
+
+
 @torch.no_grad()
-def initialize_(layer: _Factored, weight: torch.Tensor, bias: torch.Tensor | None, method: str) -> None:
-    """Set the factors of ``layer`` from the dense ``weight`` (any shape whose first dimension is ``out``).
+def initialize_(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None, method: str) -> None:
+    """Set the factors of ``layer`` from the dense ``weight`` it replaces.
 
     Args:
         layer: the factored layer, changed in place.
-        weight: the freshly initialised (or trained) dense weight it replaces.
+        weight: the freshly initialised (or trained) dense weight, of the layer's ``dense_shape``.
         bias: the dense bias, copied as it is; None where there is none.
         method: a key of :data:`INITIALIZERS`.
     """
     layer.init_method = method
     if _skip:
         return
-    up, down = INITIALIZERS[method](weight.flatten(1), layer.rank)
-    layer[0].weight.copy_(down.reshape(layer[0].weight.shape))
-    layer[1].weight.copy_(up.reshape(layer[1].weight.shape))
+    layer.set_factors(*INITIALIZERS[method](layer.as_matrix(weight), layer.rank))
     if bias is not None:
-        layer[1].bias.copy_(bias)
+        layer.bias.copy_(bias)

@@ -2,7 +2,7 @@
 
 A dense weight ``W`` of shape ``(out, in)`` is stored and trained as ``U V`` with ``V`` of shape ``(rank, in)``
 (the first layer, ``[0]``, without bias) and ``U`` of shape ``(out, rank)`` (the second layer, ``[1]``, with the
-dense layer's bias).
+dense layer's bias). Recurrent layers are in :mod:`lrsms.lowrank.recurrent`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-class _Factored(nn.Sequential):
+class Factored(nn.Sequential):
     """Two layers in sequence that stand for one dense layer whose weight matrix has a given rank."""
 
     init_method: str = "svd"
@@ -40,8 +40,45 @@ class _Factored(nn.Sequential):
         """Shape of the equivalent dense weight: ``(out, in)`` or ``(out, in, *kernel)``."""
         return torch.Size([self[1].weight.shape[0], *self[0].weight.shape[1:]])
 
+    @staticmethod
+    def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+        """A dense weight of :attr:`dense_shape` as the matrix ``(out, in)`` that is factored."""
+        return weight.flatten(1)
 
-class LowRankLinear(_Factored):
+    @torch.no_grad()
+    def set_factors(self, up: torch.Tensor, down: torch.Tensor) -> None:
+        """Copy ``U (out, rank)`` and ``V (rank, in)`` into the parameters."""
+        self[0].weight.copy_(down.reshape(self[0].weight.shape))
+        self[1].weight.copy_(up.reshape(self[1].weight.shape))
+
+    @property
+    def dense_parameters(self) -> int:
+        """Weights of the equivalent dense matrix, without bias."""
+        return self.dense_shape.numel()
+
+    @property
+    def parameters_saved(self) -> int:
+        """Weights that factoring has saved."""
+        return self.dense_parameters - sum(factor.numel() for factor in self.factors())
+
+    def macs_saved(self, output: torch.Tensor) -> int:
+        """Multiply-accumulates saved in the forward pass that made ``output``."""
+        return output.numel() // self.dense_shape[0] * self.parameters_saved
+
+    def merged(self) -> nn.Module:
+        """The equivalent dense layer, with weights of its own."""
+        dense = self._dense_layer()
+        with torch.no_grad():
+            dense.weight.copy_(self.product())
+            if self.bias is not None:
+                dense.bias.copy_(self.bias)
+        return dense.to(self[1].weight).train(self.training)
+
+    def _dense_layer(self) -> nn.Module:
+        raise NotImplementedError
+
+
+class LowRankLinear(Factored):
     """``(..., in_features) -> (..., out_features)`` through ``rank`` dimensions.
 
     Args:
@@ -55,8 +92,11 @@ class LowRankLinear(_Factored):
         super().__init__(nn.Linear(in_features, rank, bias=False), nn.Linear(rank, out_features, bias=bias))
         self.in_features, self.out_features = in_features, out_features
 
+    def _dense_layer(self) -> nn.Linear:
+        return nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
 
-class LowRankConv1d(_Factored):
+
+class LowRankConv1d(Factored):
     """Pointwise convolution ``(batch, in_channels, frames) -> (batch, out_channels, frames)``."""
 
     def __init__(self, in_channels: int, out_channels: int, *, rank: int, stride: int = 1, bias: bool = True):
@@ -65,8 +105,11 @@ class LowRankConv1d(_Factored):
         )
         self.in_channels, self.out_channels = in_channels, out_channels
 
+    def _dense_layer(self) -> nn.Conv1d:
+        return nn.Conv1d(self.in_channels, self.out_channels, 1, stride=self[0].stride, bias=self.bias is not None)
 
-class LowRankConv2d(_Factored):
+
+class LowRankConv2d(Factored):
     """2-D convolution as ``k x k`` into ``rank`` channels, then ``1 x 1``.
 
     ``(batch, in_channels, height, width) -> (batch, out_channels, height', width')``. Scheme 1 of Jaderberg et al.
@@ -80,11 +123,61 @@ class LowRankConv2d(_Factored):
         )
         self.in_channels, self.out_channels = in_channels, out_channels
 
+    def _dense_layer(self) -> nn.Conv2d:
+        first = self[0]
+        shape = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+        return nn.Conv2d(self.in_channels, self.out_channels, **shape, bias=self.bias is not None)
+
+
+class LowRankEmbedding(Factored):
+    """``(...) of token numbers -> (..., embedding_dim)``: a table of ``rank`` columns, then a linear map.
+
+    The dense table ``(num_embeddings, embedding_dim)`` is the transpose of the factored matrix: an embedding is a
+    linear layer whose input is one-hot. (Lan et al. 2020, ALBERT, factor theirs so.)
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, rank: int, padding_idx: int | None = None):
+        super().__init__(
+            nn.Embedding(num_embeddings, rank, padding_idx=padding_idx), nn.Linear(rank, embedding_dim, bias=False)
+        )
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+
+    @property
+    def rank(self) -> int:
+        return self[0].embedding_dim
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self[1].weight, self[0].weight.T
+
+    def product(self) -> torch.Tensor:
+        return self[0].weight @ self[1].weight.T
+
+    @property
+    def dense_shape(self) -> torch.Size:
+        return torch.Size([self.num_embeddings, self.embedding_dim])
+
+    @staticmethod
+    def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+        return weight.T
+
+    @torch.no_grad()
+    def set_factors(self, up: torch.Tensor, down: torch.Tensor) -> None:
+        self[0].weight.copy_(down.T)
+        self[1].weight.copy_(up)
+
+    def macs_saved(self, output: torch.Tensor) -> int:
+        """Below zero: looking up a dense row costs nothing, expanding a short one does."""
+        return -output.numel() * self.rank
+
+    def _dense_layer(self) -> nn.Embedding:
+        return nn.Embedding(self.num_embeddings, self.embedding_dim, padding_idx=self[0].padding_idx)
+
 
 def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
-    """``(out, in)`` of the matrix behind a layer that can be factored, None for one that cannot.
+    """``(out, in)`` of the one matrix behind a layer that can be factored by itself, None for any other module.
 
-    Linear, pointwise Conv1d and ungrouped Conv2d (``in = channels * kernel area``) can.
+    Linear, pointwise Conv1d, ungrouped Conv2d (``in = channels * kernel area``), Embedding (``in = tokens``) and
+    LSTMCell (``out`` the four gates, ``in`` input and state side by side) can.
     """
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
@@ -93,20 +186,26 @@ def matrix_shape(module: nn.Module) -> tuple[int, int] | None:
     if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
         kernel_height, kernel_width = module.kernel_size
         return module.out_channels, module.in_channels * kernel_height * kernel_width
+    if isinstance(module, nn.Embedding) and module.max_norm is None and not module.sparse:
+        return module.embedding_dim, module.num_embeddings
+    if isinstance(module, nn.LSTMCell):
+        return 4 * module.hidden_size, module.input_size + module.hidden_size
     return None
 
 
-def factored_like(dense: nn.Module, rank: int) -> _Factored:
+def factored_like(dense: nn.Module, rank: int) -> Factored:
     """A factored layer of the same interface, dtype and device as ``dense``; weights not yet set.
 
     Raises:
-        TypeError: if ``dense`` is a layer that :func:`matrix_shape` cannot factor.
+        TypeError: if ``dense`` is not a Linear, pointwise Conv1d, ungrouped Conv2d or Embedding.
     """
     bias = getattr(dense, "bias", None) is not None
+    if matrix_shape(dense) is None or isinstance(dense, nn.LSTMCell):
+        raise TypeError(f"{type(dense).__name__} cannot be factored: Linear, pointwise Conv1d, Conv2d, Embedding can")
     if isinstance(dense, nn.Linear):
         layer = LowRankLinear(dense.in_features, dense.out_features, rank=rank, bias=bias)
-    elif matrix_shape(dense) is None:
-        raise TypeError(f"{type(dense).__name__} cannot be factored: Linear, pointwise Conv1d and Conv2d can")
+    elif isinstance(dense, nn.Embedding):
+        layer = LowRankEmbedding(dense.num_embeddings, dense.embedding_dim, rank=rank, padding_idx=dense.padding_idx)
     elif isinstance(dense, nn.Conv1d):
         layer = LowRankConv1d(dense.in_channels, dense.out_channels, rank=rank, stride=dense.stride, bias=bias)
     else:

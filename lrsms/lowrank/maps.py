@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _SLOPE = 0.5  # a sloped map runs from (1 - slope) to (1 + slope) of the mean rank
 
@@ -17,10 +17,13 @@ MAPS: dict[str, Callable[[float], float]] = {
     "uniform": lambda position: 0.0,
     "linear": _linear,
     "linear_decreasing": lambda position: -_linear(position),
+    "cosine": lambda position: -math.cos(math.pi * position),  # as linear, but flat at both ends
 }
 
 
-def spread_ranks(mean_rank: int, layers: int, layer_map: str, *, multiple: int, largest: int) -> list[int]:
+def spread_ranks(
+    mean_rank: int, layers: int, layer_map: str | Sequence[float], *, multiple: int, largest: int
+) -> list[int]:
     """Ranks of ``layers`` equal-shaped layers, first to last, that sum to ``layers * mean_rank``.
 
     ``linear`` gives deeper layers more (LR-SMS, arXiv 2410.07771, names a linear map; its slope is not public to
@@ -30,16 +33,35 @@ def spread_ranks(mean_rank: int, layers: int, layer_map: str, *, multiple: int, 
     Args:
         mean_rank: rank of the uniform map, a multiple of ``multiple`` or smaller than it.
         layers: number of layers, at least 1.
-        layer_map: a key of :data:`MAPS`.
+        layer_map: a key of :data:`MAPS`, or one positive weight per layer: ranks are in proportion to them, between
+            one ``multiple`` and ``largest``.
         multiple: ranks are multiples of this.
         largest: no rank exceeds this (the largest rank below break-even).
+
+    Raises:
+        ValueError: the number of weights is not ``layers``.
     """
     unit = min(multiple, mean_rank)
     mean_units, most_units = mean_rank // unit, max(largest // unit, mean_rank // unit)
-    slope = min(_SLOPE, most_units / mean_units - 1, 1 - 1 / mean_units)
-    positions = [index / (layers - 1) if layers > 1 else 0.5 for index in range(layers)]
-    ideal = [mean_units * (1 + slope * MAPS[layer_map](position)) for position in positions]
+    if isinstance(layer_map, str):
+        slope = min(_SLOPE, most_units / mean_units - 1, 1 - 1 / mean_units)
+        positions = [index / (layers - 1) if layers > 1 else 0.5 for index in range(layers)]
+        ideal = [mean_units * (1 + slope * MAPS[layer_map](position)) for position in positions]
+    else:
+        if len(layer_map) != layers:
+            raise ValueError(f"{len(layer_map)} weights for {layers} layers")
+        ideal = _in_proportion(layer_map, mean_units * layers, 1, most_units)
     return [units * unit for units in _round_keeping_sum(ideal, mean_units * layers)]
+
+
+def _in_proportion(weights: Sequence[float], total: float, least: float, most: float) -> list[float]:
+    """Shares of ``total`` in proportion to ``weights``, but each between ``least`` and ``most``."""
+    low, high = 0.0, most / min(weights)
+    for _ in range(100):  # the scale at which the clamped shares add up, by bisection
+        scale = (low + high) / 2
+        shares = [min(most, max(least, scale * weight)) for weight in weights]
+        low, high = (scale, high) if sum(shares) < total else (low, scale)
+    return shares
 
 
 def _round_keeping_sum(values: list[float], total: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,15 @@ from lrsms.errors import LrsmsError
 from lrsms.lowrank.config import LowRankConfig
 from lrsms.lowrank.layers import matrix_shape
 from lrsms.lowrank.maps import spread_ranks
+from lrsms.lowrank.recurrent import lstm_weights
+
+
+class Recurrent(str):
+    """In a table of roles: the role ``recurrent``, and who reads such a layer.
+
+    The string is the name of the linear layer beside the LSTM that reads its output, a template for the match of the
+    LSTM's path (``bt\\1``).
+    """
 
 
 @dataclass(frozen=True)
@@ -24,9 +33,12 @@ class PlanEntry:
         module: path of the layer, as in ``named_modules()``.
         role: the YAML role it belongs to.
         depth: index of its block in the stack, 0 where there is none.
-        inputs, outputs: shape of its matrix; a convolution's kernel area counts into ``inputs``.
+        inputs, outputs: shape of its matrix; a convolution's kernel area counts into ``inputs``, of an LSTM it is
+            the recurrent matrix.
         rank: inner dimension, None when it stays dense.
         note: why it stays dense, where the plan decided that.
+        reader: of an LSTM, name of the layer beside it that shares its projection.
+        weights: of an LSTM, its weights and the reader's: dense, and ``fixed + per_rank * rank``.
     """
 
     module: str
@@ -36,16 +48,48 @@ class PlanEntry:
     outputs: int
     rank: int | None
     note: str = ""
+    reader: str = ""
+    weights: tuple[int, int, int] | None = None
+
+    @property
+    def full_rank(self) -> int:
+        """Rank of the dense matrix."""
+        return min(self.inputs, self.outputs)
 
     @property
     def dense_parameters(self) -> int:
         """Weights of the dense matrix (bias apart: factoring does not change it)."""
-        return self.inputs * self.outputs
+        return self.inputs * self.outputs if self.weights is None else self.weights[0]
 
     @property
     def parameters(self) -> int:
-        """Weights stored; equal to the multiply-accumulates per output position."""
-        return self.dense_parameters if self.rank is None else self.rank * (self.inputs + self.outputs)
+        """Weights stored."""
+        return self.parameters_at(self.rank)
+
+    def parameters_at(self, rank: int | None) -> int:
+        """Weights stored at ``rank``; dense for None."""
+        if rank is None:
+            return self.dense_parameters
+        _, fixed, per_rank = self.weights or (0, 0, self.inputs + self.outputs)
+        return fixed + per_rank * rank
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per output position: the weights, but looking up an embedding is free."""
+        if self.role == "embedding":
+            return 0 if self.rank is None else self.rank * self.outputs
+        return self.parameters
+
+    @property
+    def dense_macs(self) -> int:
+        """The same of the dense layer."""
+        return 0 if self.role == "embedding" else self.dense_parameters
+
+    @property
+    def break_even(self) -> float:
+        """The rank from which on factors hold more weights than the dense matrix."""
+        dense, fixed, per_rank = self.weights or (self.dense_parameters, 0, self.inputs + self.outputs)
+        return (dense - fixed) / per_rank
 
 
 @dataclass(frozen=True)
@@ -56,31 +100,36 @@ class RankPlan:
     entries: tuple[PlanEntry, ...]
 
     @classmethod
-    def make(cls, model: nn.Module, roles: Mapping[str, str], config: LowRankConfig, where: str = "low_rank") -> RankPlan:
+    def make(
+        cls,
+        model: nn.Module,
+        roles: Mapping[str, str],
+        config: LowRankConfig,
+        where: str = "low_rank",
+        weights: Mapping[str, float] | None = None,
+    ) -> RankPlan:
         """Look at a dense model and choose ranks.
 
         Args:
             model: an encoder or decoder with dense layers.
-            roles: regular expression of a module path (matched whole) -> role.
+            roles: regular expression of a module path (matched whole) -> role, or :class:`Recurrent`.
             config: what the user asked for.
             where: the YAML key, for error messages.
+            weights: module path -> how much of its role's budget it deserves, in place of the layer map.
 
         Raises:
             LrsmsError: a role or an explicit path that the model has no layer for, or a rank too large.
         """
-        entries = [
-            PlanEntry(path, role, _depth(path), shape[1], shape[0], None)
-            for path, module in model.named_modules()
-            if (role := _role_of(path, roles)) and (shape := matrix_shape(module))
-        ]
+        entries = list(_covered(model, roles))
         present = {entry.role for entry in entries}
         for role in config.ratios:
             if role not in present:
+                gru = role == "recurrent" and any(isinstance(module, nn.GRU | nn.GRUCell) for module in model.modules())
                 raise LrsmsError(
                     f"{where}.{role}: {type(model).__name__} has no such layer with these options; "
-                    f"it has {', '.join(sorted(present)) or 'none'}"
+                    f"it has {', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"
                 )
-        ranked = _rank_groups(entries, config)
+        ranked = _rank_groups(entries, config, where, weights)
         return cls(config, tuple(_override(ranked, model, config.ranks, where)))
 
     @property
@@ -122,12 +171,12 @@ def save_plans(path: Path, plans: Mapping[str, RankPlan], totals: Mapping) -> No
         totals: numbers of the whole model to store beside them.
     """
     parts = {
-        part: {"of": plan.config.of, "layer_map": plan.config.layer_map, "init": plan.config.init}
+        part: {"of": plan.config.of, "layer_map": _plain(plan.config.layer_map), "init": plan.config.init}
         for part, plan in plans.items()
     }
     layers = [
         {
-            **asdict(entry),
+            **{key: value for key, value in asdict(entry).items() if key not in ("reader", "weights")},
             "module": f"{part}.{entry.module}",
             "parameters": entry.parameters,
             "dense_parameters": entry.dense_parameters,
@@ -138,44 +187,80 @@ def save_plans(path: Path, plans: Mapping[str, RankPlan], totals: Mapping) -> No
     path.write_text(yaml.safe_dump({"totals": dict(totals), "parts": parts, "layers": layers}, sort_keys=False))
 
 
-def _role_of(path: str, roles: Mapping[str, str]) -> str | None:
+def _plain(layer_map: str | tuple) -> str | list:
+    return layer_map if isinstance(layer_map, str) else list(layer_map)
+
+
+def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
+    """The layers of ``model`` that a role covers and that can be factored."""
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
+        role, match = _role_of(path, roles)
+        if isinstance(role, Recurrent) and isinstance(module, nn.LSTM):
+            reader = match.expand(role)
+            features = modules[f"{path.rpartition('.')[0]}.{reader}"].out_features
+            hidden = module.hidden_size
+            sizes = lstm_weights(module, features)
+            yield PlanEntry(path, "recurrent", _depth(path), hidden, 4 * hidden, None, reader=reader, weights=sizes)
+        elif role == "embedding" and not isinstance(module, nn.Embedding):
+            continue  # another input layer of that path
+        elif role and not isinstance(role, Recurrent) and (shape := matrix_shape(module)):
+            yield PlanEntry(path, role, _depth(path), shape[1], shape[0], None)
+
+
+def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match | None]:
     for pattern, role in roles.items():
-        if re.fullmatch(pattern, path):
-            return role
-    return None
+        if match := re.fullmatch(pattern, path):
+            return role, match
+    return None, None
 
 
 def _depth(path: str) -> int:
     numbers = re.findall(r"\.(\d+)(?=\.)", path)  # a trailing number (embed.conv.2) is not a block's
+    if found := re.search(r"rnn(\d+)$|^decoder\.(\d+)$", path):  # enc.0.birnn2 and the cells of a decoder
+        return int(found[1] or found[2])
     return int(numbers[0]) if numbers else 0
 
 
 def _family(entry: PlanEntry) -> tuple:
     """Layers that differ only in their block's index: a map spreads rank over these."""
-    return re.sub(rf"\b{entry.depth}\b", "*", entry.module, count=1), entry.inputs, entry.outputs
+    return re.sub(rf"(?<!\d){entry.depth}(?!\d)(?!.*rnn)", "*", entry.module, count=1), entry.inputs, entry.outputs
 
 
-def _rank_groups(entries: list[PlanEntry], config: LowRankConfig) -> list[PlanEntry]:
+def _rank_groups(
+    entries: list[PlanEntry], config: LowRankConfig, where: str, weights: Mapping[str, float] | None
+) -> list[PlanEntry]:
     families: dict[tuple, list[PlanEntry]] = {}
     for entry in entries:
-        families.setdefault(_family(entry), []).append(entry)
+        # By weights, all layers of a role and shape share one budget; by a map, each spreads its own over depth.
+        family = (entry.role, entry.inputs, entry.outputs) if weights is not None else _family(entry)
+        families.setdefault(family, []).append(entry)
     chosen = {}
     for family in families.values():
+        layer_map = config.layer_map if weights is None else [weights[entry.module] for entry in family]
+        if len(family) == 1:
+            layer_map = "uniform"
+        elif not isinstance(layer_map, str) and len(layer_map) != len(family) and family[0].role in config.ratios:
+            raise LrsmsError(
+                f"{where}.layer_map: {len(layer_map)} weights, but there are {len(family)} layers like {family[0].module}"
+            )
         ratio = config.ratios.get(family[0].role)
-        for entry, (rank, note) in zip(family, _family_ranks(family[0], len(family), ratio, config)):
+        for entry, (rank, note) in zip(family, _family_ranks(family[0], len(family), ratio, config, layer_map)):
             chosen[entry.module] = replace(entry, rank=rank, note=note)
     return [chosen[entry.module] for entry in entries]
 
 
-def _family_ranks(entry: PlanEntry, layers: int, ratio: float | None, config: LowRankConfig) -> list[tuple]:
+def _family_ranks(
+    entry: PlanEntry, layers: int, ratio: float | None, config: LowRankConfig, layer_map: str | Sequence[float]
+) -> list[tuple]:
     if ratio is None:
         return [(None, "")] * layers
-    full, break_even = min(entry.inputs, entry.outputs), entry.dense_parameters / (entry.inputs + entry.outputs)
+    full, break_even = entry.full_rank, entry.break_even
     rank = round_rank(ratio * (full if config.of == "full_rank" else break_even), config.multiple, full)
     if rank >= break_even:
         return [(None, f"rank {rank} reaches break-even at {break_even:.0f}")] * layers
     largest = _largest_multiple_below(break_even, config.multiple)
-    ranks = spread_ranks(rank, layers, config.layer_map, multiple=config.multiple, largest=largest)
+    ranks = spread_ranks(rank, layers, layer_map, multiple=config.multiple, largest=largest)
     return [(value, "") for value in ranks]
 
 
@@ -196,11 +281,12 @@ def _override(entries: list[PlanEntry], model: nn.Module, ranks: Mapping[str, in
     by_path = {entry.module: entry for entry in entries}
     for path, rank in ranks.items():
         shape = matrix_shape(modules[path]) if path in modules else None
-        if shape is None:
+        if path not in by_path and shape is None:
             raise LrsmsError(f"{where}.ranks.{path}: {type(model).__name__} has no layer of that path to factor")
-        if rank > min(shape):
-            raise LrsmsError(f"{where}.ranks.{path}: {rank} exceeds the full rank {min(shape)}; write 0 for dense")
-        known = by_path.get(path, PlanEntry(path, "explicit", _depth(path), shape[1], shape[0], None))
+        known = by_path.get(path) or PlanEntry(path, "explicit", _depth(path), shape[1], shape[0], None)
+        most = known.full_rank - (known.role == "recurrent" and bool(known.reader))  # torch: proj_size < hidden_size
+        if rank > most:
+            raise LrsmsError(f"{where}.ranks.{path}: {rank} exceeds the full rank {most}; write 0 for dense")
         by_path[path] = replace(known, rank=rank or None, note="explicit")
     order = {path: index for index, path in enumerate(modules)}
     return sorted(by_path.values(), key=lambda entry: order[entry.module])

@@ -44,6 +44,12 @@ class DecodingScores:
     missing: int
 
 
+def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str) -> Path:
+    """``<experiment>/decode_<config>_<checkpoint>/<split>``, where stage 4 writes and stage 5 reads."""
+    name = config.stem.removeprefix("decode").strip("_")
+    return experiment / "_".join(["decode", *filter(None, [name]), checkpoint.removesuffix(".pth")]) / split
+
+
 def read_references(cuts: Path) -> dict[str, Reference]:
     """Read transcripts from a cut manifest, by supervision id.
 

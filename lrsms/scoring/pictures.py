@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from lrsms.errors import LrsmsError  # noqa: E402
 
-_STYLE = {
+STYLE = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.grid": True,
@@ -63,7 +63,7 @@ def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
     panels = [("loss", "loss", 1.0)]
     panels += [("acc", "dev accuracy, %", 100.0)] if _measured(curves, "acc") else []
     panels += [(key, title, 100.0) for key, title in _ERRORS.items() if _measured(curves, key)][:1]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(10, 4.5), layout="constrained", squeeze=False)
         for axis, (key, title, scale) in zip(axes[0], panels, strict=True):
             for i, curve in enumerate(curves.values()):
@@ -77,8 +77,8 @@ def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
             handles=[Line2D([], [], color="0.3", label="dev"), Line2D([], [], color="0.3", ls="--", label="train")],
             frameon=False,
         )
-        _name_legend(figure, [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(curves)])
-        _save(figure, picture)
+        name_legend(figure, [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(curves)])
+        save(figure, picture)
     return True
 
 
@@ -92,7 +92,7 @@ def _draw_curve(axis: Axes, curve: dict, key: str, scale: float, **look) -> None
         axis.plot(*zip(*points, strict=True), marker="." if len(points) <= 12 else None, **look)
 
 
-def _name_legend(figure: Figure, handles: list) -> None:
+def name_legend(figure: Figure, handles: list) -> None:
     """Below the panels, in as many columns as the longest name allows."""
     columns = max(1, 110 // (6 + max(len(handle.get_label()) for handle in handles)))
     ncols = min(len(handles), columns)
@@ -117,7 +117,7 @@ def rank_per_layer(experiments: Mapping[str, Path], picture: Path) -> bool:
     sides = [side for side in ("encoder", "decoder") if any(plan[side] for plan in plans.values())]
     present = {layer["role"] for plan in plans.values() for side in sides for layer in plan[side]}
     roles = [role for role in _ROLES if role in present]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         size = (10, 4.5 if len(plans) == 1 else 0.9 + 2.8 * len(plans))
         figure, axes = plt.subplots(
             len(plans), len(sides), figsize=size, layout="constrained", squeeze=False, sharey="row", sharex="col"
@@ -135,8 +135,8 @@ def rank_per_layer(experiments: Mapping[str, Path], picture: Path) -> bool:
         ]
         hollow = {"color": "0.3", "marker": "o", "markerfacecolor": "none", "linestyle": "none"}
         handles.append(Line2D([], [], label="hollow: dense", **hollow))
-        _name_legend(figure, handles)
-        _save(figure, picture)
+        name_legend(figure, handles)
+        save(figure, picture)
     return True
 
 
@@ -184,6 +184,6 @@ def _draw_role(axis: Axes, role: str, placed: Sequence[tuple[float, dict]]) -> N
             axis.plot(place, rank, marker, color=color, markerfacecolor="none" if dense else color, markersize=6)
 
 
-def _save(figure: Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path) -> None:
     figure.savefig(picture, dpi=100, metadata={"Software": None})
     plt.close(figure)

@@ -93,7 +93,8 @@ def test_every_role_of_the_decoder():
     kinds, names = ("self_attn", "src_attn"), ("q", "k", "v", "out")
     attention = [f"decoders.0.{kind}.linear_{name}" for kind in kinds for name in names]
     forward = [f"decoders.0.feed_forward.w_{number}" for number in (1, 2)]
-    assert roles == dict.fromkeys(attention, "attention") | dict.fromkeys(forward, "feed_forward")
+    expected = dict.fromkeys(attention, "attention") | dict.fromkeys(forward, "feed_forward")
+    assert roles == expected | {"embed.0": "embedding", "output_layer": "output"}
     memory, lengths = torch.randn(1, 9, 16), torch.tensor([9])
     output, _ = decoder.eval()(memory, lengths, torch.tensor([[1, 2, 3]]), torch.tensor([3]))
     assert output.shape == (1, 3, 12)

@@ -5,13 +5,13 @@ import pytest
 import soundfile
 import yaml
 
-CHILD = '''
+CHILD = """
 def child(rank):
     from espnet2.tasks.asr import encoder_choices
 
     print("child:", "lowrank_conformer" in encoder_choices.classes, flush=True)
-'''
-SPAWNER = '''
+"""
+SPAWNER = """
 import sys
 import child_module
 import torch.multiprocessing
@@ -19,14 +19,14 @@ import torch.multiprocessing
 if __name__ == "__main__":
     assert sys.argv[1:] == ["--some", "option"], sys.argv
     torch.multiprocessing.spawn(child_module.child, nprocs=1)
-'''
-SCRIPT = '''
+"""
+SCRIPT = """
 import sys
 from espnet2.tasks.asr import encoder_choices
 
 assert __name__ == "__main__"
 print("script:", "lowrank_conformer" in encoder_choices.classes, sys.argv)
-'''
+"""
 
 
 def test_spawned_processes_register_too(run_python, tmp_path):

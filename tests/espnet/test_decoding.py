@@ -79,9 +79,7 @@ def test_another_checkpoint_is_another_folder(decoding):
 def test_several_processes_give_the_same(decoding, tmp_path):
     before = {name: (decoding.output_dir / name).read_bytes() for name in ("text", "token", "token_int", "score")}
     asr_exp = tmp_path / "exp"
-    shutil.copytree(
-        decoding.asr_exp, asr_exp, symlinks=True, ignore=shutil.ignore_patterns("decode_*", "checkpoint*")
-    )
+    shutil.copytree(decoding.asr_exp, asr_exp, symlinks=True, ignore=shutil.ignore_patterns("decode_*", "checkpoint*"))
     several = dataclasses.replace(decoding, asr_exp=asr_exp, nj=2)
     several.run()
     assert {name: (several.output_dir / name).read_bytes() for name in before} == before

@@ -171,9 +171,7 @@ def test_another_sampling_rate_is_refused(experiment, corpus, tmp_path):
     cuts = [cut.resample(8000) for cut in CutSet.from_file(corpus / "dev/cuts.jsonl.gz")]
     (tmp_path / "narrow").mkdir()
     CutSet.from_cuts(cuts).to_file(tmp_path / "narrow/cuts.jsonl.gz")
-    narrow = dataclasses.replace(
-        experiment, output_dir=tmp_path / "exp", train_cuts=tmp_path / "narrow/cuts.jsonl.gz"
-    )
+    narrow = dataclasses.replace(experiment, output_dir=tmp_path / "exp", train_cuts=tmp_path / "narrow/cuts.jsonl.gz")
     with pytest.raises(LrsmsError, match=r"digits-dev-000000 has 8000 Hz, but frontend_conf.fs is 16000; run stage 1"):
         narrow.run()
 
@@ -183,9 +181,7 @@ def test_nothing_long_enough_is_an_error(experiment, corpus, tmp_path):
     (tmp_path / "short").mkdir()
     CutSet.from_cuts(cuts).to_file(tmp_path / "short/cuts.jsonl.gz")
     with pytest.raises(LrsmsError, match="every utterance is too short for its transcript"):
-        dataclasses.replace(
-            experiment, output_dir=tmp_path / "exp", train_cuts=tmp_path / "short/cuts.jsonl.gz"
-        ).run()
+        dataclasses.replace(experiment, output_dir=tmp_path / "exp", train_cuts=tmp_path / "short/cuts.jsonl.gz").run()
 
 
 def test_iterations_per_epoch_are_refused(experiment, tmp_path):

@@ -1,0 +1,189 @@
+"""Low-rank LSTMs: what a layer remembers is projected once, for itself and for whoever reads it.
+
+Prabhavalkar et al. 2016 ("On the compression of recurrent neural networks"): the recurrent matrix of a layer and
+the input matrix of the next share one projection, which is torch's ``nn.LSTM(proj_size=rank)`` and so stays on cuDNN.
+With ``H`` hidden units, ``W_hh ~ Z P`` and ``W_next ~ Z' P`` with the same ``P (rank, H)``; the layer then hands out
+``P h``. After the last layer the reader is a linear layer beside the LSTM, which becomes thinner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+
+import torch
+from torch import nn
+
+from lrsms.lowrank.layers import LowRankLinear
+
+Weights = MutableMapping[str, torch.Tensor]
+
+
+class LowRankLSTM(nn.LSTM):
+    """``nn.LSTM`` whose layers hand out ``rank`` numbers per direction in place of ``hidden_size``.
+
+    Args:
+        input_size, hidden_size: as in ``nn.LSTM``.
+        rank: size of the projection, below ``hidden_size``.
+        reader: name of the linear layer beside this one that reads its output.
+        reader_features: outputs of that layer.
+        options: other options of ``nn.LSTM``.
+    """
+
+    init_method: str = "svd"
+
+    def __init__(self, input_size: int, hidden_size: int, *, rank: int, reader: str, reader_features: int, **options):
+        super().__init__(input_size, hidden_size, proj_size=rank, **options)
+        self.reader, self.reader_features = reader, reader_features
+
+    @property
+    def rank(self) -> int:
+        """Size of the shared projection."""
+        return self.proj_size
+
+    @property
+    def parameters_saved(self) -> int:
+        """Weights that factoring has saved here and in the reader."""
+        dense, fixed, per_rank = lstm_weights(self, self.reader_features)
+        return dense - fixed - per_rank * self.rank
+
+    def macs_saved(self, output) -> int:
+        """Multiply-accumulates saved in the forward pass that made ``output``, the reader's included."""
+        frames = output[0].data if isinstance(output[0], nn.utils.rnn.PackedSequence) else output[0]
+        return frames.numel() // frames.shape[-1] * self.parameters_saved
+
+
+def lstm_weights(lstm: nn.LSTM, reader_features: int) -> tuple[int, int, int]:
+    """Weights, without biases, of an LSTM and its reader: dense; at rank r, those of ``fixed + per_rank * r``."""
+    directions, hidden, layers = 1 + lstm.bidirectional, lstm.hidden_size, lstm.num_layers
+    fixed = directions * 4 * hidden * lstm.input_size
+    read = directions * (4 * hidden * layers + (layers - 1) * 4 * hidden * directions + reader_features)
+    return fixed + read * hidden, fixed, read + directions * hidden * layers
+
+
+class LowRankLSTMCell(nn.Module):
+    """``nn.LSTMCell`` with one factored matrix from input and state, side by side, to the four gates.
+
+    Args:
+        input_size, hidden_size: as in ``nn.LSTMCell``.
+        rank: inner dimension of ``(4 * hidden_size, input_size + hidden_size)``.
+        bias: whether the gates have a bias (one: torch's two are added up).
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, rank: int, bias: bool = True):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.gates = LowRankLinear(input_size + hidden_size, 4 * hidden_size, rank=rank, bias=bias)
+
+    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """``x (batch, input_size)`` and state ``(h, c)``, each ``(batch, hidden_size)``, to the next state."""
+        hidden, cell = state
+        gate_in, gate_forget, candidate, gate_out = self.gates(torch.cat((x, hidden), dim=-1)).chunk(4, dim=-1)
+        cell = gate_forget.sigmoid() * cell + gate_in.sigmoid() * candidate.tanh()
+        return gate_out.sigmoid() * cell.tanh(), cell
+
+    def merged(self) -> nn.LSTMCell:
+        """The equivalent dense cell."""
+        bias = self.gates.bias
+        dense = nn.LSTMCell(self.input_size, self.hidden_size, bias=bias is not None)
+        with torch.no_grad():
+            product = self.gates.product()
+            dense.weight_ih.copy_(product[:, : self.input_size])
+            dense.weight_hh.copy_(product[:, self.input_size :])
+            if bias is not None:
+                dense.bias_ih.copy_(bias)
+                dense.bias_hh.zero_()
+        return dense.to(product).train(self.training)
+
+
+def cell_matrix(weights: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gate matrix ``(4 * hidden, input + hidden)`` and bias of a dense cell's state dict."""
+    matrix = torch.cat((weights["weight_ih"], weights["weight_hh"]), dim=1)
+    bias = weights["bias_ih"] + weights["bias_hh"] if "bias_ih" in weights else None
+    return matrix, bias
+
+
+def low_rank_lstm_like(dense: nn.LSTM, reader_name: str, reader: nn.Linear, rank: int) -> tuple[LowRankLSTM, nn.Linear]:
+    """The low-rank LSTM and its thinner reader; weights not yet set."""
+    directions = 1 + dense.bidirectional
+    lstm = LowRankLSTM(
+        dense.input_size,
+        dense.hidden_size,
+        rank=rank,
+        reader=reader_name,
+        reader_features=reader.out_features,
+        num_layers=dense.num_layers,
+        bias=dense.bias,
+        batch_first=dense.batch_first,
+        dropout=dense.dropout,
+        bidirectional=dense.bidirectional,
+    )
+    thin = nn.Linear(directions * rank, reader.out_features, bias=reader.bias is not None)
+    return lstm.to(dense.weight_hh_l0), thin.to(reader.weight)
+
+
+def factorize_lstm_weights(
+    lstm: LowRankLSTM,
+    weights: Mapping[str, torch.Tensor],
+    reader_weight: torch.Tensor,
+    factorize: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Weights of ``lstm`` and of its reader from dense ones.
+
+    Args:
+        lstm: the target.
+        weights: state dict of the dense ``nn.LSTM``.
+        reader_weight: ``(out, directions * hidden)`` of the dense reader.
+        factorize: ``(matrix (out, in), rank) -> (U (out, rank), V (rank, in))``.
+    """
+    directions, hidden, rank = 1 + lstm.bidirectional, lstm.hidden_size, lstm.rank
+    suffixes = ["", "_reverse"][:directions]
+    result = {name: value for name, value in weights.items() if "bias" in name or name.startswith("weight_ih_l0")}
+    thin_reader = reader_weight.new_empty(reader_weight.shape[0], directions * rank)
+    for layer in range(lstm.num_layers):
+        last = layer == lstm.num_layers - 1
+        # Who reads this layer: the next one (either direction of it), or the linear layer at the end.
+        names = [] if last else [f"weight_ih_l{layer + 1}{suffix}" for suffix in suffixes]
+        readers = [reader_weight] if last else [weights[name] for name in names]
+        projected = (
+            [thin_reader] if last else [reader.new_empty(reader.shape[0], directions * rank) for reader in readers]
+        )
+        for direction, suffix in enumerate(suffixes):
+            own = weights[f"weight_hh_l{layer}{suffix}"]
+            wide = slice(direction * hidden, (direction + 1) * hidden)
+            thin = slice(direction * rank, (direction + 1) * rank)
+            stacked = torch.cat([own, *(reader[:, wide] for reader in readers)])
+            up, projection = (factor.to(own.dtype) for factor in factorize(stacked, rank))
+            result[f"weight_hr_l{layer}{suffix}"] = projection
+            result[f"weight_hh_l{layer}{suffix}"] = up[: own.shape[0]]
+            for target, part in zip(projected, up[own.shape[0] :].split([reader.shape[0] for reader in readers])):
+                target[:, thin] = part
+        result.update(zip(names, projected))
+    return result, thin_reader
+
+
+def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linear]:
+    """The equivalent dense LSTM and reader, with weights of their own."""
+    directions, hidden, rank = 1 + lstm.bidirectional, lstm.hidden_size, lstm.rank
+    options = {name: getattr(lstm, name) for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")}
+    dense = nn.LSTM(lstm.input_size, hidden, **options).to(lstm.weight_hh_l0)
+    wide = nn.Linear(directions * hidden, reader.out_features, bias=reader.bias is not None).to(reader.weight)
+    suffixes = ["", "_reverse"][:directions]
+
+    def widened(weight: torch.Tensor, layer: int) -> torch.Tensor:
+        """A reader of ``layer``'s projections as a reader of its hidden units."""
+        projections = [getattr(lstm, f"weight_hr_l{layer}{suffix}") for suffix in suffixes]
+        return torch.cat([part @ p for part, p in zip(weight.split(rank, dim=1), projections)], dim=1)
+
+    with torch.no_grad():
+        for name, target in dense.named_parameters():
+            source = getattr(lstm, name)
+            layer = int(name.split("_l")[1].removesuffix("_reverse"))
+            if name.startswith("weight_hh"):
+                source = source @ getattr(lstm, name.replace("weight_hh", "weight_hr"))
+            elif name.startswith("weight_ih") and layer > 0:
+                source = widened(source, layer - 1)
+            target.copy_(source)
+        wide.weight.copy_(widened(reader.weight, lstm.num_layers - 1))
+        if reader.bias is not None:
+            wide.bias.copy_(reader.bias)
+    return dense.train(lstm.training), wide.train(reader.training)
