@@ -39,6 +39,7 @@ seed=0                           # of the embedded corpus and of training
 ngpu=0                           # GPUs of this machine
 num_nodes=1                      # machines that train together
 num_processes=1                  # CPU processes that train together, without GPU
+warmup_epochs=                   # train so many of the epochs dense, then low-rank from there
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
@@ -94,8 +95,8 @@ fi
 if within 3; then
   # shellcheck disable=SC2086
   "${python}" -m lrsms.bin.train --config "${train_config}" --output_dir "exp/${tag}" --data_dir data \
-    --train_split "${train_split}" --valid_split "${valid_split}" --token_type "${token_type}" \
-    --vocab_size "${vocab_size}" --seed "${seed}" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
+    ${warmup_epochs:+--warmup_epochs "${warmup_epochs}"} --train_split "${train_split}" --valid_split "${valid_split}" \
+    --token_type "${token_type}" --vocab_size "${vocab_size}" --seed "${seed}" --ngpu "${ngpu}" --num_nodes "${num_nodes}" \
     --num_processes "${num_processes}" --force "${force}" -- ${train_args}
 fi
 if within 4; then

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine")
     parser.add_argument("--num_nodes", type=int, default=1, help="machines that train together")
     parser.add_argument("--num_processes", type=int, default=1, help="CPU processes that train together")
+    parser.add_argument("--warmup_epochs", type=int, help="train so many of the epochs dense (default: the config's)")
     parser.add_argument("--force", type=str2bool, default=False, help="start again in a folder that holds a training")
     parser.add_argument("espnet_options", nargs="*", help="options of espnet2.bin.asr_train, after --")
     args = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
         num_nodes=args.num_nodes,
         num_processes=args.num_processes,
         espnet_options=args.espnet_options,
+        warmup_epochs=args.warmup_epochs,
     ).run(args.force)
 
 

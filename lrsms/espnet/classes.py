@@ -20,6 +20,8 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
+from lrsms.lowrank.initialization import initialization_skipped
+from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 
 # Regular expression of a module path -> role.
 ATTENTION = {
@@ -86,7 +88,11 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
                 )
             self.low_rank_config = config
             self.rank_plan = plan_part(self, config)
+            guided = config.self_guided and not initialization_skipped()  # a model to load is trained already
+            dense = dense_weights(self, self.rank_plan) if guided else {}
             factorize_(self, self.rank_plan)
+            if dense:
+                self.self_guide = SelfGuide(self, dense, config.self_guided)
 
     LowRank.low_rank_roles, LowRank.low_rank_base = roles, base
     LowRank.__name__ = LowRank.__qualname__ = f"LowRank{base.__name__}"

@@ -42,11 +42,20 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
         fs: sampling rate in Hz.
         tokens_per_second: mean token rate of the corpus, the decoder's share of the work.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = trainable_parameters(model)
     saved = {path: layer for path, layer in low_rank_layers(model)}
     dense_parameters = parameters + sum(layer.parameters_saved for layer in saved.values())
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)
     return Cost(parameters, dense_parameters, macs / _SECONDS, (macs + saved_macs) / _SECONDS)
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Trainable parameters that the finished model keeps: a guide that training drops is not counted."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".self_guide." not in name
+    )
 
 
 def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tuple[float, float]:

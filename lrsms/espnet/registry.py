@@ -10,6 +10,7 @@ from espnet2.tasks import asr
 from espnet2.torch_utils.initialize import initialize
 from torch import nn
 
+from lrsms.espnet import aids
 from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.frontend import KaldiFbank
@@ -28,9 +29,10 @@ def register() -> None:
     asr.frontend_choices.classes["kaldi_fbank"] = KaldiFbank
     task = asr.ASRTask
     if not getattr(task, "_lrsms_registered", False):
-        # Speech2Text names ASRTask itself, so a subclass would not be asked: wrap the two methods in place.
+        # Speech2Text names ASRTask itself, so a subclass would not be asked: wrap its methods in place.
         task.build_model = classmethod(_building(task.build_model.__func__))
         task.build_model_from_file = classmethod(_loading_checked(task.build_model_from_file.__func__))
+        task.build_optimizers = classmethod(_with_aids(task.build_optimizers.__func__))
         task._lrsms_registered = True
 
 
@@ -51,6 +53,18 @@ def _building(build_model):
         if _loading.get() is not None:
             check_fits(model, *_loading.get())
         return model
+
+    return build
+
+
+def _with_aids(build_optimizers):
+    """Training aids act after each step of the optimiser."""
+
+    @functools.wraps(build_optimizers)
+    def build(cls, args, model):
+        optimizers = build_optimizers(cls, args, model)
+        aids.install(model, optimizers[0])
+        return optimizers
 
     return build
 

@@ -20,7 +20,8 @@ class ASRTask(asr.ASRTask):
     """``espnet2.tasks.asr.ASRTask`` that trains from Lhotse cuts.
 
     Options beside ESPnet's: ``--train_cuts``, ``--valid_cuts`` (manifests), ``--max_duration`` (seconds of audio per
-    batch and process), ``--num_buckets``.
+    batch and process), ``--num_buckets``. ``--warmup_epochs`` is for :class:`lrsms.espnet.training.Training`, which
+    makes two trainings of it.
     """
 
     trainer = LowRankTrainer
@@ -33,6 +34,7 @@ class ASRTask(asr.ASRTask):
         group.add_argument("--train_cuts", default=None, help="manifest of cuts to train on")
         group.add_argument("--valid_cuts", default=None, help="manifest of cuts to validate on")
         group.add_argument("--max_duration", type=float, default=60.0, help="seconds of audio per batch and process")
+        group.add_argument("--warmup_epochs", type=int, default=0, help="of max_epoch, trained dense (lrsms.bin.train)")
         group.add_argument("--num_buckets", type=int, default=10, help="cuts of similar duration share a batch")
 
     @classmethod

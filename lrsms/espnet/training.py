@@ -8,10 +8,11 @@ import shutil
 import socket
 import statistics
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import yaml
 
 from lrsms import stamp
 from lrsms.errors import LrsmsError
@@ -36,6 +37,9 @@ class Training:
         num_nodes: machines that train together (torchrun's, slurm's or MASTER_ADDR/MASTER_PORT/RANK variables).
         num_processes: CPU processes of this machine that train together, when ``ngpu`` is 0.
         espnet_options: further options of ``espnet2.bin.asr_train``, as on its command line.
+        warmup_epochs: train dense for so many of the config's epochs, in the folder ``warmup`` of the experiment, and
+            go on from the truncated SVD of its weights (Pufferfish, Wang et al. 2021); None for what the config's
+            ``warmup_epochs`` says, 0 for no warm-up.
     """
 
     config: Path
@@ -49,6 +53,7 @@ class Training:
     num_nodes: int = 1
     num_processes: int = 1
     espnet_options: list[str] = field(default_factory=list)
+    warmup_epochs: int | None = None
 
     def run(self, force: bool = False) -> None:
         """Train, or go on from the last checkpoint, or say that nothing has changed since it finished.
@@ -61,9 +66,29 @@ class Training:
         main = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
         if not self._must_run(force, main):
             return
-        self._launch()
+        after = self._after_warmup(main)
+        after._launch()
         if main:
             summarise(self)
+
+    def _after_warmup(self, main: bool) -> Training:
+        """Train the dense warm-up, where one is asked for; returns what is left to train."""
+        config = read_yaml(self.config)
+        epochs = config.get("warmup_epochs", 0) if self.warmup_epochs is None else self.warmup_epochs
+        if not epochs:
+            return self
+        total = config.get("max_epoch", 40)  # ESPnet's default
+        if not 0 < epochs < total:
+            raise LrsmsError(f"warmup_epochs: {epochs!r} is not a whole number between 0 and max_epoch, {total}")
+        folder = self.output_dir / "warmup"
+        path = folder / "train.yaml"
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(yaml.safe_dump(_dense(config) | {"max_epoch": epochs}, sort_keys=False))
+        dense = replace(self, config=path, output_dir=folder, warmup_epochs=0)
+        dense.run()
+        rest = ["--max_epoch", str(total - epochs), "--init_param", str(folder / f"{epochs}epoch.pth")]
+        return replace(self, espnet_options=[*self.espnet_options, *rest])
 
     def _check_inputs(self) -> None:
         for path, stage in ((self.train_cuts, 1), (self.valid_cuts, 1), (self.lang_dir / "tokens.txt", 2)):
@@ -81,6 +106,8 @@ class Training:
         config = read_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
         max_epoch = config.pop("max_epoch", None)
         arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
+        if self.warmup_epochs is not None:
+            arguments["warmup_epochs"] = self.warmup_epochs
         same = stamp.is_current(marker, arguments, inputs)
         begun = (self.output_dir / CHECKPOINT).exists() or (self.output_dir / PREVIOUS).exists()
         if force:
@@ -147,6 +174,14 @@ class Training:
         return ["--dist_world_size", str(self.num_nodes)]
 
 
+def _dense(config: dict) -> dict:
+    """A training config without low rank: the classes are the same, and so are the names of their weights."""
+    config = {key: value for key, value in config.items() if key not in ("warmup_epochs", "init_param")}
+    for key in ("encoder_conf", "decoder_conf"):
+        config[key] = {name: value for name, value in (config.get(key) or {}).items() if name != "low_rank"}
+    return config
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -184,6 +219,12 @@ def summarise(training: Training) -> None:
         "wall_seconds": sum(part["time"].total_seconds() for epoch in epochs for part in stats[epoch].values()),
         "seed": training.seed,
     }
+    warmup = folder / "warmup" / "summary.json"
+    if warmup.exists():
+        dense = json.loads(warmup.read_text())
+        summary["warmup_epochs"] = dense["epochs"]
+        summary["epochs"] += dense["epochs"]
+        summary["wall_seconds"] += dense["wall_seconds"]
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 

@@ -134,4 +134,7 @@ def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
 
 
 def _accept_dense_weights(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    if not hasattr(module, "self_guide"):  # of a training that was guided: see lrsms.lowrank.self_guided
+        for name in [name for name in state_dict if name.startswith(f"{prefix}self_guide.")]:
+            del state_dict[name]
     factorize_state(module, state_dict, prefix)
