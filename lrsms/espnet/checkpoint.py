@@ -16,6 +16,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import low_rank_layers
+from lrsms.lowrank.layers import matrix_shape
 
 # What ESPnet's reporter stores beside weights: durations, and means as numpy scalars.
 _REPORTER_TYPES = [
@@ -72,30 +73,46 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
     weights = read_checkpoint(checkpoint)
     weights = weights.get("module", weights)  # DeepSpeed's form
     factored = dict(low_rank_layers(model))
-    for path, layer in factored.items():
-        if f"{path}.weight" in weights:
+    for path, module in model.named_modules():
+        if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:
+            continue
+        built, stored = factored[path].rank if path in factored else 0, _stored_rank(weights, path, module)
+        if stored is None or stored == built:
+            continue
+        if built == 0:
             raise LrsmsError(
-                f"{checkpoint} is dense at {path}, but {config} builds that layer low-rank (rank {layer.rank}); open it "
-                f"with the config.yaml it was trained with, or start a training from it with --init_param"
-            )
-        stored = weights.get(f"{path}.0.weight")
-        if stored is not None and stored.shape[0] != layer.rank:
-            raise LrsmsError(
-                f"{checkpoint} has rank {stored.shape[0]} at {path}, but {config} builds rank {layer.rank}; "
-                f"open it with the config.yaml it was trained with"
-            )
-    wanted = model.state_dict()
-    for name in wanted:
-        path = name.removesuffix(".weight")
-        if name not in weights and path != name and f"{path}.0.weight" in weights and f"{path}.1.weight" in weights:
-            rank = weights[f"{path}.0.weight"].shape[0]
-            raise LrsmsError(
-                f"{checkpoint} is low-rank at {path} (rank {rank}), but {config} builds that layer dense; "
+                f"{checkpoint} is low-rank at {path} (rank {stored}), but {config} builds that layer dense; "
                 f"open it with the config.yaml it was trained with (encoder: lowrank_...)"
             )
+        if stored == 0:
+            raise LrsmsError(
+                f"{checkpoint} is dense at {path}, but {config} builds that layer low-rank (rank {built}); open it "
+                f"with the config.yaml it was trained with, or start a training from it with --init_param"
+            )
+        raise LrsmsError(
+            f"{checkpoint} has rank {stored} at {path}, but {config} builds rank {built}; "
+            f"open it with the config.yaml it was trained with"
+        )
+    wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights] if factored else []
     if missing:
         raise LrsmsError(f"{checkpoint} lacks {len(missing)} weights that {config} needs, such as {missing[0]}")
+
+
+def _stored_rank(weights: dict, path: str, module: nn.Module) -> int | None:
+    """Rank at which ``weights`` hold a layer: 0 for dense, None where they do not hold it."""
+    if isinstance(module, nn.LSTM):
+        dense, ranked = f"{path}.weight_hh_l0", (f"{path}.weight_hr_l0", 0)
+    elif isinstance(module, nn.LSTMCell):
+        dense, ranked = f"{path}.weight_hh", (f"{path}.gates.1.weight", 1)
+    elif path.endswith(".gates"):
+        dense, ranked = f"{path.removesuffix('.gates')}.weight_hh", (f"{path}.1.weight", 1)
+    else:
+        dense, ranked = f"{path}.weight", (f"{path}.1.weight", 1)
+    name, dimension = ranked
+    if name in weights:
+        return weights[name].shape[dimension]
+    return 0 if dense in weights else None
 
 
 def keep_previous(folder: Path) -> None:
@@ -131,6 +148,13 @@ def repair(folder: Path) -> None:
             logging.warning(f"{weights} is missing or half-written; written again from {current}")
             torch.save(state["model"], weights)
             relink(folder / "latest.pth", weights.name)
+
+
+def write_whole(weights: dict, path: Path) -> None:
+    """Save ``weights`` so that ``path`` is never half-written."""
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save(weights, partial)
+    os.replace(partial, path)
 
 
 def relink(link: Path, target: str) -> None:

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 
+import lrsms.espnet.compat  # noqa: F401  (imported first: it keeps ESPnet's imports quiet)
+
+# isort: split
 from espnet2.asr.decoder.rnn_decoder import RNNDecoder
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet2.asr.encoder.branchformer_encoder import BranchformerEncoder
@@ -24,10 +27,8 @@ from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 
 # Regular expression of a module path -> role.
-ATTENTION = {
-    r"\w+\.\d+\.(self_attn|src_attn|attn)\.linear_(q|k|v|out)": "attention",
-    r"\w+\.\d+\.(self_attn|attn)\.linear_pos": "attention_pos",
-}
+ATTENTION = {r"\w+\.\d+\.(self_attn|src_attn|attn)\.linear_(q|k|v|out)": "attention"}
+ATTENTION_POS = {r"\w+\.\d+\.(self_attn|attn)\.linear_pos": "attention_pos"}
 FEED_FORWARD = {r"\w+\.\d+\.feed_forward(_macaron)?\.w_[12]": "feed_forward"}
 CONVOLUTION = {r"\w+\.\d+\.conv_module\.pointwise_conv[12]": "convolution"}
 # The branch beside attention: its projections do what a Conformer's pointwise convolutions do.
@@ -44,10 +45,16 @@ LSTM_CELL = {r"decoder\.\d+": "recurrent"}
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
 
 ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
-    "lowrank_conformer": (ConformerEncoder, ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING | EMBEDDING),
+    "lowrank_conformer": (
+        ConformerEncoder,
+        ATTENTION | ATTENTION_POS | FEED_FORWARD | CONVOLUTION | SUBSAMPLING | EMBEDDING,
+    ),
     "lowrank_transformer": (TransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING | EMBEDDING),
-    "lowrank_branchformer": (BranchformerEncoder, ATTENTION | GATED_MLP | SUBSAMPLING | EMBEDDING),
-    "lowrank_e_branchformer": (EBranchformerEncoder, ATTENTION | FEED_FORWARD | GATED_MLP | SUBSAMPLING | EMBEDDING),
+    "lowrank_branchformer": (BranchformerEncoder, ATTENTION | ATTENTION_POS | GATED_MLP | SUBSAMPLING | EMBEDDING),
+    "lowrank_e_branchformer": (
+        EBranchformerEncoder,
+        ATTENTION | ATTENTION_POS | FEED_FORWARD | GATED_MLP | SUBSAMPLING | EMBEDDING,
+    ),
     "lowrank_rnn": (RNNEncoder, LSTM),
     "lowrank_vgg_rnn": (VGGRNNEncoder, VGG | LSTM),
     # ESPnet's streaming inference asks for these classes by isinstance, and gets subclasses of them.

@@ -1,11 +1,40 @@
 """What differs between ESPnet 202511 and 202611, and what both say too often, in one place."""
 
+import contextlib
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 
-try:  # 202611 moved espnet.nets to espnet2.legacy.nets
-    from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
-except ImportError:
-    from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
+
+@contextlib.contextmanager
+def nothing_printed() -> Iterator[None]:
+    """Keep the terminal quiet within this context."""
+    # The files, not sys.stdout itself: ESPnet's print_config keeps the sys.stdout of its import as a default argument.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in saved:
+            os.dup2(null, number)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(null)
+
+
+with nothing_printed():  # the second says that flash attention is not installed
+    try:  # 202611 moved espnet.nets to espnet2.legacy.nets
+        from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
+        from espnet2.legacy.nets.pytorch_backend.transformer import attention  # noqa: F401
+    except ImportError:
+        from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
+        from espnet.nets.pytorch_backend.transformer import attention  # noqa: F401
 
 # Of an error rate over no words, early in a training.
 for _message in ("Mean of empty slice", "invalid value encountered in scalar divide"):
@@ -13,4 +42,4 @@ for _message in ("Mean of empty slice", "invalid value encountered in scalar div
 # On every forward pass, about a spelling of autocast that is ESPnet's own.
 warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
 
-__all__ = ["make_pad_mask"]
+__all__ = ["make_pad_mask", "nothing_printed"]

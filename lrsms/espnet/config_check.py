@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
-from espnet2.schedulers.abs_scheduler import AbsScheduler  # noqa: F401  (imported first: ESPnet's own import order)
-from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import LowRankConfig
@@ -55,6 +53,8 @@ def check_training_config(path: Path, task) -> dict:
     Raises:
         LrsmsError: an unknown option, class or class option, or a bad ``low_rank`` block; names file, key and value.
     """
+    from espnet2.tasks.abs_task import optim_classes, scheduler_classes  # seconds: the YAML reader does not need it
+
     config = read_yaml(path)
     check_keys(config, vars(task.get_parser().parse_args([])), str(path))
     for choices in task.class_choices_list:

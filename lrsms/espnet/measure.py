@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lrsms.lowrank import low_rank_layers
+from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
 
 _SECONDS = 10
 NOMINAL_TOKENS_PER_SECOND = 4.0  # where no corpus is at hand: sub-words of English
@@ -45,6 +45,7 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
     parameters = trainable_parameters(model)
     saved = {path: layer for path, layer in low_rank_layers(model)}
     dense_parameters = parameters + sum(layer.parameters_saved for layer in saved.values())
+    dense_parameters += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)
     return Cost(parameters, dense_parameters, macs / _SECONDS, (macs + saved_macs) / _SECONDS)
 
@@ -66,7 +67,18 @@ def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tup
         nonlocal saved
         saved += layer.macs_saved(output)
 
+    def count_saved_by_reader(lstm: LowRankLSTM):
+        def count(reader, _, output):
+            nonlocal saved
+            saved += lstm.reader_macs_saved(output)
+
+        return count
+
     hooks = [layer.register_forward_hook(count_saved) for layer in factored.values()]
+    for path, layer in factored.items():
+        if isinstance(layer, LowRankLSTM):
+            reader = model.get_submodule(f"{path.rpartition('.')[0]}.{layer.reader}")
+            hooks.append(reader.register_forward_hook(count_saved_by_reader(layer)))
     features = _features(model, fs)
     with FlopCounterMode(display=False) as counter:
         _forward(model, *features, tokens_per_second)

@@ -15,8 +15,9 @@ from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.frontend import KaldiFbank
 from lrsms.espnet.resolve import factorize_ctc, resolve
-from lrsms.lowrank import LowRankLSTM, low_rank_layers, skip_initialization
-from lrsms.lowrank.initialization import initialize_
+from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
+from lrsms.lowrank.initialization import initialization_skipped, initialize_
+from lrsms.lowrank.recurrent import cell_matrix
 
 # (config file, checkpoint) that ESPnet is about to load into the model it builds.
 _loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=None)
@@ -88,11 +89,18 @@ def _loading_checked(build_model_from_file):
 
 
 def _initialize_factors_as(init: str, model: nn.Module) -> None:
-    """`init: xavier_uniform` and its like have overwritten the factors: make them again from such a dense weight."""
-    for _, layer in low_rank_layers(model):
-        if isinstance(layer, LowRankLSTM):
-            continue  # its weights have just been set as those of any LSTM
-        dense = nn.Module()
-        dense.weight = nn.Parameter(layer[0].weight.new_empty(layer.dense_shape))
-        initialize(dense, init)
-        initialize_(layer, dense.weight.data, None, layer.init_method)
+    """`init: xavier_uniform` and its like have overwritten the factors: make them again from such a dense layer.
+
+    The weights of a low-rank LSTM have just been set as those of any LSTM.
+    """
+    if initialization_skipped():
+        return
+    for path, module in model.named_modules():
+        if not isinstance(module, (Factored, LowRankLSTMCell)) or path.endswith(".gates"):
+            continue
+        dense = module.merged()
+        initialize(nn.ModuleList([dense]), init)  # in a list: ESPnet knows biases by a dot before their name
+        if isinstance(module, LowRankLSTMCell):
+            initialize_(module.gates, *cell_matrix(dense.state_dict()), module.gates.init_method)
+        else:
+            initialize_(module, dense.weight.data, None, module.init_method)

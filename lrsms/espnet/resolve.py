@@ -17,11 +17,12 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
-from lrsms.espnet.classes import plan_ctc, plan_part
+from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_ctc, plan_part
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions
 from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
 
 PARTS = ("encoder", "decoder")
+LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
 
 
 def factorize_ctc(model: nn.Module) -> None:
@@ -49,16 +50,28 @@ def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.M
     if not any(config.target or config.stable_rank_from for config in configs.values()):
         return
     with torch.random.fork_rng(devices=[]):
-        dense = build(_without_low_rank(args))
-    configs = _reach_target(dense, configs, _sampling_rate(args))
+        model = build(_without_low_rank(args))
+    stable = {}
+    for part, config in configs.items():
+        module = getattr(model, part)  # no decoder where ctc_weight is 1.0
+        if module is not None and not hasattr(module, "low_rank_where"):
+            raise LrsmsError(
+                f"{part}_conf.low_rank: {part}: {getattr(args, part)} is ESPnet's dense class; "
+                f"choose one of {', '.join(LOW_RANK_CLASSES[part])}"
+            )
+        if config.stable_rank_from is not None and module is not None:
+            stable[part] = _stable_ranks(module, config, part)
+    dense = _Model(model, configs, stable)
+    configs = _reach_target(dense, _sampling_rate(args))
     for part, config in configs.items():
         block = dict(blocks[part])
         block.pop("target", None)
         block.update(config.ratios)
         if config.stable_rank_from is not None:
-            plan = _plan_by_stable_rank(getattr(dense, part), config, part)
             block.pop("stable_rank_from")
             block["layer_map"] = "uniform"
+        if part in stable:
+            plan = plan_part(getattr(model, part), config, stable[part])
             block["ranks"] = {entry.module: entry.rank or 0 for entry in plan.entries}
         getattr(args, f"{part}_conf")["low_rank"] = block
 
@@ -85,23 +98,23 @@ class _Model:
 
     model: nn.Module
     configs: dict[str, LowRankConfig]
+    stable: dict[str, dict[str, float]]
 
     def plans(self, scale: float) -> list[tuple[str, RankPlan]]:
         """Path of each part and its plan with all ratios times ``scale``."""
         plans = []
         for part, config in self.configs.items():
             module = getattr(self.model, part)
-            if config.stable_rank_from is not None:
-                plans.append((part, _plan_by_stable_rank(module, config.scaled(scale), part)))
-            else:
-                plans.append((part, plan_part(module, config.scaled(scale))))
+            if module is not None:
+                plans.append((part, plan_part(module, config.scaled(scale), self.stable.get(part))))
             if part == "encoder":
                 plans.append(("ctc", plan_ctc(self.model.ctc, config.scaled(scale))))
         return plans
 
 
-def _reach_target(model: nn.Module, configs: dict[str, LowRankConfig], fs: int) -> dict[str, LowRankConfig]:
+def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
     """Scale every ratio by one number, the largest with which the whole model reaches the target."""
+    model, configs = dense.model, dense.configs
     targets = {config.target for config in configs.values() if config.target is not None}
     if not targets:
         return configs
@@ -111,7 +124,6 @@ def _reach_target(model: nn.Module, configs: dict[str, LowRankConfig], fs: int) 
             "write it once"
         )
     ((what, times),) = targets
-    dense = _Model(model, configs)
     if what == "parameters":
         total = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         counts = None
@@ -126,7 +138,9 @@ def _reach_target(model: nn.Module, configs: dict[str, LowRankConfig], fs: int) 
                 if counts is None:
                     saved += entry.dense_parameters - entry.parameters
                 else:
-                    saved += counts[f"{part}.{entry.module}"] * (entry.dense_macs - entry.macs)
+                    path = f"{part}.{entry.module}"
+                    reader = f"{path.rpartition('.')[0]}.{entry.reader}"
+                    saved += entry.macs_saved(counts[path], counts.get(reader, 0.0))
         return total / (total - saved)
 
     ratios = [ratio for config in configs.values() for ratio in config.ratios.values()]
@@ -135,7 +149,8 @@ def _reach_target(model: nn.Module, configs: dict[str, LowRankConfig], fs: int) 
     low, high = 0.0, 1 / min(ratios)
     if reduction(low) < times:
         raise LrsmsError(
-            f"low_rank.target.{what}: {times}x is out of reach with these roles; the smallest ranks make {reduction(low):.2f}x"
+            f"low_rank.target.{what}: {times}x is out of reach with these roles; "
+            f"the smallest ranks make {reduction(low):.2f}x"
         )
     for _ in range(40):
         middle = (low + high) / 2
@@ -143,8 +158,8 @@ def _reach_target(model: nn.Module, configs: dict[str, LowRankConfig], fs: int) 
     return {part: config.scaled(low) for part, config in configs.items()}
 
 
-def _plan_by_stable_rank(part: nn.Module, config: LowRankConfig, name: str) -> RankPlan:
-    """Ranks in proportion to the stable rank of the trained dense weights.
+def _stable_ranks(part: nn.Module, config: LowRankConfig, name: str) -> dict[str, float]:
+    """Stable rank of the trained dense weights, by module path: ranks are in proportion to it.
 
     Cuttlefish (Wang et al. 2023) divides a stable rank by its value at initialisation; layers that share a budget
     here have one shape, and so one such value.
@@ -163,7 +178,7 @@ def _plan_by_stable_rank(part: nn.Module, config: LowRankConfig, name: str) -> R
                 f"{name}.{entry.module}; give the checkpoint of the dense model of the same size"
             )
         ranks[entry.module] = stable_rank(matrix)
-    return plan_part(part, config, ranks)
+    return ranks
 
 
 def _trained_matrix(weights: dict, path: str, embedding: bool) -> torch.Tensor | None:

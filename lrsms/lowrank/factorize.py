@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping
 import torch
 from torch import nn
 
+from lrsms.errors import LrsmsError
 from lrsms.lowrank.initialization import INITIALIZERS, initialization_skipped, initialize_
 from lrsms.lowrank.layers import Factored, factored_like
 from lrsms.lowrank.plan import PlanEntry, RankPlan
@@ -14,6 +15,7 @@ from lrsms.lowrank.recurrent import (
     LowRankLSTM,
     LowRankLSTMCell,
     cell_matrix,
+    dense_lstm_weights,
     factorize_lstm_weights,
     low_rank_lstm_like,
 )
@@ -81,6 +83,9 @@ def factorize_state(model: nn.Module, state: MutableMapping[str, torch.Tensor], 
         model: a model with factored layers.
         state: state dict, changed in place.
         prefix: of the model's keys in it.
+
+    Raises:
+        LrsmsError: a dense weight of another shape than the layer's; torch itself would drop it unseen.
     """
     for path, module in model.named_modules():
         at = f"{prefix}{path}." if path else prefix
@@ -93,12 +98,22 @@ def factorize_state(model: nn.Module, state: MutableMapping[str, torch.Tensor], 
         elif isinstance(module, Factored):
             if f"{at}weight" in state:
                 _put_factors(module, state.pop(f"{at}weight"), state.pop(f"{at}bias", None), state, at)
-            elif (first := state.get(f"{at}0.weight")) is not None and first.shape != module[0].weight.shape:
-                bias = state.get(f"{at}1.bias")
-                _put_factors(module, _product(module, first, state[f"{at}1.weight"]), bias, state, at)
+            elif _of_another_rank(module, state.get(f"{at}0.weight"), state.get(f"{at}1.weight")):
+                product = _product(module, state[f"{at}0.weight"], state[f"{at}1.weight"])
+                _put_factors(module, product, state.get(f"{at}1.bias"), state, at)
 
 
 _CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _of_another_rank(layer: Factored, first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    """True for factors that fit the layer in everything but their rank."""
+    if first is None or second is None or second.shape == layer[1].weight.shape:
+        return False
+    in_first = 1 if isinstance(layer[0], nn.Embedding) else 0  # dimension of the rank
+    wanted = list(layer[0].weight.shape)
+    wanted[in_first] = rank = second.shape[1]
+    return list(first.shape) == wanted and second.shape[0] == layer[1].weight.shape[0] and rank != layer.rank
 
 
 def _product(layer: Factored, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -110,7 +125,7 @@ def _product(layer: Factored, first: torch.Tensor, second: torch.Tensor) -> torc
 
 def _put_factors(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None, state, at: str) -> None:
     if weight.shape != layer.dense_shape:
-        return  # torch then names the key and both shapes
+        raise LrsmsError(f"{at}weight: {tuple(weight.shape)} in the weights, {tuple(layer.dense_shape)} in the model")
     up, down = INITIALIZERS["svd"](layer.as_matrix(weight), layer.rank)
     if isinstance(layer[0], nn.Embedding):
         down = down.T
@@ -125,11 +140,17 @@ def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
     dense = {name[len(at) :]: state[name] for name in names}
     parent = at.removesuffix(".").rpartition(".")[0]
     reader_key = ".".join(filter(None, (parent, lstm.reader, "weight")))
-    if "weight_hh_l0" not in dense or dense["weight_hh_l0"].shape[1] != lstm.hidden_size or reader_key not in state:
+    if "weight_hh_l0" not in dense or reader_key not in state:
         return
-    for name in [name for name in dense if name.startswith("weight_hr")]:
-        del dense[name]  # those of the model itself, where a dense state dict was laid over its own
-    weights, state[reader_key] = factorize_lstm_weights(lstm, dense, state[reader_key], INITIALIZERS["svd"])
+    reader, recurrent = state[reader_key], dense["weight_hh_l0"]
+    if recurrent.shape[1] == lstm.hidden_size:
+        # Projections are those of the model itself, where a dense state dict was laid over its own.
+        dense = {name: value for name, value in dense.items() if not name.startswith("weight_hr")}
+    elif "weight_hr_l0" in dense and len(dense["weight_hr_l0"]) == recurrent.shape[1] != lstm.rank:
+        dense, reader = dense_lstm_weights(dense, reader)
+    else:
+        return  # it fits, or torch names the key and both shapes
+    weights, state[reader_key] = factorize_lstm_weights(lstm, dense, reader, INITIALIZERS["svd"])
     state.update({at + name: value for name, value in weights.items()})
 
 

@@ -57,7 +57,7 @@ def _kaiming(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _variance_matched(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normal factors: the first keeps the variance of its input, the product has the dense weight's element variance."""
+    """Normal factors: the first keeps its input's variance, the product has the dense weight's element variance."""
     rows, columns = dense.shape
     up, down = _empty_factors(dense, rank)
     variance = dense.float().square().mean().item()

@@ -164,6 +164,8 @@ class LowRankEmbedding(Factored):
     def set_factors(self, up: torch.Tensor, down: torch.Tensor) -> None:
         self[0].weight.copy_(down.T)
         self[1].weight.copy_(up)
+        if self[0].padding_idx is not None:
+            self[0].weight[self[0].padding_idx].zero_()  # as torch has it: no gradient would ever reach the row
 
     def macs_saved(self, output: torch.Tensor) -> int:
         """Below zero: looking up a dense row costs nothing, expanding a short one does."""

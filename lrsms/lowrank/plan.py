@@ -39,6 +39,7 @@ class PlanEntry:
         note: why it stays dense, where the plan decided that.
         reader: of an LSTM, name of the layer beside it that shares its projection.
         weights: of an LSTM, its weights and the reader's: dense, and ``fixed + per_rank * rank``.
+        read: of an LSTM, the reader's weights per hidden unit.
     """
 
     module: str
@@ -50,6 +51,7 @@ class PlanEntry:
     note: str = ""
     reader: str = ""
     weights: tuple[int, int, int] | None = None
+    read: int = 0
 
     @property
     def full_rank(self) -> int:
@@ -84,6 +86,16 @@ class PlanEntry:
     def dense_macs(self) -> int:
         """The same of the dense layer."""
         return 0 if self.role == "embedding" else self.dense_parameters
+
+    def macs_saved(self, positions: float, reader_positions: float = 0.0) -> float:
+        """Multiply-accumulates that factoring saves.
+
+        Args:
+            positions: output positions of the layer.
+            reader_positions: the same of an LSTM's reader.
+        """
+        read = 0 if self.rank is None else self.read * (self.inputs - self.rank)
+        return positions * (self.dense_macs - self.macs - read) + reader_positions * read
 
     @property
     def break_even(self) -> float:
@@ -126,8 +138,8 @@ class RankPlan:
             if role not in present:
                 gru = role == "recurrent" and any(isinstance(module, nn.GRU | nn.GRUCell) for module in model.modules())
                 raise LrsmsError(
-                    f"{where}.{role}: {type(model).__name__} has no such layer with these options; "
-                    f"it has {', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"
+                    f"{where}.{role}: {type(model).__name__} has no such layer with these options; it has "
+                    f"{', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"
                 )
         ranked = _rank_groups(entries, config, where, weights)
         return cls(config, tuple(_override(ranked, model, config.ranks, where)))
@@ -142,16 +154,23 @@ class RankPlan:
         """Weights of all planned layers if they were dense."""
         return sum(entry.dense_parameters for entry in self.entries)
 
-    def table(self) -> str:
-        """The plan as a text table, one row per layer."""
-        rows = [("module", "role", "in x out", "rank", "parameters", "of dense", "")]
+    def table(self, macs: Mapping[str, float] | None = None) -> str:
+        """The plan as a text table, one row per layer.
+
+        Args:
+            macs: multiply-accumulates per second of audio by module path, for a column of their own.
+        """
+        rows = [("module", "role", "in x out", "rank", "parameters", "of dense", "MMACs/s", "")]
         for entry in self.entries:
             rank = "dense" if entry.rank is None else str(entry.rank)
             share = f"{100 * entry.parameters / entry.dense_parameters:.0f} %"
             shape = f"{entry.inputs} x {entry.outputs}"
-            rows.append((entry.module, entry.role, shape, rank, f"{entry.parameters:,}", share, entry.note))
+            work = f"{macs[entry.module] / 1e6:.2f}" if macs else ""
+            rows.append((entry.module, entry.role, shape, rank, f"{entry.parameters:,}", share, work, entry.note))
+        if not macs:
+            rows = [row[:6] + row[7:] for row in rows]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        left = {0, 1, 6}
+        left = {0, 1, len(rows[0]) - 1}
         lines = [
             "  ".join(
                 cell.ljust(width) if column in left else cell.rjust(width)
@@ -176,7 +195,7 @@ def save_plans(path: Path, plans: Mapping[str, RankPlan], totals: Mapping) -> No
     }
     layers = [
         {
-            **{key: value for key, value in asdict(entry).items() if key not in ("reader", "weights")},
+            **{key: value for key, value in asdict(entry).items() if key not in ("reader", "weights", "read")},
             "module": f"{part}.{entry.module}",
             "parameters": entry.parameters,
             "dense_parameters": entry.dense_parameters,
@@ -198,10 +217,10 @@ def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
         role, match = _role_of(path, roles)
         if isinstance(role, Recurrent) and isinstance(module, nn.LSTM):
             reader = match.expand(role)
-            features = modules[f"{path.rpartition('.')[0]}.{reader}"].out_features
+            features = modules[".".join(filter(None, (path.rpartition(".")[0], reader)))].out_features
             hidden = module.hidden_size
-            sizes = lstm_weights(module, features)
-            yield PlanEntry(path, "recurrent", _depth(path), hidden, 4 * hidden, None, reader=reader, weights=sizes)
+            sizes, read = lstm_weights(module, features), (1 + module.bidirectional) * features
+            yield PlanEntry(path, "recurrent", _depth(path), hidden, 4 * hidden, None, "", reader, sizes, read)
         elif role == "embedding" and not isinstance(module, nn.Embedding):
             continue  # another input layer of that path
         elif role and not isinstance(role, Recurrent) and (shape := matrix_shape(module)):
@@ -242,7 +261,8 @@ def _rank_groups(
             layer_map = "uniform"
         elif not isinstance(layer_map, str) and len(layer_map) != len(family) and family[0].role in config.ratios:
             raise LrsmsError(
-                f"{where}.layer_map: {len(layer_map)} weights, but there are {len(family)} layers like {family[0].module}"
+                f"{where}.layer_map: {len(layer_map)} weights, but there are {len(family)} layers "
+                f"like {family[0].module}"
             )
         ratio = config.ratios.get(family[0].role)
         for entry, (rank, note) in zip(family, _family_ranks(family[0], len(family), ratio, config, layer_map)):

@@ -47,9 +47,18 @@ class LowRankLSTM(nn.LSTM):
         return dense - fixed - per_rank * self.rank
 
     def macs_saved(self, output) -> int:
-        """Multiply-accumulates saved in the forward pass that made ``output``, the reader's included."""
+        """Multiply-accumulates saved in the forward pass that made ``output``, without the reader's."""
         frames = output[0].data if isinstance(output[0], nn.utils.rnn.PackedSequence) else output[0]
-        return frames.numel() // frames.shape[-1] * self.parameters_saved
+        own = self.parameters_saved - self.reader_features * self._inputs_saved
+        return frames.numel() // frames.shape[-1] * own
+
+    def reader_macs_saved(self, output: torch.Tensor) -> int:
+        """The same of the pass that made ``output`` of the reader, which may see fewer frames."""
+        return output.numel() * self._inputs_saved
+
+    @property
+    def _inputs_saved(self) -> int:
+        return (1 + self.bidirectional) * (self.hidden_size - self.rank)
 
 
 def lstm_weights(lstm: nn.LSTM, reader_features: int) -> tuple[int, int, int]:
@@ -80,6 +89,11 @@ class LowRankLSTMCell(nn.Module):
         gate_in, gate_forget, candidate, gate_out = self.gates(torch.cat((x, hidden), dim=-1)).chunk(4, dim=-1)
         cell = gate_forget.sigmoid() * cell + gate_in.sigmoid() * candidate.tanh()
         return gate_out.sigmoid() * cell.tanh(), cell
+
+    @property
+    def biases_saved(self) -> int:
+        """Parameters of the dense cell's second bias."""
+        return 0 if self.gates.bias is None else self.gates.bias.numel()
 
     def merged(self) -> nn.LSTMCell:
         """The equivalent dense cell."""
@@ -161,29 +175,39 @@ def factorize_lstm_weights(
     return result, thin_reader
 
 
-def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linear]:
-    """The equivalent dense LSTM and reader, with weights of their own."""
-    directions, hidden, rank = 1 + lstm.bidirectional, lstm.hidden_size, lstm.rank
-    options = {name: getattr(lstm, name) for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")}
-    dense = nn.LSTM(lstm.input_size, hidden, **options).to(lstm.weight_hh_l0)
-    wide = nn.Linear(directions * hidden, reader.out_features, bias=reader.bias is not None).to(reader.weight)
-    suffixes = ["", "_reverse"][:directions]
+def dense_lstm_weights(
+    weights: Mapping[str, torch.Tensor], reader_weight: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Dense weights from those of a low-rank LSTM (its state dict) and of its reader."""
 
     def widened(weight: torch.Tensor, layer: int) -> torch.Tensor:
         """A reader of ``layer``'s projections as a reader of its hidden units."""
-        projections = [getattr(lstm, f"weight_hr_l{layer}{suffix}") for suffix in suffixes]
-        return torch.cat([part @ p for part, p in zip(weight.split(rank, dim=1), projections)], dim=1)
+        names = (f"weight_hr_l{layer}", f"weight_hr_l{layer}_reverse")
+        projections = [weights[name] for name in names if name in weights]
+        parts = weight.split(projections[0].shape[0], dim=1)
+        return torch.cat([part @ projection for part, projection in zip(parts, projections)], dim=1)
 
-    with torch.no_grad():
-        for name, target in dense.named_parameters():
-            source = getattr(lstm, name)
-            layer = int(name.split("_l")[1].removesuffix("_reverse"))
-            if name.startswith("weight_hh"):
-                source = source @ getattr(lstm, name.replace("weight_hh", "weight_hr"))
-            elif name.startswith("weight_ih") and layer > 0:
-                source = widened(source, layer - 1)
-            target.copy_(source)
-        wide.weight.copy_(widened(reader.weight, lstm.num_layers - 1))
-        if reader.bias is not None:
-            wide.bias.copy_(reader.bias)
+    dense, last = {}, 0
+    for name, value in weights.items():
+        layer = int(name.split("_l")[1].removesuffix("_reverse"))
+        last = max(last, layer)
+        if name.startswith("weight_hh"):
+            value = value @ weights[name.replace("weight_hh", "weight_hr")]
+        elif name.startswith("weight_ih") and layer > 0:
+            value = widened(value, layer - 1)
+        if not name.startswith("weight_hr"):
+            dense[name] = value
+    return dense, widened(reader_weight, last)
+
+
+@torch.no_grad()
+def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linear]:
+    """The equivalent dense LSTM and reader, with weights of their own."""
+    directions, hidden = 1 + lstm.bidirectional, lstm.hidden_size
+    options = {name: getattr(lstm, name) for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")}
+    dense = nn.LSTM(lstm.input_size, hidden, **options).to(lstm.weight_hh_l0)
+    wide = nn.Linear(directions * hidden, reader.out_features, bias=reader.bias is not None).to(reader.weight)
+    weights, reader_weight = dense_lstm_weights(lstm.state_dict(), reader.weight)
+    dense.load_state_dict(weights)
+    wide.load_state_dict({**reader.state_dict(), "weight": reader_weight})
     return dense.train(lstm.training), wide.train(reader.training)
