@@ -12,6 +12,8 @@ import importlib.abc
 import importlib.util
 import sys
 
+import lrsms.espnet.compat  # noqa: F401  (before any other import of ESPnet: it keeps them quiet)
+
 _TASK = "espnet2.tasks.asr"
 
 

@@ -6,9 +6,6 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 
-import lrsms.espnet.compat  # noqa: F401  (imported first: it keeps ESPnet's imports quiet)
-
-# isort: split
 from espnet2.asr.decoder.rnn_decoder import RNNDecoder
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet2.asr.encoder.branchformer_encoder import BranchformerEncoder
@@ -113,10 +110,12 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
 def plan_part(part: nn.Module, config: LowRankConfig, weights: Mapping[str, float] | None = None) -> RankPlan:
     """The plan of a low-rank encoder or decoder that is still dense.
 
-    ``output`` of an encoder is not its own: see :func:`plan_ctc`.
+    ``output`` of an encoder, and ranks of ``ctc.*``, are not its own: see :func:`plan_ctc`.
     """
     if part.low_rank_where.startswith("encoder"):
-        config = replace(config, ratios={role: ratio for role, ratio in config.ratios.items() if role != "output"})
+        ratios = {role: ratio for role, ratio in config.ratios.items() if role != "output"}
+        ranks = {path: rank for path, rank in config.ranks.items() if not path.startswith("ctc.")}
+        config = replace(config, ratios=ratios, ranks=ranks)
     return RankPlan.make(part, part.low_rank_roles, config, part.low_rank_where, weights)
 
 
@@ -125,16 +124,16 @@ def plan_ctc(ctc: nn.Module | None, config: LowRankConfig) -> RankPlan:
 
     Args:
         ctc: ESPnet's CTC module; None where the model has none.
-        config: of the encoder; its ``output`` ratio counts.
+        config: of the encoder; its ``output`` ratio and a rank of ``ctc.ctc_lo`` count.
 
     Raises:
-        LrsmsError: ``output`` is asked for, but there is no CTC.
+        LrsmsError: one of them is there, but there is no CTC.
     """
-    config = replace(
-        config, ratios={role: ratio for role, ratio in config.ratios.items() if role == "output"}, ranks={}
-    )
+    ratios = {role: ratio for role, ratio in config.ratios.items() if role == "output"}
+    ranks = {path.removeprefix("ctc."): rank for path, rank in config.ranks.items() if path.startswith("ctc.")}
+    config = replace(config, ratios=ratios, ranks=ranks)
     if ctc is None:
-        if config.ratios:
+        if ratios or ranks:
             raise LrsmsError("encoder_conf.low_rank.output: the model has no CTC (model_conf.ctc_weight: 0.0)")
         return RankPlan(config, ())
     return RankPlan.make(ctc, CTC, config, "encoder_conf.low_rank")

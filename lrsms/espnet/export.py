@@ -95,13 +95,10 @@ def _with_ranks_left(config: dict, model: nn.Module) -> str:
         if not name.startswith("lowrank_"):
             continue
         ranks = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(getattr(model, part))}
-        if ranks or (part == "encoder" and ctc):
-            kept = {key: value for key, value in options["low_rank"].items() if key == "output" and ctc}
-            options["low_rank"] = {
-                **kept,
-                **{k: v for k, v in options["low_rank"].items() if k == "multiple"},
-                "ranks": ranks,
-            }
+        if part == "encoder":
+            ranks |= {f"ctc.{path}": layer.rank for path, layer in ctc.items()}
+        if ranks:
+            options["low_rank"] = {"ranks": ranks}
             foreign.append(f"{part}: {name} has {len(ranks)} factored layers")
         else:
             config[part] = name.removeprefix("lowrank_")

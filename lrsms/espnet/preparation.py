@@ -61,7 +61,7 @@ def rank_plans(model: nn.Module) -> dict[str, RankPlan]:
     """The plans of the model's low-rank parts, by part."""
     parts = {"encoder": model.encoder, "decoder": model.decoder, "ctc": model.ctc}
     plans = {part: module.rank_plan for part, module in parts.items() if hasattr(module, "rank_plan")}
-    return {part: plan for part, plan in plans.items() if part != "ctc" or plan.config.ratios}
+    return {part: plan for part, plan in plans.items() if part != "ctc" or plan.config.ratios or plan.config.ranks}
 
 
 def describe(costs: Cost) -> str:

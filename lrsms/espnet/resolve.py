@@ -26,9 +26,9 @@ LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
 
 
 def factorize_ctc(model: nn.Module) -> None:
-    """Factor the linear layer before CTC where the encoder's ``low_rank`` block says ``output``."""
+    """Factor the linear layer before CTC where the encoder's ``low_rank`` block says ``output`` or ranks it."""
     config = getattr(model.encoder, "low_rank_config", None)
-    if config is not None and "output" in config.ratios:
+    if config is not None and ("output" in config.ratios or any(path.startswith("ctc.") for path in config.ranks)):
         plan = plan_ctc(model.ctc, config)
         factorize_(model.ctc, plan)
         model.ctc.rank_plan = plan

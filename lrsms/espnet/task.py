@@ -11,6 +11,7 @@ from espnet2.tasks import asr
 
 import lrsms.espnet  # noqa: F401  (processes that ESPnet spawns import this module, and must register)
 from lrsms.errors import LrsmsError
+from lrsms.espnet.distillation import attach_teacher
 from lrsms.espnet.iterator import CutsDataset, CutsIterFactory, usable_cuts
 from lrsms.espnet.preparation import exclusion_stage, prepare
 from lrsms.espnet.trainer import LowRankTrainer, is_main_process
@@ -20,8 +21,8 @@ class ASRTask(asr.ASRTask):
     """``espnet2.tasks.asr.ASRTask`` that trains from Lhotse cuts.
 
     Options beside ESPnet's: ``--train_cuts``, ``--valid_cuts`` (manifests), ``--max_duration`` (seconds of audio per
-    batch and process), ``--num_buckets``. ``--warmup_epochs`` is for :class:`lrsms.espnet.training.Training`, which
-    makes two trainings of it.
+    batch and process), ``--num_buckets``; ``--distill_*``, see :mod:`lrsms.espnet.distillation`; ``--warmup_epochs``,
+    of which :class:`lrsms.espnet.training.Training` makes two trainings.
     """
 
     trainer = LowRankTrainer
@@ -35,6 +36,9 @@ class ASRTask(asr.ASRTask):
         group.add_argument("--valid_cuts", default=None, help="manifest of cuts to validate on")
         group.add_argument("--max_duration", type=float, default=60.0, help="seconds of audio per batch and process")
         group.add_argument("--warmup_epochs", type=int, default=0, help="of max_epoch, trained dense (lrsms.bin.train)")
+        group.add_argument("--distill_from", default=None, help="checkpoint of a teacher, config.yaml beside it")
+        group.add_argument("--distill_weight", type=float, default=0.5, help="share of the teacher in the loss")
+        group.add_argument("--distill_temperature", type=float, default=1.0)
         group.add_argument("--num_buckets", type=int, default=10, help="cuts of similar duration share a batch")
 
     @classmethod
@@ -55,6 +59,8 @@ class ASRTask(asr.ASRTask):
     def build_model(cls, args: argparse.Namespace):
         """Build the model; the main process plans, measures and checks the data against it before training starts."""
         model = super().build_model(args)
+        if args.train_cuts is not None and args.distill_from is not None:
+            attach_teacher(model, Path(args.distill_from), args.distill_weight, args.distill_temperature)
         if args.train_cuts is not None:
             if is_main_process():
                 prepare(model, args, cls.build_preprocess_fn(args, train=False))

@@ -72,7 +72,8 @@ class _Blend:
 
     def __call__(self, layer: Factored, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor | None:
         share = self.guide.share if layer.training else 0.0
-        if share == 0.0:
+        # Processes that train together wait for every gradient, also for those of a guide that has gone.
+        if share == 0.0 and not (layer.training and torch.distributed.is_initialized()):
             return None
         return torch.lerp(output, _dense_output(layer, self.guide.weights[self.key], inputs[0]), share)
 

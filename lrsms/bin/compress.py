@@ -1,0 +1,79 @@
+"""Stage 6: compress a trained model: search ranks, truncate, fine-tune, accept or not, and again.
+
+Usage: python -m lrsms.bin.compress --asr_exp exp/tag --config conf/compress.yaml
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb, str2bool
+
+
+def main() -> None:
+    """Parse options, run the loop, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--asr_exp", type=Path, required=True, help="a trained experiment, of ESPnet or of this package"
+    )
+    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
+    parser.add_argument("--output_dir", type=Path, help="default: the experiment's folder with _compressed behind it")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--train_split", default="train", help="calibrates and fine-tunes")
+    parser.add_argument("--valid_split", default="dev", help="searches and accepts")
+    parser.add_argument("--test_splits", default="test", help="refused wherever the config names them")
+    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
+    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--nj", type=int, default=1, help="processes that run trials and decode")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs for fine-tuning and decoding")
+    parser.add_argument("--storage", help="URL of an Optuna storage; default: a file in output_dir")
+    parser.add_argument(
+        "--worker", type=str2bool, default=False, help="true: run trials of another such command's searches"
+    )
+    parser.add_argument("--force", type=str2bool, default=False, help="remove what output_dir holds and start again")
+    args = parser.parse_args()
+
+    import shutil
+
+    from lrsms.compress import iterate
+    from lrsms.compress.config import CompressConfig
+    from lrsms.compress.report import write_report
+    from lrsms.espnet.compression import EspnetToolkit
+    from lrsms.espnet.config_check import read_yaml
+
+    root = args.output_dir or args.asr_exp.with_name(f"{args.asr_exp.name}_compressed")
+    if args.force and not args.worker:
+        shutil.rmtree(root, ignore_errors=True)
+    config = CompressConfig.parse(read_yaml(args.config), str(args.config))
+    toolkit = EspnetToolkit(
+        config=config,
+        root=root,
+        original=args.asr_exp,
+        data_dir=args.data_dir,
+        train_split=args.train_split,
+        valid_split=args.valid_split,
+        test_splits=tuple(args.test_splits.split()),
+        decode_config=args.decode_config,
+        checkpoint=args.checkpoint,
+        nj=args.nj,
+        ngpu=args.ngpu,
+        storage=args.storage,
+    )
+    if args.worker:
+        toolkit.work()
+        return
+    toolkit.begin()
+    try:
+        iterations = iterate.run(toolkit, args.asr_exp, root, config.loop)
+    finally:
+        toolkit.end()
+    full_ranks = toolkit.full_ranks(args.asr_exp)
+    storage = args.storage or root / "optuna.journal"
+    print(
+        write_report(
+            root, iterations, storage=storage, fidelity=config.fidelity, full_ranks=full_ranks, budget=config.budget
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_verb(main)

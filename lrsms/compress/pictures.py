@@ -1,0 +1,135 @@
+"""Pictures of a compression: every trial, the best so far, ranks over iterations, and the loop as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lrsms.compress.controllers import Finished
+from lrsms.compress.iterate import Iteration
+from lrsms.scoring.pictures import STYLE, name_legend, save
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (compression, error) that no other beats in both: as small with less error. By rising compression."""
+    front: list[tuple[float, float]] = []
+    for compression, error in sorted(points, key=lambda point: (-point[0], point[1])):
+        if not front or error < front[-1][1]:
+            front.append((compression, error))
+    return front[::-1]
+
+
+def trials(searches: Mapping[str, Sequence[Finished]], original_cost: float, unit: str, picture: Path) -> bool:
+    """Error over compression for every trial, one colour per iteration, and the Pareto front of all.
+
+    Args:
+        searches: iteration -> its trials.
+        original_cost: of the model before the first iteration.
+        unit: of the error, for the axis.
+        picture: file to write.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    points = {
+        name: [(original_cost / one.cost, one.error) for one in found if np.isfinite(one.error)]
+        for name, found in searches.items()
+    }
+    if not any(points.values()):
+        picture.unlink(missing_ok=True)
+        return False
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
+        handles = []
+        for index, (name, dots) in enumerate(points.items()):
+            if dots:
+                handles += axis.plot(*zip(*dots), ".", color=f"C{index % 10}", alpha=0.45, label=name)
+                front = pareto_front(dots)
+                axis.step(*zip(*front), where="pre", color=f"C{index % 10}", linewidth=1.2)
+        axis.set(xlabel="times smaller than the original", ylabel=unit, xscale="log")
+        axis.set_yscale("symlog", linthresh=max(1e-3, min(error for dots in points.values() for _, error in dots)))
+        axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
+        axis.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+        name_legend(figure, handles)
+        save(figure, picture)
+    return True
+
+
+def best_so_far(
+    searches: Mapping[str, Sequence[Finished]], limits: Mapping[str, float], unit: str, picture: Path
+) -> bool:
+    """The least error within the budget after each trial, one line per search.
+
+    Args:
+        searches: name -> its trials, in the order of their numbers.
+        limits: name -> budget; trials beyond it do not count.
+        unit: of the error.
+        picture: file to write.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
+        handles = []
+        for index, (name, found) in enumerate(searches.items()):
+            errors = [one.error if one.cost <= limits[name] else np.inf for one in found]
+            best = np.minimum.accumulate(errors) if errors else []
+            shown = [(number + 1, error) for number, error in enumerate(best) if np.isfinite(error)]
+            if shown:
+                handles += axis.plot(*zip(*shown), drawstyle="steps-post", color=f"C{index % 10}", label=name)
+        if not handles:
+            plt.close(figure)
+            picture.unlink(missing_ok=True)
+            return False
+        axis.set(xlabel="trial", ylabel=unit)
+        name_legend(figure, handles)
+        save(figure, picture)
+    return True
+
+
+def ranks_over_iterations(plans: Mapping[str, Mapping[str, float]], picture: Path) -> bool:
+    """Share of full rank of every layer (rows) after each iteration (columns).
+
+    Args:
+        plans: iteration -> layer -> rank / full rank, 1 where it is dense.
+        picture: file to write.
+    """
+    names = list(dict.fromkeys(layer for plan in plans.values() for layer in plan))
+    if not names:
+        picture.unlink(missing_ok=True)
+        return False
+    table = np.array([[plan.get(name, 1.0) for plan in plans.values()] for name in names])
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        size = (2.8 + 0.9 * len(plans) + 2.2, max(3.0, 0.16 * len(names) + 1.2))
+        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        image = axis.imshow(table, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        axis.set_xticks(range(len(plans)), list(plans))
+        axis.set_yticks(range(len(names)), names, fontsize=6)
+        figure.colorbar(image, ax=axis, label="rank / full rank (1: dense)", shrink=min(1.0, 6 / size[1]))
+        save(figure, picture)
+    return True
+
+
+def loop(iterations: Sequence[Iteration], picture: Path) -> bool:
+    """Dev WER over compression: the original, every iteration with its interval, rejected ones hollow."""
+    if not iterations:
+        picture.unlink(missing_ok=True)
+        return False
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
+        original = iterations[0].original_wer
+        axis.axhline(original, color="0.5", linestyle="--", linewidth=1)
+        axis.plot(1, original, "s", color="0.3", label="original")
+        for one in iterations:
+            low, high = one.wer - (one.difference - one.low), one.wer + (one.high - one.difference)
+            axis.plot([one.compression] * 2, [max(0, low), high], color="C0", linewidth=1)
+            axis.plot(one.compression, one.wer, "o", color="C0", markerfacecolor="C0" if one.accepted else "white")
+            axis.annotate(one.folder, (one.compression, one.wer), (6, 6), textcoords="offset points", fontsize=8)
+        axis.set(xlabel="times smaller than the original", ylabel="dev WER, %", xscale="log")
+        axis.set_title("filled: accepted; hollow: rejected; bars: 95 % interval of the difference to the original")
+        axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
+        axis.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_ylim(bottom=0)
+        save(figure, picture)
+    return True

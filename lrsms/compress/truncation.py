@@ -1,0 +1,91 @@
+"""How a trained matrix is brought to a low rank: factors of full rank whose first r columns and rows are the best r.
+
+``plain`` is the truncated SVD: the nearest matrix. ``whitened`` (SVD-LLM, Wang et al. 2024) is the nearest in what it
+does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments. ``activation_pca``
+(LiteASR, Kamahori et al. 2025) keeps the principal components of the centred outputs and moves what is lost of their
+mean into the bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+METHODS = ("plain", "whitened", "activation_pca")
+_RIDGE = 1e-4  # of the mean eigenvalue: inputs that calibration never saw still count a little
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the ``count`` inputs of a layer in calibration: mean ``(in,)`` and second moment ``(in, in)``."""
+
+    mean: torch.Tensor
+    second: torch.Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Factors:
+    """``W ~ up[:, :r] @ down[:r]`` for every r at once.
+
+    Attributes:
+        up: ``(out, full)``.
+        down: ``(full, in)``.
+        values: ``(full,)`` importance of each component, falling.
+        mean_output: ``(out,)`` ``W`` times the mean input, where the bias is to be corrected; else None.
+    """
+
+    up: torch.Tensor
+    down: torch.Tensor
+    values: torch.Tensor
+    mean_output: torch.Tensor | None = None
+
+    def bias_change(self, rank: int) -> torch.Tensor | None:
+        """What to add to the bias at ``rank``: the mean output that truncation loses."""
+        if self.mean_output is None:
+            return None
+        # The columns of up are orthogonal; undo their scaling to project.
+        kept = self.up[:, :rank]
+        return self.mean_output - kept @ ((kept.T @ self.mean_output) / kept.square().sum(0).clamp_min(1e-30))
+
+
+def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bias: bool) -> Factors:
+    """Factors of a matrix.
+
+    Args:
+        weight: ``(out, in)``.
+        method: one of :data:`METHODS`.
+        moments: of its inputs; not needed for ``plain``.
+        has_bias: whether the layer has a bias to correct.
+
+    Raises:
+        ValueError: moments are missing, or an unknown method.
+    """
+    weight = weight.double()
+    if method == "plain":
+        left, values, right = torch.linalg.svd(weight, full_matrices=False)
+        return _balanced(left, values, values[:, None] * right)
+    if moments is None:
+        raise ValueError(f"{method} truncation needs the moments of the layer's inputs")
+    mean, second = moments.mean.double(), moments.second.double()
+    if method == "whitened":
+        ridge = _RIDGE * second.diagonal().mean().clamp_min(1e-12)
+        lower = torch.linalg.cholesky(second + ridge * torch.eye(len(second), dtype=second.dtype))
+        left, values, _ = torch.linalg.svd(weight @ lower, full_matrices=False)
+        # left^T W is what S V^T L^-1 comes to, without inverting anything
+        return _balanced(left, values, left.T @ weight)
+    if method == "activation_pca":
+        spread = second - torch.outer(mean, mean) if has_bias else second
+        energy, left = torch.linalg.eigh(weight @ spread @ weight.T)
+        order = torch.argsort(energy, descending=True)[: min(weight.shape)]
+        left, values = left[:, order], energy[order].clamp_min(0).sqrt()
+        return _balanced(left, values, left.T @ weight, weight @ mean if has_bias else None)
+    raise ValueError(f"unknown truncation {method!r}; one of {', '.join(METHODS)}")
+
+
+def _balanced(left: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, mean_output=None) -> Factors:
+    """Spread each component's size over both factors, so that fine-tuning finds them alike."""
+    root = rows.norm(dim=1).clamp_min(1e-12).sqrt()
+    mean_output = None if mean_output is None else mean_output.float()
+    return Factors((left * root).float(), (rows / root[:, None]).float(), values.float(), mean_output)

@@ -1,0 +1,92 @@
+"""Knowledge distillation while fine-tuning: the compressed model also learns what the original thinks (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from espnet2.tasks.asr import ASRTask
+from torch import nn
+
+from lrsms.errors import LrsmsError
+
+
+def attach_teacher(model: nn.Module, checkpoint: Path, weight: float, temperature: float = 1.0) -> None:
+    """Have ``model``'s training loss pull its CTC and decoder outputs towards those of a teacher.
+
+    ``loss = (1 - weight) * loss + weight * T^2 * KL(teacher | student)``, the divergence summed over frames and tokens
+    of an utterance as ESPnet's loss is, CTC and decoder weighed by ``ctc_weight``. Evaluation is not changed.
+
+    Args:
+        model: an ``ESPnetASRModel``; its ``forward`` is wrapped. The teacher is no part of its state.
+        checkpoint: weights of the teacher, with ``config.yaml`` beside it; of the same tokens and subsampling.
+        weight: between 0 and 1.
+        temperature: of both softmaxes.
+
+    Raises:
+        LrsmsError: the teacher has other tokens, or the weight is out of range.
+    """
+    if not 0 < weight <= 1:
+        raise LrsmsError(f"distill_weight: {weight!r} is not above 0 and at most 1")
+    teacher = ASRTask.build_model_from_file(checkpoint.parent / "config.yaml", checkpoint)[0]
+    if teacher.token_list != model.token_list:
+        raise LrsmsError(f"distill_from: {checkpoint} has other tokens than the model to train")
+    teacher = teacher.eval().requires_grad_(False)
+    plain = model.forward
+    ctc_weight = model.ctc_weight
+
+    def forward(speech, speech_lengths, text, text_lengths, **others):
+        if not model.training:
+            return plain(speech, speech_lengths, text, text_lengths, **others)
+        with _outputs(model) as student:
+            loss, stats, count = plain(speech, speech_lengths, text, text_lengths, **others)
+        with torch.no_grad(), _outputs(teacher.to(speech.device)) as wanted:
+            teacher(speech, speech_lengths, text.clone(), text_lengths, **others)
+        shares = {"ctc": ctc_weight, "decoder": 1 - ctc_weight}
+        divergence = sum(
+            shares[name] * _divergence(student[name], wanted[name], temperature)
+            for name in student.keys() & wanted.keys()
+        )
+        stats["loss_distill"] = divergence.detach()
+        return (1 - weight) * loss + weight * divergence, stats, count
+
+    model.forward = forward
+
+
+@contextmanager
+def _outputs(model: nn.Module):
+    """Logits of CTC and decoder with their lengths, as they pass by."""
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    lengths = {}
+
+    def encoder(_, __, output) -> None:
+        lengths["encoder"] = output[1]
+
+    def ctc(_, __, output) -> None:
+        if output.dim() == 3:
+            found["ctc"] = (output, lengths["encoder"])
+
+    def decoder(_, __, output) -> None:
+        found["decoder"] = (output[0], output[1])
+
+    hooks = [model.encoder.register_forward_hook(encoder)]
+    if model.ctc is not None:
+        hooks.append(model.ctc.ctc_lo.register_forward_hook(ctc))
+    if model.decoder is not None:
+        hooks.append(model.decoder.register_forward_hook(decoder))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _divergence(student: tuple, wanted: tuple, temperature: float) -> torch.Tensor:
+    """KL per utterance: ``(batch, positions, tokens)`` logits, summed over the positions that are no padding."""
+    logits, lengths = student
+    positions = torch.arange(logits.shape[1], device=logits.device)[None] < lengths.to(logits.device)[:, None]
+    log_student = (logits / temperature).log_softmax(-1)
+    log_teacher = (wanted[0] / temperature).log_softmax(-1)
+    each = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
+    return temperature**2 * each.masked_fill(~positions, 0.0).sum() / len(logits)
