@@ -1,0 +1,41 @@
+"""compress.yaml: every key checked."""
+
+import pytest
+import yaml
+
+from lrsms.compress.config import CompressConfig
+from lrsms.errors import LrsmsError
+
+
+def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
+    content = yaml.safe_load((root / "conf" / "compress.yaml").read_text())
+    config = CompressConfig.parse(content, "compress.yaml")
+    assert set(content) == {name for name in vars(config)}
+    assert config.loop.target == 8.0 and config.ratios[-1] == "dense"
+    for name, value in vars(CompressConfig()).items():  # the defaults are those of the file
+        if name != "finetune":
+            assert getattr(config, name) == value, name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"trails": 3}, "x.yaml: trails: unknown key; it takes budget, "),
+        ({"budget": "flops"}, "x.yaml: budget: 'flops' is unknown; one of parameters, macs"),
+        ({"controller": "ppo"}, "controller: 'ppo' is unknown; one of reinforce"),
+        ({"truncation": "asvd"}, "truncation: 'asvd' is unknown; one of plain, whitened, activation_pca"),
+        ({"survivor_fidelity": "wer"}, "survivor_fidelity: 'wer' is unknown; one of loss, ctc, beam, null"),
+        ({"trials": 0}, "trials: 0 is not a whole number of at least 1"),
+        ({"trials": 2.5}, "trials: 2.5 is not a whole number"),
+        ({"compression": 0.5}, "compression: 0.5 is not a number of at least 1"),
+        ({"target": 1}, "target and compression: write how many times smaller, above 1"),
+        ({"tolerance": -1}, "tolerance: -1 is not a number of at least 0"),
+        ({"roles": ["atention"]}, "roles: 'atention' is unknown; any of attention"),
+        ({"search_set": {"size": 10}}, "search_set.size: unknown key; it takes split, utterances, candidates"),
+        ({"calibration": 50}, "calibration: 50 is not a mapping with split, utterances"),
+        ({"finetune": {"epochs": -1}}, "finetune.epochs: -1 is not a whole number of at least 0"),
+    ],
+)
+def test_errors_name_file_key_and_value(content, message):
+    with pytest.raises(LrsmsError, match=message):
+        CompressConfig.parse(content, "x.yaml")
