@@ -289,7 +289,7 @@ def _batches(utterances: Sequence[Utterance], seconds: float) -> Iterable[list[U
         if batch and utterance.seconds * (len(batch) + 1) > seconds:
             batches.append(batch)
             batch = []
-        batch.append(utterance)
+        batch.insert(0, utterance)  # the longest first: ESPnet's LSTM encoders need that
     batches.append(batch)
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
     return [batches[index] for index in order]

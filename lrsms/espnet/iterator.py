@@ -23,6 +23,8 @@ Batch = tuple[list[str], dict[str, torch.Tensor]]
 class CutsDataset(torch.utils.data.Dataset):
     """Turns the cuts of a mini-batch into ``(ids, {speech (B, T), speech_lengths, text (B, L), text_lengths})``.
 
+    The longest comes first, as ESPnet's own batches have it: its LSTM encoders need that.
+
     Args:
         preprocess: ESPnet's preprocessor, ``(id, {"speech", "text"}) -> {"speech", "text"}`` as arrays.
         collate: ESPnet's collate function, which pads speech with 0 and text with -1.
@@ -33,7 +35,7 @@ class CutsDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, cuts: CutSet) -> Batch:
         samples = []
-        for cut in cuts:
+        for cut in sorted(cuts, key=lambda cut: -cut.num_samples):
             data = {"speech": cut.load_audio()[0], "text": cut.supervisions[0].text}
             samples.append((cut.id, self.preprocess(cut.id, data)))
         return self.collate(samples)
