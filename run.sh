@@ -5,8 +5,11 @@
 #   ./run.sh --stage 3 --train-config conf/train_dense.yaml   the dense model beside it, on the same data
 #   egs/<corpus>/asr1/run.sh --corpus-dir DIR           the same stages on a real corpus
 #
-# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring. A stage whose inputs have not changed
-# is skipped; a killed training goes on from its last checkpoint. Results: exp/RESULTS.md and exp/results.json.
+#   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
+#
+# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring; 6 compression, 7 its decoding and scoring.
+# A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
+# Results: exp/RESULTS.md and exp/results.json.
 #
 set -euo pipefail
 
@@ -43,6 +46,8 @@ warmup_epochs=                   # train so many of the epochs dense, then low-r
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
+compress_config=conf/compress.yaml
+storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
 checkpoint=valid.acc.ave.pth     # of the experiment's folder
 nj=                              # processes in preparation and decoding (default: one for each core)
 results_dir=                     # also write RESULTS.md, results.json and pictures here
@@ -57,7 +62,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 for option in corpus_dir kaldi_dir manifest_dir results_dir; do
   [ -z "${!option}" ] || printf -v "${option}" '%s' "$(realpath -m -- "${!option}")"
 done
-for option in train_config decode_config; do
+for option in train_config decode_config compress_config; do
   for folder in "${recipe_dir:-${LRSMS_ROOT}}" "${LRSMS_ROOT}" "${PWD}"; do
     [ ! -f "${folder}/${!option}" ] || { printf -v "${option}" '%s' "$(realpath -- "${folder}/${!option}")"; break; }
   done
@@ -104,5 +109,17 @@ if within 4; then
     --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --force "${force}"
 fi
 if within 5; then
+  run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
+fi
+if within 6; then
+  run compress --asr_exp "exp/${tag}" --config "${compress_config}" --data_dir data --train_split "${train_split}" \
+    --valid_split "${valid_split}" --test_splits "${test_splits}" --decode_config "${decode_config}" \
+    --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --storage "${storage}" --force "${force}"
+fi
+if within 7; then
+  for iteration in "exp/${tag}_compressed"/iter*; do
+    [ ! -f "${iteration}/accepted.json" ] || run decode --asr_exp "${iteration}" --data_dir data --nj "${nj}" \
+      --splits "${test_splits}" --config "${decode_config}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
+  done
   run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
 fi

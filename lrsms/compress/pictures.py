@@ -41,18 +41,24 @@ def trials(searches: Mapping[str, Sequence[Finished]], original_cost: float, uni
     if not any(points.values()):
         picture.unlink(missing_ok=True)
         return False
+    errors = [error for dots in points.values() for _, error in dots]
+    top = float(np.quantile(errors, 0.9)) * 1.1 + 1e-9  # a few hopeless candidates would flatten all others
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
         handles = []
         for index, (name, dots) in enumerate(points.items()):
             if dots:
-                handles += axis.plot(*zip(*dots), ".", color=f"C{index % 10}", alpha=0.45, label=name)
+                color = f"C{index % 10}"
+                handles += axis.plot(*zip(*dots), ".", color=color, alpha=0.45, label=name)
+                above = [compression for compression, error in dots if error > top]
+                axis.plot(above, [top] * len(above), "^", color=color, alpha=0.3, clip_on=False)
                 front = pareto_front(dots)
-                axis.step(*zip(*front), where="pre", color=f"C{index % 10}", linewidth=1.2)
-        axis.set(xlabel="times smaller than the original", ylabel=unit, xscale="log")
-        axis.set_yscale("symlog", linthresh=max(1e-3, min(error for dots in points.values() for _, error in dots)))
+                axis.step(*zip(*front), where="pre", color=color, linewidth=1.2)
+        axis.set(xlabel="times smaller than the original", ylabel=unit)
+        axis.set_ylim(0, top)
+        axis.set_xlim(left=1)
         axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
-        axis.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_title("dots: trials; triangles: beyond the axis; lines: Pareto front of each search")
         name_legend(figure, handles)
         save(figure, picture)
     return True
@@ -101,11 +107,11 @@ def ranks_over_iterations(plans: Mapping[str, Mapping[str, float]], picture: Pat
         return False
     table = np.array([[plan.get(name, 1.0) for plan in plans.values()] for name in names])
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        size = (2.8 + 0.9 * len(plans) + 2.2, max(3.0, 0.16 * len(names) + 1.2))
+        size = (4.5 + 0.9 * len(plans), max(3.0, 0.13 * len(names) + 1.2))
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         image = axis.imshow(table, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         axis.set_xticks(range(len(plans)), list(plans))
-        axis.set_yticks(range(len(names)), names, fontsize=6)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
         figure.colorbar(image, ax=axis, label="rank / full rank (1: dense)", shrink=min(1.0, 6 / size[1]))
         save(figure, picture)
     return True
@@ -120,16 +126,16 @@ def loop(iterations: Sequence[Iteration], picture: Path) -> bool:
         figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
         original = iterations[0].original_wer
         axis.axhline(original, color="0.5", linestyle="--", linewidth=1)
-        axis.plot(1, original, "s", color="0.3", label="original")
+        axis.plot(1, original, "s", color="0.3")
+        axis.annotate("original", (1, original), (6, 6), textcoords="offset points", fontsize=8)
         for one in iterations:
             low, high = one.wer - (one.difference - one.low), one.wer + (one.high - one.difference)
             axis.plot([one.compression] * 2, [max(0, low), high], color="C0", linewidth=1)
             axis.plot(one.compression, one.wer, "o", color="C0", markerfacecolor="C0" if one.accepted else "white")
             axis.annotate(one.folder, (one.compression, one.wer), (6, 6), textcoords="offset points", fontsize=8)
-        axis.set(xlabel="times smaller than the original", ylabel="dev WER, %", xscale="log")
+        axis.set(xlabel="times smaller than the original", ylabel="dev WER, %")
         axis.set_title("filled: accepted; hollow: rejected; bars: 95 % interval of the difference to the original")
         axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
-        axis.xaxis.set_minor_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_ylim(bottom=0)
         save(figure, picture)
     return True

@@ -69,7 +69,7 @@ def find_decodings(exp_dir: Path) -> tuple[list[Decoding], list[str]]:
             decoded.add(experiment)
     trained = {path.parent for name in ("summary.json", "rank_plan.yaml") for path in exp_dir.glob(f"**/{name}")}
     for folder in sorted(trained - decoded):
-        if not list(folder.glob("decode_*/*")):
+        if folder.name != "warmup" and not list(folder.glob("decode_*/*")):  # a dense warm-up is not for decoding
             incomplete.append(f"`{folder.relative_to(exp_dir).as_posix()}` has not been decoded")
     return decodings, incomplete
 
