@@ -15,8 +15,11 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.scoring.results import write_results
+    from lrsms.sweep.tables import add_to_results
 
     print(write_results(args.data_dir, args.exp_dir, args.results_dir, args.force))
+    if args.results_dir is not None:
+        add_to_results(args.results_dir)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Ablations: train and decode a grid of configurations over several seeds, and write table and pictures.
 
 Usage, in a recipe's folder after stages 0 to 2: python -m lrsms.bin.sweep conf/sweep_attention.yaml --nj 2
+The same command goes on after an interruption; started again elsewhere, on the same folder, it takes a share.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
@@ -12,7 +14,9 @@ from lrsms.bin import run_verb
 
 def main() -> None:
     """Parse options, run what is not finished, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m lrsms.bin.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", type=Path, help="YAML: base, set, arms, grid, seeds, reference")
     parser.add_argument("--sweep_dir", type=Path, default=Path("sweeps"), help="holds the experiments of all sweeps")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
@@ -20,24 +24,29 @@ def main() -> None:
     parser.add_argument("--valid_split", default="dev")
     parser.add_argument("--test_splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--decode_config", type=Path, help="default: conf/decode.yaml of the recipe or the root")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth")
-    parser.add_argument("--nj", type=int, default=1, help="experiments at a time on this machine")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine, one experiment on each at a time")
-    parser.add_argument("--storage", help="URL of an Optuna storage that several machines reach; default: a file")
+    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="of each experiment, to decode with")
+    parser.add_argument("--nj", type=int, help="experiments at a time on this machine; default: one, or one per GPU")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine to spread the experiments over")
+    parser.add_argument("--storage", help="URL of an Optuna storage, where a file in the sweep's folder will not do")
     parser.add_argument("--report_only", action="store_true", help="run nothing, report what is finished")
-    parser.add_argument("--results_dir", type=Path, help="also write table, JSON and pictures here")
+    parser.add_argument("--results_dir", type=Path, help="also write table, JSON and pictures to findings/ there")
     args = parser.parse_args()
+    args.nj = args.nj if args.nj is not None else max(1, args.ngpu)
+    for option, least in (("nj", 1), ("ngpu", 0)):
+        if getattr(args, option) < least:
+            parser.error(f"--{option} {getattr(args, option)}: write {least} or more")
+    if not args.test_splits.split():
+        parser.error("--test_splits: name at least one")
 
     from lrsms.errors import LrsmsError
     from lrsms.provenance import command
     from lrsms.sweep.points import Sweep
+    from lrsms.sweep.report import write_report
     from lrsms.sweep.runner import Runner
 
     os.environ.setdefault("LRSMS_COMMAND", command())  # the experiments are trained in other processes
     root = Path(__file__).resolve().parents[2]
-    decode_config = args.decode_config or next(
-        p for p in (Path("conf/decode.yaml"), root / "conf/decode.yaml") if p.exists()
-    )
+    own_config = Path("conf/decode.yaml")
     runner = Runner(
         sweep=Sweep.read(args.sweep),
         root=args.sweep_dir,
@@ -45,19 +54,31 @@ def main() -> None:
         train_split=args.train_split,
         valid_split=args.valid_split,
         test_splits=tuple(args.test_splits.split()),
-        decode_config=decode_config,
+        decode_config=args.decode_config or (own_config if own_config.exists() else root / own_config),
         checkpoint=args.checkpoint,
         nj=args.nj,
         ngpu=args.ngpu,
         storage=args.storage,
     )
-    failed = [] if args.report_only else runner.run()
-    from lrsms.sweep.report import write_report
-
-    print(write_report(runner, args.results_dir))
+    failed = []
+    if args.report_only:
+        runner.check()
+    else:
+        failed = runner.run()
+    unfinished = [point for point in runner.points() if not runner.finished(point)]
+    if args.report_only or len(unfinished) < len(runner.points()):
+        print(write_report(runner, args.results_dir))
+    elsewhere = [point.key for point in unfinished if point not in failed]
+    if elsewhere:
+        print(f"not finished: {', '.join(elsewhere)}", file=sys.stderr)
     if failed:
-        logs = ", ".join(str(point.experiment / "sweep.log") for point in failed)
-        raise LrsmsError(f"{len(failed)} experiments failed; see {logs}")
+        reasons = "; ".join(f"{point.log}: {_last_line(point.log)}" for point in failed)
+        raise LrsmsError(f"{len(failed)} experiments failed, and the same command tries them again: {reasons}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
 
 
 if __name__ == "__main__":

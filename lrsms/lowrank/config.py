@@ -39,7 +39,7 @@ class LowRankConfig:
             the ratios as they are.
         frobenius_decay: training aid, see :mod:`lrsms.lowrank.frobenius_decay`; 0 for none.
         semi_orthogonal: training aid, see :mod:`lrsms.lowrank.semi_orthogonal`; 0 for none.
-        self_guided: training aid, see :mod:`lrsms.lowrank.self_guided`: steps until the dense guide is gone; 0 for none.
+        self_guided: training aid, see :mod:`lrsms.lowrank.self_guided`: steps until the guide is gone; 0 for none.
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def _ranks(value: object, where: str) -> dict[str, int]:
 
 def _layer_map(value: object, where: str) -> str | tuple[float, ...]:
     if isinstance(value, (list, tuple)):
-        if not value or not all(_number(weight) and weight > 0 for weight in value):
+        if not value or not all(_number(weight) and 0 < weight < float("inf") for weight in value):
             raise LrsmsError(f"{where}: {value!r} is not a list of positive numbers, one for each block")
         return tuple(map(float, value))
     if value not in (*MAPS, STABLE_RANK):

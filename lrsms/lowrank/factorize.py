@@ -143,13 +143,15 @@ def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
     if "weight_hh_l0" not in dense or reader_key not in state:
         return
     reader, recurrent = state[reader_key], dense["weight_hh_l0"]
+    if reader.shape[1] != (1 + lstm.bidirectional) * recurrent.shape[1]:
+        return  # one of the two came without the other: torch says which
     if recurrent.shape[1] == lstm.hidden_size:
         # Projections are those of the model itself, where a dense state dict was laid over its own.
         dense = {name: value for name, value in dense.items() if not name.startswith("weight_hr")}
     elif "weight_hr_l0" in dense and len(dense["weight_hr_l0"]) == recurrent.shape[1] != lstm.rank:
         dense, reader = dense_lstm_weights(dense, reader)
     else:
-        return  # it fits, or torch names the key and both shapes
+        return  # it fits, or torch says what does not
     weights, state[reader_key] = factorize_lstm_weights(lstm, dense, reader, INITIALIZERS["svd"])
     state.update({at + name: value for name, value in weights.items()})
 

@@ -1,104 +1,266 @@
-"""Pictures of a sweep."""
+"""Pictures of a sweep: error over parameters or by arm, error over the grid's value, learning curves."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
 
 from lrsms.scoring.pictures import STYLE, name_legend, save
 
+KINDS = {
+    "parameters": "WER over parameters",
+    "arms": "WER of each arm",
+    "values": "WER over the grid's value",
+    "curves": "learning curves",
+}
+_REFERENCE = ("0.15", "D")
+_LOOKS = [  # colour and mark, so that neither has to be told apart alone
+    *(("#1f77b4", "o"), ("#ff7f0e", "s"), ("#2ca02c", "^"), ("#d62728", "v"), ("#9467bd", "P"), ("#8c564b", "X")),
+    *(("#e377c2", "<"), ("#17becf", ">"), ("#bcbd22", "p"), ("#1a3e72", "h"), ("#f2b800", "*"), ("#7a9a01", "d")),
+]
+_MARKS = "mean with 95 % interval, one dot per seed"
+_APART = 0.018  # of the axis: two arms of equal size would hide each other
+_ONE_SIZE = 1.05  # arms whose parameters differ by less are drawn by name, not by size
 
-def error_over_parameters(arms: Sequence[tuple[str, int, list[float]]], reference: str, picture: Path) -> bool:
-    """WER over parameters: one colour per arm, a dot per seed, a bar at the mean, dashes at the reference's mean.
+
+class _Line(NamedTuple):
+    """The combinations of a grid that differ in its first key alone: value as text -> row."""
+
+    name: str
+    rows: dict[str, dict]
+
+
+def draw(content: Mapping, curves: Mapping[str, Sequence[Mapping]], folder: Path, stem: str) -> dict[str, str]:
+    """Draw what a sweep's results allow of ``<stem>_{parameters,arms,values,curves}.png``, and remove the others.
 
     Args:
-        arms: name, parameters, and WER of each seed in percent.
-        reference: name of the arm the others are compared with.
-        picture: file to write.
-    """
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
-        handles = []
-        for index, (name, parameters, errors) in enumerate(arms):
-            color = f"C{index % 10}" if index < 10 else plt.get_cmap("tab20b")(index % 20)
-            x = parameters / 1e6
-            axis.plot([x] * len(errors), errors, ".", color=color, alpha=0.6)
-            handles += axis.plot(x, fmean(errors), "_", markersize=18, markeredgewidth=2.5, color=color, label=name)
-            if name == reference:
-                axis.axhline(fmean(errors), color="0.5", linestyle="--", linewidth=1, zorder=0)
-        axis.set(xlabel="parameters, million", ylabel="WER, %")
-        axis.set_ylim(bottom=0)
-        axis.set_xlim(left=0)
-        name_legend(figure, handles)
-        save(figure, picture)
-    return True
-
-
-def error_over_value(arms: Sequence[tuple[Mapping, list[float]]], picture: Path) -> bool:
-    """WER over the first key of the grid, one line per combination of the others.
+        content: the sweep's JSON; its first split is drawn.
+        curves: dev values by epoch (``curves.json``'s ``valid``) of each seed, by arm.
+        folder: where the pictures go.
+        stem: how their names begin.
 
     Returns:
-        Whether there was a grid of at least two values; where not, ``picture`` does not exist afterwards.
+        What each picture shows, by its file name.
     """
-    lines: dict[str, list[tuple[object, list[float]]]] = {}
-    for values, errors in arms:
-        if values:
-            (_, first), *others = values.items()
-            lines.setdefault(", ".join(f"{key}={value}" for key, value in others), []).append((first, errors))
-    firsts = list(dict.fromkeys(str(first) for line in lines.values() for first, _ in line))
-    if len(firsts) < 2:
-        picture.unlink(missing_ok=True)
-        return False
-    axis_name = next(iter(next(values for values, _ in arms if values)))
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
-        handles = []
-        for index, (name, line) in enumerate(lines.items()):
-            places = [firsts.index(str(first)) for first, _ in line]
-            shift = 0.06 * (index - (len(lines) - 1) / 2)
-            places = [place + shift for place in places]
-            handles += axis.plot(places, [fmean(errors) for _, errors in line], "-o", color=f"C{index}", label=name)
-            for place, (_, errors) in zip(places, line, strict=True):
-                axis.plot([place] * len(errors), errors, ".", color=f"C{index}", alpha=0.5)
-        axis.set_xticks(range(len(firsts)), firsts)
-        axis.set(xlabel=axis_name.replace("_", " "), ylabel="WER, %")
-        axis.set_ylim(bottom=0)
-        if len(lines) > 1:
-            name_legend(figure, handles)
-        save(figure, picture)
-    return True
+    rows = [row for row in content["arms"] if row["split"] == content["arms"][0]["split"]]
+    looks = _looks([row["arm"] for row in rows], content["reference"])
+    sizes = [row["parameters"] for row in rows]
+    of_one_size = max(sizes) < _ONE_SIZE * min(sizes)
+    wanted = {
+        "parameters": (lambda path: _over_parameters(rows, looks, content, path), not of_one_size),
+        "arms": (lambda path: _by_arm(rows, looks, content, path), of_one_size),
+        "values": (lambda path: _over_value(rows, content, path), _has_grid(rows)),
+        "curves": (lambda path: _learning_curves(curves, looks, content, path), _has_curves(curves)),
+    }
+    drawn = {}
+    for path, (kind, title) in zip(picture_files(folder, stem), KINDS.items(), strict=True):
+        path.unlink(missing_ok=True)
+        draw_one, is_wanted = wanted[kind]
+        if is_wanted:
+            with plt.rc_context(STYLE):
+                draw_one(path)
+            drawn[path.name] = title
+    return drawn
 
 
-def learning_curves(arms: Mapping[str, Sequence[Path]], picture: Path) -> bool:
-    """Dev accuracy and loss over epochs, mean over seeds with their range as a band.
+def picture_files(folder: Path, stem: str) -> list[Path]:
+    """All that may be drawn."""
+    return [folder / f"{stem}_{kind}.png" for kind in KINDS]
 
-    Args:
-        arms: ``curves.json`` of every seed by the arm's name.
-        picture: file to write.
-    """
-    panels = [("loss", "dev loss", 1.0), ("acc", "dev accuracy, %", 100.0)]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(10, 5), layout="constrained")
-        handles = []
-        for index, (name, files) in enumerate(arms.items()):
-            color = f"C{index % 10}" if index < 10 else plt.get_cmap("tab20b")(index % 20)
-            curves = [json.loads(file.read_text(encoding="utf-8"))["valid"] for file in files]
-            for axis, (key, title, scale) in zip(axes, panels, strict=True):
-                seeds = [[scale * value for value in curve.get(key, []) if value is not None] for curve in curves]
-                columns = list(zip(*seeds))
-                if not columns:
-                    continue
-                epochs = range(1, len(columns) + 1)
-                (line,) = axis.plot(epochs, [fmean(column) for column in columns], color=color, label=name)
-                if len(seeds) > 1:
-                    axis.fill_between(epochs, *zip(*((min(c), max(c)) for c in columns)), color=color, alpha=0.15, lw=0)
-                axis.set(title=title, xlabel="epoch")
-                axis.set_ylim(bottom=0)
-            handles.append(line)
-        name_legend(figure, handles)
-        save(figure, picture)
-    return True
+
+def _figure(labels: Sequence[str], panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """Room for panels of one height above a legend of these labels."""
+    columns = max(1, 110 // (6 + max(map(len, labels))))  # as name_legend counts them
+    height = 4.4 + 0.2 * -(-len(labels) // columns)
+    figure, axes = plt.subplots(1, panels, figsize=(10, height), layout="constrained", squeeze=False)
+    return figure, axes[0]
+
+
+def _title(content: Mapping, *parts: str) -> str:
+    return "\n".join([content["title"], ", ".join(parts)])
+
+
+def _looks(names: Sequence[str], reference: str) -> dict[str, tuple[str, str]]:
+    others = [name for name in names if name != reference]
+    return {reference: _REFERENCE} | {name: _LOOKS[i % len(_LOOKS)] for i, name in enumerate(others)}
+
+
+def _over_parameters(rows: Sequence[dict], looks: Mapping, content: Mapping, path: Path) -> None:
+    """A mark at the mean with its 95 % interval, a dot per seed; arms of one size stand beside each other."""
+    handles = [_handle(row["arm"], looks, content["reference"]) for row in rows]
+    figure, (axis,) = _figure([handle.get_label() for handle in handles])
+    sizes = [row["parameters"] / 1e6 for row in rows]
+    left = 0.0 if min(sizes) < 0.5 * max(sizes) else min(sizes) - 0.1 * (max(sizes) - min(sizes))
+    span = max(sizes) - left
+    placed: list[float] = []
+    for row in rows:
+        x = row["parameters"] / 1e6
+        while any(abs(x - other) < _APART * span for other in placed):
+            x += _APART * span
+        placed.append(x)
+        color, marker = looks[row["arm"]]
+        _mean_and_seeds(axis, x, row, color, marker)
+    _reference_line(axis.axhline, rows, content["reference"])
+    axis.set(title=_title(content, rows[0]["split"], _MARKS), xlabel="parameters, million", ylabel="WER, %")
+    axis.set_xlim(left, max(placed) + 0.05 * span)
+    axis.set_ylim(0, _top(rows))
+    name_legend(figure, handles)
+    save(figure, path)
+
+
+def _by_arm(rows: Sequence[dict], looks: Mapping, content: Mapping, path: Path) -> None:
+    """One line per arm, where all are of one size."""
+    figure, axis = plt.subplots(figsize=(10, 1.4 + 0.4 * len(rows)), layout="constrained")
+    for y, row in enumerate(rows):
+        color, marker = looks[row["arm"]]
+        _mean_and_seeds(axis, y, row, color, marker, upright=False)
+    _reference_line(axis.axvline, rows, content["reference"])
+    names = [f"{row['arm']} (reference)" if row["arm"] == content["reference"] else row["arm"] for row in rows]
+    axis.set_yticks(range(len(rows)), names)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    size = f"{rows[0]['parameters'] / 1e6:.2f} million parameters"
+    axis.set(title=_title(content, rows[0]["split"], size, _MARKS), xlabel="WER, %")
+    axis.set_xlim(0, _top(rows))
+    save(figure, path)
+
+
+def _mean_and_seeds(axis: Axes, place: float, row: dict, color: str, marker: str, upright: bool = True) -> None:
+    """The seeds' dots stand a few points beside the mean, which would hide them."""
+    mean, low, high = row["wer_mean"]
+    seeds, places = row["wer"], [place] * len(row["wer"])
+    bar = None if low is None else [[mean - low], [high - mean]]
+    look = {"color": color, "marker": marker, "markersize": 9, "elinewidth": 1.2}
+    look |= {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    dots = {"color": color, "marker": "o", "markersize": 3.5, "linestyle": "none", "alpha": 0.6, "zorder": 4}
+    beside = {"x": 8, "y": 0} if upright else {"x": 0, "y": -8}
+    dots["transform"] = offset_copy(axis.transData, axis.figure, units="points", **beside)
+    if upright:
+        axis.errorbar(place, mean, yerr=bar, capsize=3, zorder=3, **look)
+        axis.plot(places, seeds, **dots)
+    else:
+        axis.errorbar(mean, place, xerr=bar, capsize=3, zorder=3, **look)
+        axis.plot(seeds, places, **dots)
+
+
+def _reference_line(line, rows: Sequence[dict], reference: str) -> None:
+    for row in rows:
+        if row["arm"] == reference:
+            line(row["wer_mean"][0], color="0.5", linestyle="--", linewidth=1, zorder=0)
+
+
+def _top(rows: Sequence[dict]) -> float:
+    """The axis ends where every seed is on it, and most of the intervals: those of two seeds know no bounds."""
+    seeds = max(error for row in rows for error in row["wer"])
+    bounds = max((row["wer_mean"][2] or 0.0 for row in rows), default=0.0)
+    return 1.05 * max(seeds, min(bounds, 1.5 * seeds)) or 1.0
+
+
+def _handle(name: str, looks: Mapping, reference: str) -> Line2D:
+    color, marker = looks[name]
+    label = f"{name} (reference)" if name == reference else name
+    return Line2D([], [], color=color, marker=marker, linestyle="none", markersize=7, label=label)
+
+
+def _lines(rows: Sequence[dict]) -> list[_Line]:
+    lines: dict[str, dict] = {}
+    for row in rows:
+        if row["values"]:
+            first, *others = row["values"].items()
+            name = ", ".join(f"{key} {value}" for key, value in others) or str(first[0])
+            lines.setdefault(name, {})[str(first[1])] = row
+    return [_Line(name, found) for name, found in lines.items()]
+
+
+def _has_grid(rows: Sequence[dict]) -> bool:
+    return len({value for line in _lines(rows) for value in line.rows}) > 1
+
+
+def _over_value(rows: Sequence[dict], content: Mapping, path: Path) -> None:
+    """Over the first key of the grid, one line per combination of the others; the values evenly spaced."""
+    lines = _lines(rows)
+    key = next(iter(next(row["values"] for row in rows if row["values"])))
+    numbers = {text: row["values"][key] for line in lines for text, row in line.rows.items()}
+    values = list(numbers)
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers.values()):
+        values.sort(key=numbers.get)
+    handles = []
+    figure, (axis,) = _figure([line.name for line in lines])
+    for index, line in enumerate(lines):
+        color, marker = _LOOKS[index % len(_LOOKS)]
+        shift = 0.5 * (index - (len(lines) - 1) / 2) / max(4, len(lines))
+        places = [(place + shift, line.rows[value]) for place, value in enumerate(values) if value in line.rows]
+        axis.plot([x for x, _ in places], [row["wer_mean"][0] for _, row in places], color=color, alpha=0.6)
+        for x, row in places:
+            _mean_and_seeds(axis, x, row, color, marker)
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=7, label=line.name))
+    for row in rows:
+        if row["arm"] == content["reference"]:
+            axis.axhline(row["wer_mean"][0], color="0.5", linestyle="--", linewidth=1, zorder=0)
+            handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=1, label=f"{row['arm']} (reference)"))
+    axis.set_xticks(range(len(values)), values)
+    axis.set(title=_title(content, rows[0]["split"], _MARKS), xlabel=key.replace("_", " "), ylabel="WER, %")
+    axis.set_xlim(-0.5, len(values) - 0.5)
+    axis.set_ylim(0, _top(rows))
+    name_legend(figure, handles)
+    save(figure, path)
+
+
+def _has_curves(curves: Mapping[str, Sequence[Mapping]]) -> bool:
+    return any(curve.get("epoch") for seeds in curves.values() for curve in seeds)
+
+
+def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Path) -> None:
+    """Mean over seeds; with few arms also the range of the seeds."""
+    handles = [_handle(name, looks, content["reference"]) for name in curves]
+    figure, (loss, accuracy) = _figure([handle.get_label() for handle in handles], panels=2)
+    for axis, key, scale in ((loss, "loss", 1.0), (accuracy, "acc", 100.0)):
+        late = []
+        for name, seeds in curves.items():
+            by_epoch = _by_epoch(seeds, key, scale)
+            if by_epoch:
+                late += _draw_curve(axis, by_epoch, looks[name], name == content["reference"], len(curves) <= 4)
+        if key == "acc" and late:
+            axis.set_ylim(max(0, min(late) - 3), None)  # the first epochs would leave no room for the others
+        axis.set(xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    loss.set(ylabel="dev loss", yscale="log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    loss.yaxis.set_minor_locator(NullLocator())
+    accuracy.set(ylabel="dev accuracy, %")
+    band = " with their range" if len(curves) <= 4 else ""
+    figure.suptitle(_title(content, f"mean over seeds{band}"), fontsize=10)
+    name_legend(figure, handles)
+    save(figure, path)
+
+
+def _draw_curve(axis: Axes, by_epoch: Mapping, look: tuple[str, str], is_reference: bool, band: bool) -> list[float]:
+    """Returns the means after the first third of the epochs."""
+    means = [fmean(values) for values in by_epoch.values()]
+    color, marker = look
+    emphasis = {"linewidth": 2.4, "zorder": 3} if is_reference else {"linewidth": 1.4}
+    axis.plot(list(by_epoch), means, color=color, marker=marker, markersize=4, markevery=0.12, **emphasis)
+    if band:
+        low, high = zip(*((min(values), max(values)) for values in by_epoch.values()), strict=True)
+        axis.fill_between(list(by_epoch), low, high, color=color, alpha=0.15, linewidth=0)
+    return means[len(means) // 3 :]
+
+
+def _by_epoch(seeds: Sequence[Mapping], key: str, scale: float) -> dict[int, list[float]]:
+    """Values of all seeds by epoch, as far as every seed has come."""
+    found: dict[int, list[float]] = {}
+    for curve in seeds:
+        for epoch, value in zip(curve.get("epoch", []), curve.get(key, []), strict=False):
+            if value is not None:
+                found.setdefault(epoch, []).append(scale * value)
+    return {epoch: values for epoch, values in sorted(found.items()) if len(values) == len(seeds)}

@@ -1,11 +1,17 @@
-"""A sweep's YAML: which experiments it consists of."""
+"""A sweep's YAML: which experiments it consists of.
+
+Every arm is the training YAML ``base`` with the keys of ``set`` and then its own written over it. ``arms`` names them
+one by one, ``grid`` makes one of every combination of its values. Keys are dotted, such as
+``encoder_conf.dropout_rate``; a key of the grid may be several with spaces between them, which take the same value.
+"""
 
 from __future__ import annotations
 
 import copy
+import difflib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +19,9 @@ import yaml
 
 from lrsms.errors import LrsmsError
 
-_KEYS = ("base", "folder", "token_type", "vocab_size", "seeds", "reference", "set", "grid", "arms", "title")
+_KEYS = ("title", "base", "folder", "token_type", "vocab_size", "seeds", "reference", "set", "arms", "grid")
+_TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+_NAME = r"[\w,=\[\]+-][\w.,=\[\]+-]*"  # what may be part of a folder's name
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Arm:
     Attributes:
         name: of its experiments, ``<name>_seed<k>``.
         config: the whole training configuration.
-        values: what the grid set, key -> value; empty for an arm written out under ``arms``.
+        values: what the grid set, short key -> value; empty for an arm written out under ``arms``.
     """
 
     name: str
@@ -59,54 +67,79 @@ class Sweep:
         """Parse ``path``.
 
         Raises:
-            LrsmsError: an unknown key, a missing base, no arm, two arms of one name, or an unknown reference.
+            LrsmsError: an unknown or malformed key, a missing base, no arm, two arms of one name, an unknown reference.
         """
         content = _read_mapping(path)
         for key in content:
             if key not in _KEYS:
-                raise LrsmsError(f"{path}: {key}: unknown key; a sweep takes {', '.join(_KEYS)}")
-        base = _read_mapping(_find(path, content.get("base")))
-        common = _mapping(content.get("set"), f"{path}: set")
-        arms = [*_written_arms(path, content.get("arms"), base, common), *_grid_arms(path, content, base, common)]
+                near = difflib.get_close_matches(str(key), _KEYS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"a sweep takes {', '.join(_KEYS)}"
+                raise LrsmsError(f"{path}: {key}: unknown key; {hint}")
+        base = _read_mapping(_find_base(path, content.get("base")))
+        base = changed(base, _mapping(content.get("set"), f"{path}: set"), f"{path}: set")
+        arms = (*_written_arms(path, content.get("arms"), base), *_grid_arms(path, content.get("grid"), base))
         names = [arm.name for arm in arms]
         if not arms:
             raise LrsmsError(f"{path}: no experiment; write arms: or grid:")
         for name in names:
             if names.count(name) > 1:
-                raise LrsmsError(f"{path}: two arms are called {name!r}")
-        reference = content.get("reference", names[0])
+                raise LrsmsError(f"{path}: two arms are called {name!r}; give one another name")
+        reference = str(content.get("reference", names[0]))
         if reference not in names:
             raise LrsmsError(f"{path}: reference: {reference!r} is no arm; one of {', '.join(names)}")
         return cls(
             path=path,
-            title=content.get("title", path.stem),
-            folder=content.get("folder", path.stem),
-            token_type=content.get("token_type", "char"),
-            vocab_size=content.get("vocab_size", 500),
-            seeds=_seeds(content.get("seeds", [0]), path),
+            title=str(content.get("title", path.stem)),
+            folder=_folder(path, content.get("folder", path.stem)),
+            token_type=_token_type(path, content.get("token_type", "char")),
+            vocab_size=_vocab_size(path, content.get("vocab_size", 500)),
+            seeds=_seeds(path, content.get("seeds", [0])),
             reference=reference,
-            arms=tuple(arms),
+            arms=arms,
         )
+
+    def differences(self, arm: Arm) -> dict[str, object]:
+        """Dotted keys whose value in ``arm`` is not that of the reference; None where ``arm`` does not have the key."""
+        reference = next(flat(other.config) for other in self.arms if other.name == self.reference)
+        own = flat(arm.config)
+        keys = [*own, *(key for key in reference if key not in own)]
+        return {key: own.get(key) for key in keys if own.get(key, _ABSENT) != reference.get(key, _ABSENT)}
+
+
+_ABSENT = object()
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, which on its own keeps the last of two equal keys and says nothing."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is written twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
 
 
 def _read_mapping(path: Path) -> dict:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LrsmsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise LrsmsError(f"{path}: the top level is not a mapping")
     return dict(content)
 
 
-def _find(path: Path, base: object) -> Path:
+def _find_base(path: Path, base: object) -> Path:
     """The training YAML named by ``base:``, relative to the working folder or beside the sweep."""
     if not isinstance(base, str):
         raise LrsmsError(f"{path}: base: {base!r}: write the training YAML that every arm starts from")
     for candidate in (Path(base), path.parent / base, path.parent / Path(base).name):
-        if candidate.exists():
+        if candidate.is_file():
             return candidate
     raise LrsmsError(f"{path}: base: {base}: no such file, neither here nor beside the sweep")
 
@@ -119,52 +152,72 @@ def _mapping(value: object, where: str) -> dict:
     return dict(value)
 
 
-def _seeds(value: object, path: Path) -> tuple[int, ...]:
+def _folder(path: Path, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(_NAME, value):
+        raise LrsmsError(f"{path}: folder: {value!r}: write the name of a folder, without its path")
+    return value
+
+
+def _token_type(path: Path, value: object) -> str:
+    if value not in _TOKEN_TYPES:
+        raise LrsmsError(f"{path}: token_type: {value!r}: write one of {', '.join(_TOKEN_TYPES)}")
+    return value
+
+
+def _vocab_size(path: Path, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise LrsmsError(f"{path}: vocab_size: {value!r}: write a whole number, such as 500")
+    return value
+
+
+def _seeds(path: Path, value: object) -> tuple[int, ...]:
     seeds = value if isinstance(value, list) else [value]
     if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
-        raise LrsmsError(f"{path}: seeds: {value!r} is not a list of whole numbers")
+        raise LrsmsError(f"{path}: seeds: {value!r}: write a list of whole numbers, such as [0, 1, 2]")
     if len(set(seeds)) != len(seeds):
         raise LrsmsError(f"{path}: seeds: {value!r} names one twice")
     return tuple(seeds)
 
 
-def _written_arms(path: Path, arms: object, base: Mapping, common: Mapping) -> Iterable[Arm]:
+def _written_arms(path: Path, arms: object, base: Mapping) -> Iterator[Arm]:
     for name, changes in _mapping(arms, f"{path}: arms").items():
-        changes = _mapping(changes, f"{path}: arms.{name}")
-        yield Arm(_safe(str(name), path), changed(base, {**common, **changes}, path), {})
+        where = f"{path}: arms.{name}"
+        name = re.sub(r"\s+", "", str(name))
+        if not re.fullmatch(_NAME, name):
+            raise LrsmsError(f"{where}: an arm's name takes letters, digits and any of . , = + - _ [ ]")
+        yield Arm(name, changed(base, _mapping(changes, where), where), {})
 
 
-def _grid_arms(path: Path, content: Mapping, base: Mapping, common: Mapping) -> Iterable[Arm]:
-    grid = _mapping(content.get("grid"), f"{path}: grid")
-    if not grid:
-        return
+def _grid_arms(path: Path, grid: object, base: Mapping) -> Iterator[Arm]:
+    grid = _mapping(grid, f"{path}: grid")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise LrsmsError(f"{path}: grid.{key}: {values!r} is not a list of values")
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values))
-        name = _safe(",".join(f"{short_key(key)}={value}" for key, value in point.items()), path)
-        changes = {single: value for keys, value in point.items() for single in keys.split()}
-        yield Arm(
-            name, changed(base, {**common, **changes}, path), {short_key(key): value for key, value in point.items()}
-        )
+        for value in values:
+            if not re.fullmatch(_NAME, _without_spaces(value)):
+                raise LrsmsError(
+                    f"{path}: grid.{key}: {value!r} cannot be part of a folder's name; write such arms under arms:"
+                )
+    short = _short_keys(list(map(str, grid)))
+    for point in itertools.product(*grid.values()) if grid else ():
+        changes = {key: value for keys, value in zip(grid, point, strict=True) for key in str(keys).split()}
+        name = ",".join(f"{key}={_without_spaces(value)}" for key, value in zip(short, point, strict=True))
+        yield Arm(name, changed(base, changes, f"{path}: grid"), dict(zip(short, point, strict=True)))
 
 
-def short_key(keys: str) -> str:
-    """``encoder_conf.low_rank.attention decoder_conf.low_rank.attention`` -> ``attention``."""
-    return keys.split()[0].rpartition(".")[2]
+def _without_spaces(value: object) -> str:
+    return re.sub(r"\s+", "", str(value))
 
 
-def _safe(name: str, path: Path) -> str:
-    """The name as part of a folder's name."""
-    name = re.sub(r"\s+", "", name)
-    if not re.fullmatch(r"[\w.,=\[\]+-]+", name) or name.startswith("."):
-        raise LrsmsError(f"{path}: arm {name!r}: write letters, digits and any of . , = + - _ [ ]")
-    return name
+def _short_keys(keys: list[str]) -> list[str]:
+    """Last part of each key, such as ``attention``; where two are then alike, the keys as they are."""
+    first = [key.split()[0] for key in keys]
+    short = [key.rpartition(".")[2] for key in first]
+    return short if len(set(short)) == len(short) else first
 
 
-def changed(base: Mapping, changes: Mapping, path: Path) -> dict:
-    """A copy of ``base`` with dotted keys set; a value of ``null`` under a dotted key removes it.
+def changed(base: Mapping, changes: Mapping, where: str) -> dict:
+    """A copy of ``base`` with dotted keys set, one after the other; ``null`` under a dotted key removes it.
 
     Raises:
         LrsmsError: a key leads through something that is not a mapping.
@@ -178,9 +231,20 @@ def changed(base: Mapping, changes: Mapping, path: Path) -> dict:
                 place[key] = {}
             place = place[key]
             if not isinstance(place, dict):
-                raise LrsmsError(f"{path}: {dotted}: {'.'.join(parents[: depth + 1])} is not a mapping")
+                raise LrsmsError(f"{where}: {dotted}: {'.'.join(parents[: depth + 1])} is {place!r}, not a mapping")
         if value is None and parents:
             place.pop(last, None)
         else:
             place[last] = copy.deepcopy(value)
     return config
+
+
+def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
+    found: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,268 +1,247 @@
-"""What a sweep has found: a table with mean and 95 % interval over seeds, and pictures."""
+"""What a sweep has found: a page with tables and pictures, and a JSON file with every number."""
 
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-
-from scipy import stats
 
 from lrsms.errors import LrsmsError
 from lrsms.provenance import provenance
 from lrsms.scoring.bootstrap import PairedDifference, paired_bootstrap
-from lrsms.scoring.decoding import score_decoding
-from lrsms.scoring.report import markdown_table
+from lrsms.scoring.decoding import DecodingScores, score_decoding
 from lrsms.scoring.results import without_folders
-from lrsms.sweep.pictures import error_over_parameters, error_over_value, learning_curves
+from lrsms.sweep.intervals import difference_interval, mean_interval
+from lrsms.sweep.pictures import draw, picture_files
 from lrsms.sweep.points import Arm
 from lrsms.sweep.runner import Point, Runner
+from lrsms.sweep.tables import FINDINGS, add_to_results, split_tables
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval; the interval is infinite where one value alone is known."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if math.isinf(self.low):
-            return f"{self.mean:.2f}"
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over seeds with Student's 95 % interval."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Interval(mean, -math.inf, math.inf)
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
-
-
-def difference_interval(reference: Sequence[float], values: Sequence[float]) -> Interval:
-    """Difference of two means with Welch's 95 % interval: seeds of two arms share nothing but their number."""
-    difference = statistics.fmean(values) - statistics.fmean(reference)
-    if min(len(reference), len(values)) < 2:
-        return Interval(difference, -math.inf, math.inf)
-    terms = [statistics.variance(group) / len(group) for group in (reference, values)]
-    error = math.sqrt(sum(terms))
-    if error == 0:
-        return Interval(difference, difference, difference)
-    freedom = error**4 / sum(term**2 / (len(group) - 1) for term, group in zip(terms, (reference, values)))
-    half = stats.t.ppf(0.975, freedom) * error
-    return Interval(difference, difference - half, difference + half)
+_EXPERIMENT_KEYS = ("epochs", "train_hours", "wall_seconds", "train_step_seconds", "command", "commit", "machine")
+_SUMMARY_KEYS = (*_EXPERIMENT_KEYS, "parameters", "dense_parameters", "macs_per_second", "versions")
+_DECODE_KEYS = ("config", "checkpoint", "rtf", "commit", "machine")
+_REMEDY = "remove its folder and run the sweep again"
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """The finished points of one arm on one split; error rates in percent, by seed."""
+    """The finished points of one arm on one split, all lists by seed."""
 
     arm: Arm
     split: str
     points: list[Point]
-    summaries: list[dict]
-    wer: list[float]
-    cer: list[float]
-    errors: list[list[int]]  # word errors of each utterance, by seed
-    words: list[int]
+    summaries: list[dict]  # of training
+    decodes: list[dict]  # of decoding
+    scores: list[DecodingScores]
 
-    def pooled(self) -> list[int]:
-        """Word errors of each utterance, summed over seeds."""
-        return [sum(seeds) for seeds in zip(*self.errors)]
+    @property
+    def wer(self) -> list[float]:
+        """In percent."""
+        return [score.wer.rate for score in self.scores]
+
+    @property
+    def cer(self) -> list[float]:
+        """In percent."""
+        return [score.cer.rate for score in self.scores]
+
+    def word_errors(self, seeds: Sequence[int]) -> list[int]:
+        """Of each utterance, summed over ``seeds``."""
+        chosen = [s.wer.counts.values() for p, s in zip(self.points, self.scores, strict=True) if p.seed in seeds]
+        return [sum(count.errors for count in counts) for counts in zip(*chosen, strict=True)]
 
 
 def collect(runner: Runner, split: str) -> list[ArmResult]:
     """Score every finished point of ``runner`` on ``split``."""
     found = []
+    finished = [point for point in runner.points() if runner.finished(point)]
     for arm in runner.sweep.arms:
-        points = [point for point in runner.points() if point.arm is arm and runner.finished(point)]
+        points = [point for point in finished if point.arm is arm]
         if points:
-            cuts = runner.data_dir / split / "cuts.jsonl.gz"
-            scores = [score_decoding(runner.decode_folder(point, split), cuts) for point in points]
-            found.append(
-                ArmResult(
-                    arm=arm,
-                    split=split,
-                    points=points,
-                    summaries=[json.loads((point.experiment / "summary.json").read_text()) for point in points],
-                    wer=[score.wer.rate for score in scores],
-                    cer=[score.cer.rate for score in scores],
-                    errors=[[count.errors for count in score.wer.counts.values()] for score in scores],
-                    words=[count.tokens for count in scores[0].wer.counts.values()],
-                )
-            )
+            folders = [runner.decode_folder(point, split) for point in points]
+            summaries = [_read_json(point.experiment / "summary.json", _SUMMARY_KEYS) for point in points]
+            decodes = [_read_json(folder / "decode.json", _DECODE_KEYS) for folder in folders]
+            scores = [score_decoding(folder, runner.cuts(split)) for folder in folders]
+            found.append(ArmResult(arm, split, points, summaries, decodes, scores))
     return found
 
 
+def _read_json(path: Path, keys: Sequence[str]) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LrsmsError(f"{path} is missing or not JSON ({error}); {_REMEDY}") from error
+    absent = [key for key in keys if key not in content]
+    if absent:
+        raise LrsmsError(f"{path} lacks {', '.join(absent)}; {_REMEDY}")
+    return content
+
+
+def _curve(experiment: Path) -> dict[str, list]:
+    """What was measured on the dev set after each epoch, those of a dense warm-up before the others."""
+    curve = _read_json(experiment / "curves.json", ["valid"])["valid"]
+    if (experiment / "warmup" / "curves.json").exists():
+        warmup = _read_json(experiment / "warmup" / "curves.json", ["valid"])["valid"]
+        epochs = [*warmup["epoch"], *(len(warmup["epoch"]) + epoch for epoch in curve["epoch"])]
+        curve = {key: warmup[key] + curve[key] for key in warmup.keys() & curve.keys()} | {"epoch": epochs}
+    return curve
+
+
 def compare(reference: ArmResult, other: ArmResult) -> PairedDifference | None:
-    """Paired bootstrap over utterances of the arms' errors summed over the seeds both have."""
-    both = min(len(reference.points), len(other.points))
-    if reference is other:
+    """Paired bootstrap over utterances of the word errors summed over the seeds that both have, if any."""
+    seeds = {point.seed for point in reference.points} & {point.seed for point in other.points}
+    if not seeds:
         return None
-    a, b = ([sum(seeds) for seeds in zip(*arm.errors[:both])] for arm in (reference, other))
-    return paired_bootstrap(a, b, [both * words for words in reference.words])
+    words = [len(seeds) * count.tokens for count in reference.scores[0].wer.counts.values()]
+    return paired_bootstrap(reference.word_errors(seeds), other.word_errors(seeds), words)
 
 
 def write_report(runner: Runner, results_dir: Path | None = None) -> str:
-    """Write ``<sweep>.md``, ``<sweep>.json`` and pictures into the sweep's folder, and into ``results_dir``.
+    """Write ``<sweep>.md``, ``<sweep>.json`` and pictures into the sweep's folder, and into ``results_dir/findings``.
 
     Returns:
-        The table.
+        The tables.
 
     Raises:
-        LrsmsError: nothing is finished.
+        LrsmsError: nothing is finished, or what is finished cannot be scored.
     """
-    results = {split: collect(runner, split) for split in runner.test_splits}
-    if not any(results.values()):
+    results = [result for split in runner.test_splits for result in collect(runner, split)]
+    if not results:
         raise LrsmsError(f"{runner.folder} holds no finished experiment of {runner.sweep.path}")
-    tables = {split: _table(arms, runner.sweep.reference) for split, arms in results.items() if arms}
-    for folder in filter(None, (runner.folder, results_dir)):
-        folder.mkdir(parents=True, exist_ok=True)
-        pictures = _draw(runner, results, folder)
-        (folder / f"{runner.sweep.path.stem}.md").write_text(_page(runner, results, tables, pictures), encoding="utf-8")
-        rows = [row for split, arms in results.items() for row in _rows(arms, runner.sweep.reference)]
-        content = {"sweep": runner.sweep.title, "reference": runner.sweep.reference, "arms": rows, **_origin(results)}
-        (folder / f"{runner.sweep.path.stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return "\n\n".join(tables.values())
+    content = _content(runner, results)
+    curves = {result.arm.name: [_curve(point.experiment) for point in result.points] for result in results}
+    folder, stem = runner.folder, runner.sweep.path.stem
+    pictures = draw(content, curves, folder, stem)
+    (folder / f"{stem}.md").write_text(_page(content, pictures), encoding="utf-8")
+    (folder / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if results_dir:
+        findings = results_dir / FINDINGS
+        findings.mkdir(parents=True, exist_ok=True)
+        for path in picture_files(findings, stem):
+            path.unlink(missing_ok=True)
+        for name in (f"{stem}.md", f"{stem}.json", *pictures):
+            shutil.copyfile(folder / name, findings / name)
+        add_to_results(results_dir)
+    return "\n\n".join(split_tables(content).values())
 
 
-def _reference(arms: list[ArmResult], name: str) -> ArmResult | None:
-    return next((arm for arm in arms if arm.arm.name == name), None)
-
-
-def _rows(arms: list[ArmResult], reference_name: str) -> list[dict]:
-    reference = _reference(arms, reference_name)
-    rows = []
-    for result in arms:
-        summary = result.summaries[0]
-        wer = mean_interval(result.wer)
-        row = {
-            "arm": result.arm.name,
-            "values": dict(result.arm.values),
-            "split": result.split,
-            "seeds": [point.seed for point in result.points],
-            "parameters": summary["parameters"],
-            "dense_parameters": summary["dense_parameters"],
-            "macs_per_second": summary["macs_per_second"],
-            "train_step_seconds": statistics.median(summary["train_step_seconds"] for summary in result.summaries),
-            "wall_seconds": statistics.median(summary["wall_seconds"] for summary in result.summaries),
-            "wer": result.wer,
-            "cer": result.cer,
-            "wer_mean": wer.mean,
-            "wer_low": _finite(wer.low),
-            "wer_high": _finite(wer.high),
-        }
-        if reference is not None and reference is not result:
-            seeds, pooled = difference_interval(reference.wer, result.wer), compare(reference, result)
-            row["difference_over_seeds"] = [seeds.mean, _finite(seeds.low), _finite(seeds.high)]
-            row["difference_over_utterances"] = list(pooled[:3])
-        rows.append(row)
-    return rows
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _table(arms: list[ArmResult], reference_name: str) -> str:
-    header = (
-        "arm",
-        "seeds",
-        "parameters",
-        "x fewer",
-        "MMACs/s",
-        "step s",
-        "WER %, mean [95 %]",
-        "CER %",
-        "difference [95 %]",
-    )
-    reference = _reference(arms, reference_name)
-    rows = []
-    for result in arms:
-        summary = result.summaries[0]
-        base = reference.summaries[0]["parameters"] if reference else summary["dense_parameters"]
-        difference = "" if reference in (None, result) else _signed(difference_interval(reference.wer, result.wer))
-        step = statistics.median(item["train_step_seconds"] for item in result.summaries)
-        rows.append(
-            (
-                result.arm.name,
-                str(len(result.points)),
-                f"{summary['parameters']:,}",
-                f"{base / summary['parameters']:.2f}",
-                f"{summary['macs_per_second'] / 1e6:.1f}",
-                f"{step:.3f}",
-                str(mean_interval(result.wer)),
-                f"{statistics.fmean(result.cer):.2f}",
-                difference,
-            )
-        )
-    return markdown_table(header, rows, left=1)
-
-
-def _signed(found: Interval) -> str:
-    if math.isinf(found.low):
-        return f"{found.mean:+.2f}"
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-
-
-def _draw(runner: Runner, results: dict[str, list[ArmResult]], folder: Path) -> list[str]:
-    """Draw the pictures of the first split that has results; returns their names."""
-    stem, arms = runner.sweep.path.stem, next(arms for arms in results.values() if arms)
-    drawn = {
-        f"{stem}_parameters.png": error_over_parameters(
-            [(arm.arm.name, arm.summaries[0]["parameters"], arm.wer) for arm in arms],
-            runner.sweep.reference,
-            folder / f"{stem}_parameters.png",
-        ),
-        f"{stem}_values.png": error_over_value(
-            [(arm.arm.values, arm.wer) for arm in arms], folder / f"{stem}_values.png"
-        ),
-        f"{stem}_curves.png": learning_curves(
-            {arm.arm.name: [point.experiment / "curves.json" for point in arm.points] for arm in arms},
-            folder / f"{stem}_curves.png",
-        ),
-    }
-    return [name for name, exists in drawn.items() if exists]
-
-
-def _origin(results: dict[str, list[ArmResult]]) -> dict:
-    """Who trained the points: machine and versions of all of them, commits of each."""
-    summaries = [summary for arms in results.values() for arm in arms for summary in arm.summaries]
+def _content(runner: Runner, results: list[ArmResult]) -> dict:
+    """The JSON file; error rates in percent, intervals as ``[mean, low, high]``."""
+    sweep = runner.sweep
+    reference = {result.split: result for result in results if result.arm.name == sweep.reference}
+    versions = [summary["versions"] for result in results for summary in result.summaries]
     return {
-        "command": without_folders(summaries[0]["command"]),
-        "commits": sorted({summary["commit"] for summary in summaries}),
-        "machines": sorted({summary["machine"] for summary in summaries}),
-        "versions": summaries[0]["versions"],
-        "reported_by": without_folders(provenance()["command"]),
+        "title": sweep.title,
+        "sweep": without_folders(str(sweep.path)),
+        "reference": sweep.reference,
+        "reference_config": next(dict(arm.config) for arm in sweep.arms if arm.name == sweep.reference),
+        "seeds": list(sweep.seeds),
+        "unfinished": [point.key for point in runner.points() if not runner.finished(point)],
+        "arms": [_row(runner, result, reference.get(result.split)) for result in results],
+        "versions": [found for index, found in enumerate(versions) if found not in versions[:index]],
+        "reported_by": {key: without_folders(value) for key, value in provenance().items()},
     }
 
 
-def _page(runner: Runner, results: dict, tables: dict[str, str], pictures: list[str]) -> str:
-    origin = _origin(results)
-    points = runner.points()
-    unfinished = [point.key for point in points if not runner.finished(point)]
-    parts = [f"# {runner.sweep.title}", ""]
-    for split, table in tables.items():
+def _row(runner: Runner, result: ArmResult, reference: ArmResult | None) -> dict:
+    summary = result.summaries[0]
+    over_seeds = over_utterances = None
+    if reference is not None and reference is not result:
+        over_seeds = astuple(difference_interval(reference.wer, result.wer))
+        pooled = compare(reference, result)
+        over_utterances = pooled and pooled[:3]
+    return {
+        "arm": result.arm.name,
+        "split": result.split,
+        "values": dict(result.arm.values),
+        "differs_from_reference": runner.sweep.differences(result.arm),
+        "seeds": [point.seed for point in result.points],
+        "parameters": summary["parameters"],
+        "dense_parameters": summary["dense_parameters"],
+        "times_fewer_parameters": _times_fewer(reference, summary, "parameters"),
+        "macs_per_second": summary["macs_per_second"],
+        "times_fewer_macs": _times_fewer(reference, summary, "macs_per_second"),
+        "train_step_seconds": statistics.median(item["train_step_seconds"] for item in result.summaries),
+        "wer": [round(rate, 4) for rate in result.wer],
+        "cer": [round(rate, 4) for rate in result.cer],
+        "wer_mean": _rate_interval(result.wer),
+        "cer_mean": _rate_interval(result.cer),
+        "difference_over_seeds": over_seeds,
+        "difference_over_utterances": over_utterances,
+        "words": result.scores[0].wer.total.tokens,
+        "experiments": [_experiment(*parts) for parts in zip(result.points, result.summaries, result.decodes)],
+    }
+
+
+def _rate_interval(rates: Sequence[float]) -> tuple[float | None, ...]:
+    """Student's interval knows nothing of error rates, which are not below 0."""
+    mean, *bounds = astuple(mean_interval(rates))
+    return (mean, *(bound and max(0.0, bound) for bound in bounds))
+
+
+def _times_fewer(reference: ArmResult | None, summary: dict, key: str) -> float | None:
+    if reference is None or not reference.summaries[0][key] or not summary[key]:
+        return None
+    return reference.summaries[0][key] / summary[key]
+
+
+def _experiment(point: Point, summary: dict, decode: dict) -> dict:
+    """How one point was trained and decoded."""
+    trained = {key: without_folders(summary[key]) for key in _EXPERIMENT_KEYS}
+    decoded = {key: without_folders(decode[key]) for key in _DECODE_KEYS}
+    return {"experiment": point.key, "seed": point.seed, **trained, "decoding": decoded}
+
+
+def _page(content: dict, pictures: dict[str, str]) -> str:
+    """The Markdown page.
+
+    Args:
+        pictures: what each shows by its file name.
+    """
+    parts = [f"# {content['title']}", "", "Written by `python3 -m lrsms.bin.sweep`; running it again replaces it.", ""]
+    for split, table in split_tables(content).items():
         parts += [f"## {split}", "", table, ""]
     parts += [
-        f"Means over seeds {', '.join(map(str, runner.sweep.seeds))} with Student's 95 % interval; differences are to "
-        f"`{runner.sweep.reference}`, with Welch's. Step: one training step, one thread, other experiments beside it.",
+        f"WER and CER: means over seeds {', '.join(map(str, content['seeds']))}, with Student's interval. Differences "
+        f"are to `{content['reference']}`, in points of WER: over seeds with Welch's interval, over utterances by the "
+        "paired bootstrap, the errors of all seeds that both have summed. The first says what other seeds may change, "
+        "the second what another test set may.",
+        "",
+        "x fewer: than the reference. MMACs/s: million multiply-accumulates of the model's forward pass per second of "
+        "audio. Step: one training step (forward, backward, update), median over seeds; experiments beside it slow it.",
         "",
     ]
-    parts += [f"![{name}]({name})\n" for name in pictures]
-    if unfinished:
-        parts += [f"Not finished: {', '.join(unfinished)}.", ""]
-    parts += [
-        f"- command: `{origin['command']}`",
-        f"- sweep: `{without_folders(str(runner.sweep.path))}`, every arm's YAML is its `base` with the keys it names",
-        f"- commits {', '.join(origin['commits'])}; {', '.join(f'{k} {v}' for k, v in origin['versions'].items())}",
-        f"- machine: {'; '.join(origin['machines'])}",
-        "",
+    if content["unfinished"]:
+        parts += [f"Not finished: {', '.join(content['unfinished'])}.", ""]
+    parts += [f"![{shows}]({name})\n" for name, shows in pictures.items()]
+    parts += ["## Configurations", "", f"Beside `{content['reference']}`:", ""]
+    for name, differs in {row["arm"]: row["differs_from_reference"] for row in content["arms"]}.items():
+        keys = ", ".join(f"{key}: {_plain(value)}" for key, value in differs.items())
+        parts += [f"- {name}: `{keys}`"] if differs else []
+    return "\n".join([*parts, "", *_made(content), ""])
+
+
+def _plain(value: object) -> str:
+    return "removed" if value is None else str(value)
+
+
+def _made(content: dict) -> list[str]:
+    experiments = [experiment for row in content["arms"] for experiment in row["experiments"]]
+
+    def every(key: str) -> list[str]:
+        return sorted({experiment[key] for experiment in experiments})
+
+    decoding = experiments[0]["decoding"]
+    versions = [
+        "; " + ", ".join(f"{name} {version}" for name, version in found.items()) for found in content["versions"]
     ]
-    return "\n".join(parts)
+    return [
+        "## How each was made",
+        "",
+        f"- sweep `{content['sweep']}`: {', '.join(f'`{command}`' for command in every('command'))}",
+        f"- decoding: configuration `{decoding['config']}`, checkpoint {decoding['checkpoint']}",
+        f"- commit {', '.join(every('commit'))}{''.join(versions)}",
+        f"- machine: {'; '.join(every('machine'))}",
+    ]

@@ -1,39 +1,39 @@
-"""Run the points of a sweep, several at a time, on this machine and on others that share the storage.
+"""Run the points of a sweep, several at a time, here and on other machines that share its folder and its storage.
 
-Optuna's storage holds which point is taken by whom; the experiments' folders say what is finished. A killed run,
-here or elsewhere, costs nothing but the epochs since the last checkpoint: the same command goes on.
+The experiments' folders say what is finished, :class:`Claims` who runs the rest. A killed run, here or elsewhere, costs
+nothing but the epochs since the last checkpoints: the same command goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import multiprocessing
 import os
-import socket
-import sys
-import time
-from collections.abc import Iterator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
-import optuna
 import yaml
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import OptunaError
 from tqdm import tqdm
 
+from lrsms.data.tokens import lang_dir
 from lrsms.errors import LrsmsError
-from lrsms.scoring.decoding import decoding_folder
+from lrsms.scoring.decoding import decoding_folder, score_decoding
+from lrsms.sweep.claims import Claims
 from lrsms.sweep.points import Arm, Sweep
+from lrsms.sweep.processes import prepare, run_here, start, stop, threads_for_each
 
-_POLL_SECONDS = 0.5
-_HEARTBEAT_SECONDS = 60
-_DEAD_SECONDS = 15 * 60  # another machine that has not been heard of for so long has lost its point
+_POLL_SECONDS = 3
 
 
 @dataclass(frozen=True)
 class Point:
-    """One training and its decodings."""
+    """One training and its decodings; ``key`` is the name of its folder."""
 
     arm: Arm
     seed: int
@@ -42,6 +42,22 @@ class Point:
     @property
     def key(self) -> str:
         return self.experiment.name
+
+    @property
+    def log(self) -> Path:
+        """What the process that ran it printed."""
+        return self.experiment / "sweep.log"
+
+
+class _Claimed(NamedTuple):
+    claim: int
+    point: Point
+
+
+class _Running(NamedTuple):
+    process: BaseProcess
+    claim: int
+    point: Point
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,14 @@ class Runner:
         """Where this sweep's experiments are."""
         return self.root / self.sweep.folder
 
+    def config(self, arm: Arm) -> Path:
+        """The training YAML of an arm."""
+        return self.folder / "configs" / f"{arm.name}.yaml"
+
+    def cuts(self, split: str) -> Path:
+        """The manifest of a split."""
+        return self.data_dir / split / "cuts.jsonl.gz"
+
     def points(self) -> list[Point]:
         """Seed by seed, so that an unfinished sweep has whole columns of a table."""
         return [
@@ -90,217 +114,206 @@ class Runner:
         return decoding_folder(point.experiment, self.decode_config, self.checkpoint, split)
 
     def finished(self, point: Point) -> bool:
-        """True when the point is trained and every test split decoded."""
-        decoded = (self.decode_folder(point, split) / "decode.json" for split in self.test_splits)
-        return (point.experiment / "summary.json").exists() and all(path.exists() for path in decoded)
+        """True when the point is trained and every test split decoded as ``decode_config`` now says."""
+        folders = (self.decode_folder(point, split) for split in self.test_splits)
+        return (point.experiment / "summary.json").exists() and all(map(self._is_decoded, folders))
+
+    def _is_decoded(self, folder: Path) -> bool:
+        config = hashlib.sha256(self.decode_config.read_bytes()).hexdigest()
+        inputs = _inputs(folder)
+        return (folder / "decode.json").exists() and inputs is not None and config in inputs.values()
+
+    def check(self) -> None:
+        """Compare what is trained already with what the sweep says now.
+
+        Raises:
+            LrsmsError: an arm's folder was trained with another config, on other splits or with other tokens; or the
+                decoding YAML is missing.
+        """
+        if not self.decode_config.exists():
+            raise LrsmsError(f"{self.decode_config}: no such decoding YAML")
+        expected = {self.train_split, self.valid_split, self._lang_dir.name}
+        for arm in self.sweep.arms:
+            changed = self.config(arm).exists() and _read_yaml(self.config(arm)) != arm.config
+            for experiment in self._trained(arm):
+                if changed:
+                    raise LrsmsError(
+                        f"{self.sweep.path}: arm {arm.name!r} is not as {experiment} was trained ({self.config(arm)} "
+                        "has its config); give the arm another name, or remove its folders"
+                    )
+                splits = {Path(name).parent.name for name in _inputs(experiment) or {}} or expected
+                if splits != expected:
+                    raise LrsmsError(
+                        f"{self.sweep.path}: folder: {self.sweep.folder}: {experiment} was trained with "
+                        f"{', '.join(sorted(splits))}, this sweep is with {', '.join(sorted(expected))}; "
+                        "name another folder"
+                    )
+
+    def _trained(self, arm: Arm) -> list[Path]:
+        """Folders of an arm's trainings, finished or begun, with this sweep's seeds or another's."""
+        name = re.compile(re.escape(arm.name) + r"_seed\d+")
+        folders = sorted(path for path in self.folder.glob("*_seed*") if name.fullmatch(path.name))
+        return [path for path in folders if any(path.glob("*.pth")) or (path / "summary.json").exists()]
+
+    @property
+    def _lang_dir(self) -> Path:
+        return lang_dir(self.data_dir, self.sweep.token_type, self.sweep.vocab_size)
 
     def run(self) -> list[Point]:
-        """Run every point that is not finished and not running elsewhere.
+        """Run every point that is not finished and that no other process has.
 
         Returns:
             Points that failed; each has a ``sweep.log`` that says why.
 
         Raises:
-            LrsmsError: a config is wrong, or an arm's config is not the one its folder was trained with.
+            LrsmsError: a missing input, a wrong config, an arm that is not as it was trained, or a bad storage.
         """
-        self._write_configs()
-        open_points = {point.key: point for point in self.points() if not self.finished(point)}
-        if not open_points:
+        self.check()
+        if all(map(self.finished, self.points())):
             return []
-        study = self._study()
-        _requeue_lost(study)
-        taken = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False, states=_OPEN_STATES)}
-        for key in open_points:
-            if key not in taken:
-                study.enqueue_trial({}, user_attrs={"point": key})
-        return self._work(study, open_points)
+        self._check_inputs()
+        from lrsms.sweep.experiment import check_config, train_and_decode
 
-    def _study(self) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        if self.storage is None:
-            from optuna.storages.journal import JournalFileBackend
+        self._write_configs(check_config)
+        storage = self.storage or self.folder / "optuna.journal"
+        study = "/".join(self.folder.resolve().parts[-4:]) if self.storage else self.sweep.folder
+        try:
+            claims = Claims(storage, study)  # before asking what is finished: see Claims
+            return self._work(claims, [p for p in self.points() if not self.finished(p)], train_and_decode)
+        except OptunaError as error:
+            raise LrsmsError(f"{storage}: {' '.join(str(error).split())}; run the same command again") from error
 
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / "optuna.journal")))
-        else:
-            storage = self.storage
-        return optuna.create_study(storage=storage, study_name=self.sweep.folder, load_if_exists=True)
+    def _check_inputs(self) -> None:
+        splits = (self.train_split, self.valid_split, *self.test_splits)
+        needed = {**{self.cuts(split): 1 for split in splits}, self._lang_dir / "tokens.txt": 2}
+        for path, stage in needed.items():
+            if not path.exists():
+                raise LrsmsError(f"{path}: not there; run stage {stage} first")
+        if self.ngpu:
+            import torch
 
-    def _write_configs(self) -> None:
+            if self.ngpu > torch.cuda.device_count():
+                raise LrsmsError(f"--ngpu {self.ngpu}: torch sees {torch.cuda.device_count()} GPUs here")
+
+    def _write_configs(self, check_config: Callable[[Path], None]) -> None:
         """One training YAML per arm; all are checked before the first is trained."""
-        from lrsms.espnet.config_check import check_training_config
-        from lrsms.espnet.task import ASRTask
-
         (self.folder / "configs").mkdir(parents=True, exist_ok=True)
         for arm in self.sweep.arms:
-            path = self._config(arm)
-            if path.exists() and yaml.safe_load(path.read_text()) != arm.config:
-                trained = [
-                    p.experiment for p in self.points() if p.arm is arm and (p.experiment / "config.yaml").exists()
-                ]
-                if trained:
-                    raise LrsmsError(
-                        f"{self.sweep.path}: arm {arm.name!r} is not as {trained[0]} was trained "
-                        f"({path} has its config); give the arm another name, or remove its folders"
-                    )
-            path.write_text(yaml.safe_dump(dict(arm.config), sort_keys=False))
-            check_training_config(path, ASRTask)
+            path = self.config(arm)
+            if not path.exists() or _read_yaml(path) != arm.config:
+                partial = path.with_suffix(f".{os.getpid()}.partial")  # others may be reading it
+                partial.write_text(yaml.safe_dump(dict(arm.config), sort_keys=False), encoding="utf-8")
+                partial.replace(path)
+            try:
+                check_config(path)
+            except LrsmsError as error:
+                raise LrsmsError(f"{self.sweep.path}: arm {arm.name!r}: {error}") from error
 
-    def _config(self, arm: Arm) -> Path:
-        return self.folder / "configs" / f"{arm.name}.yaml"
-
-    def _work(self, study: optuna.Study, open_points: dict[str, Point]) -> list[Point]:
-        threads = max(1, (os.cpu_count() or 1) // self.nj)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the fork server imports torch
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lrsms.espnet.training", "lrsms.espnet.decoding"])
-        running: dict[int, tuple[BaseProcess, FrozenTrial, Point]] = {}
+    def _work(self, claims: Claims, waiting: list[Point], work: Callable) -> list[Point]:
+        """Run what can be claimed of ``waiting``; returns the points that failed."""
+        threads = threads_for_each(self.nj)
+        context = prepare(work.__module__, threads, self.ngpu)
+        running: dict[int, _Running] = {}  # by slot
         failed: list[Point] = []
-        with _Progress(open_points.values()) as progress:
-            while True:
-                for slot in set(range(self.nj)) - running.keys():
-                    claimed = next(self._claims(study, open_points), None)
-                    if claimed is None:
-                        break
-                    trial, point = claimed
-                    process = context.Process(target=_run_point, args=(self, point, slot, threads), daemon=False)
-                    process.start()
-                    running[slot] = process, trial, point
-                if not running:
-                    break
-                progress.update([point for _, _, point in running.values()])
-                time.sleep(_POLL_SECONDS)
-                _heartbeat(study, [trial for _, trial, _ in running.values()])
-                for slot, (process, trial, point) in list(running.items()):
-                    if not process.is_alive():
-                        del running[slot]
-                        done = process.exitcode == 0 and self.finished(point)
-                        study.tell(trial.number, self._value(point) if done else None, _STATES[done])
-                        if not done:
-                            failed.append(point)
+        try:
+            with _Progress(self, waiting) as progress:
+                while True:
+                    while len(running) < self.nj and (claimed := _claim_first(claims, waiting)):
+                        slot = min(set(range(self.nj)) - running.keys())
+                        process = context.Process(target=run_here, args=(work, self, claimed.point, threads))
+                        running[slot] = _Running(process, *claimed)
+                        start(process, slot % self.ngpu if self.ngpu else None)
+                    if not running:
+                        return failed
+                    connection.wait([one.process.sentinel for one in running.values()], _POLL_SECONDS)
+                    progress.update([one.point for one in running.values()])
+                    claims.heartbeat()
+                    failed += self._collect(claims, running)
+        finally:
+            stop([one.process for one in running.values()])
+            for one in running.values():
+                claims.give_back(one.claim)
+
+    def _collect(self, claims: Claims, running: dict[int, _Running]) -> list[Point]:
+        """Take what has ended out of ``running``; returns the points that failed."""
+        failed = []
+        mine = claims.still_mine(one.claim for one in running.values())
+        for slot, one in list(running.items()):
+            if one.claim not in mine:  # another machine took this one for dead, and has the point now
+                stop([one.process])
+                del running[slot]
+            elif not one.process.is_alive():
+                del running[slot]
+                error_rate = self._error_rate(one)
+                if error_rate is None:
+                    failed.append(one.point)
+                    claims.failed(one.claim)
+                else:
+                    claims.done(one.claim, error_rate)
         return failed
 
-    def _claims(self, study: optuna.Study, open_points: dict[str, Point]) -> Iterator[tuple[FrozenTrial, Point]]:
-        """Points that this process has just taken; Optuna hands each waiting trial to one process only."""
-        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            trial = study.ask()
-            key = trial.user_attrs.get("point")
-            if key is None:  # another process took the last one: Optuna made a trial of its own
-                study.tell(trial.number, state=TrialState.FAIL)
-                return
-            trial.set_user_attr("owner", _owner())
-            trial.set_user_attr("alive", time.time())
-            if key in open_points:
-                yield trial, open_points[key]
-            else:  # of an arm that the file no longer has, or finished meanwhile
-                study.tell(trial.number, state=TrialState.FAIL)
-
-    def _value(self, point: Point) -> float:
-        report = json.loads((self.decode_folder(point, self.test_splits[0]) / "decode.json").read_text())
-        return report["rtf"]  # Optuna only keeps score of what is done; error rates come from the report
+    def _error_rate(self, ended: _Running) -> float | None:
+        """WER of the first test split in percent, which Optuna keeps; None where the point failed."""
+        if ended.process.exitcode or not self.finished(ended.point):
+            return None
+        split = self.test_splits[0]
+        try:
+            return score_decoding(self.decode_folder(ended.point, split), self.cuts(split)).wer.rate
+        except LrsmsError as error:
+            with ended.point.log.open("a", encoding="utf-8") as log:
+                print(f"error: {error}", file=log)
+            return None
 
 
-_OPEN_STATES = (TrialState.WAITING, TrialState.RUNNING)
-_STATES = {True: TrialState.COMPLETE, False: TrialState.FAIL}
+def _claim_first(claims: Claims, waiting: list[Point]) -> _Claimed | None:
+    """Claim the first of ``waiting`` that is free, and take it out."""
+    for point in waiting:
+        claim = claims.take(point.key)
+        if claim is not None:
+            waiting.remove(point)
+            return _Claimed(claim, point)
+    return None
 
 
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _read_yaml(path: Path) -> object:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def _is_lost(trial: FrozenTrial) -> bool:
-    host, _, pid = trial.user_attrs.get("owner", "").rpartition(":")
-    if host == socket.gethostname() and pid.isdigit():
-        return not Path(f"/proc/{pid}").exists() if Path("/proc").is_dir() else not _signals(int(pid))
-    return time.time() - trial.user_attrs.get("alive", 0) > _DEAD_SECONDS
-
-
-def _signals(pid: int) -> bool:
+def _inputs(folder: Path) -> dict[str, str] | None:
+    """Fingerprints of what ``folder`` was made from, by path; None where that is not recorded."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _requeue_lost(study: optuna.Study) -> None:
-    """Give back the points of processes that were killed."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_lost(trial):
-            study.tell(trial.number, state=TrialState.FAIL)
-
-
-_last_heartbeat = 0.0
-
-
-def _heartbeat(study: optuna.Study, trials: list) -> None:
-    global _last_heartbeat
-    if time.time() - _last_heartbeat > _HEARTBEAT_SECONDS:
-        _last_heartbeat = time.time()
-        for trial in trials:
-            trial.set_user_attr("alive", _last_heartbeat)
-
-
-def _run_point(runner: Runner, point: Point, slot: int, threads: int) -> None:
-    """Train and decode one point, in a process of its own; what it prints goes to ``sweep.log``."""
-    point.experiment.mkdir(parents=True, exist_ok=True)
-    log = (point.experiment / "sweep.log").open("a", encoding="utf-8")
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log.fileno(), stream.fileno())
-    if runner.ngpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % runner.ngpu)
-    import torch
-
-    from lrsms.data.tokens import lang_dir
-    from lrsms.espnet.decoding import Decoding
-    from lrsms.espnet.training import Training
-
-    torch.set_num_threads(threads)
-    sweep, data = runner.sweep, runner.data_dir
-    try:
-        Training(
-            config=runner._config(point.arm),
-            output_dir=point.experiment,
-            train_cuts=data / runner.train_split / "cuts.jsonl.gz",
-            valid_cuts=data / runner.valid_split / "cuts.jsonl.gz",
-            lang_dir=lang_dir(data, sweep.token_type, sweep.vocab_size),
-            token_type="bpe" if sweep.token_type == "unigram" else sweep.token_type,
-            seed=point.seed,
-            ngpu=min(1, runner.ngpu),
-        ).run()
-        for split in runner.test_splits:
-            cuts = data / split / "cuts.jsonl.gz"
-            Decoding(point.experiment, cuts, runner.decode_config, runner.checkpoint, 1, min(1, runner.ngpu)).run()
-    except LrsmsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return json.loads((folder / "inputs.json").read_text())["inputs"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 class _Progress:
-    """A bar over the epochs of all open points."""
+    """A bar over the epochs of the points that were open at the start, whoever runs them."""
 
-    def __init__(self, points):
-        self.points = list(points)
-        self.total = sum(point.arm.config.get("max_epoch") or 40 for point in self.points)  # 40: ESPnet's default
+    def __init__(self, runner: Runner, points: list[Point]) -> None:
+        self._runner, self._points = runner, list(points)
 
     def __enter__(self) -> _Progress:
-        self.bar = tqdm(total=self.total, unit="epoch", dynamic_ncols=True)
-        self.bar.update(sum(map(_epochs_done, self.points)))
-        self.bar.unpause()
+        total = sum(map(_max_epoch, self._points))
+        self._bar = tqdm(total=total, initial=self._done(), unit="epoch", dynamic_ncols=True)
         return self
 
     def __exit__(self, *_) -> None:
-        self.bar.close()
+        self._bar.close()
 
     def update(self, running: list[Point]) -> None:
-        if time.time() - getattr(self, "last", 0) < 3:
-            return
-        self.last = time.time()
-        self.bar.set_description(", ".join(point.key for point in running))
-        self.bar.update(max(0, sum(map(_epochs_done, self.points)) - self.bar.n))
+        self._bar.set_description(", ".join(point.key for point in running), refresh=False)
+        self._bar.update(max(0, self._done() - self._bar.n))
+
+    def _done(self) -> int:
+        return sum(_max_epoch(p) if self._runner.finished(p) else _epochs(p) for p in self._points)
 
 
-def _epochs_done(point: Point) -> int:
-    images = point.experiment / "train.log"
-    return images.read_text(errors="replace").count("epoch results: ") if images.exists() else 0
+def _max_epoch(point: Point) -> int:
+    return point.arm.config.get("max_epoch") or 40  # ESPnet's default
+
+
+def _epochs(point: Point) -> int:
+    logs = [point.experiment / "warmup" / "train.log", point.experiment / "train.log"]
+    done = sum(log.read_text(errors="replace").count("epoch results: ") for log in logs if log.exists())
+    return min(_max_epoch(point), done)

@@ -134,6 +134,37 @@ def build_model() -> Callable:
 
 
 @pytest.fixture(scope="session")
+def tiny_args() -> Callable:
+    """``tiny_args(**changes)``: what ESPnet's ASR task makes of the tiny configuration with top-level keys replaced."""
+    import argparse
+    import copy
+
+    from espnet2.tasks.asr import ASRTask
+
+    import lrsms.espnet  # noqa: F401
+
+    defaults = ASRTask.get_default_config()
+    tokens = ["<blank>", "<unk>", *"abcdefghijklmnopqrstuvwxyz ", "<sos/eos>"]
+
+    def make(**changes) -> argparse.Namespace:
+        return argparse.Namespace(**copy.deepcopy(defaults | CONFIG | {"token_list": tokens} | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build_tiny(tiny_args) -> Callable:
+    """``build_tiny(**changes)``: a model of :func:`tiny_args`, always from the same seed; needs no corpus."""
+    from espnet2.tasks.asr import ASRTask
+
+    def build(**changes):
+        torch.manual_seed(1)
+        return ASRTask.build_model(tiny_args(**changes))
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def run_python(root: Path) -> Callable:
     """``run_python(*arguments, cwd=..., path=...)``: a Python of its own with this repository on its path."""
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 import shutil
 
 import pytest
@@ -83,6 +84,53 @@ def test_missing_weights_are_refused(experiment, tmp_path):
     torch.save(weights, tmp_path / "partial.pth")
     with pytest.raises(LrsmsError, match=r"partial.pth lacks 1 weights .*ctc\.ctc_lo\.weight"):
         Speech2Text(experiment.output_dir / "config.yaml", tmp_path / "partial.pth")
+
+
+LSTM = {"output_size": 16, "hidden_size": 16, "num_layers": 2}
+WORDS = {"hidden_size": 16, "att_conf": {"adim": 12, "aconv_chans": 3, "aconv_filts": 5}}
+PLAIN = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1}
+KINDS = {  # layer -> the part it is in, that part's class and options, and its role
+    "encoder.enc.0.birnn0": ("encoder", "lowrank_rnn", LSTM, "recurrent"),
+    "encoder.enc.0.nbrnn": ("encoder", "lowrank_rnn", LSTM | {"use_projection": False}, "recurrent"),
+    "decoder.decoder.0": ("decoder", "lowrank_rnn", WORDS, "recurrent"),
+    "decoder.embed": ("decoder", "lowrank_rnn", WORDS, "embedding"),
+    "ctc.ctc_lo": ("encoder", "lowrank_transformer", PLAIN, "output"),
+    "encoder.embed.conv.0": ("encoder", "lowrank_transformer", PLAIN, "subsampling"),
+}
+
+
+@pytest.fixture
+def stored(request, build_tiny, tiny_args, tmp_path):
+    """``stored(layer, ratio)``: config.yaml and checkpoint of a model with that layer at a ratio; 0 for dense."""
+
+    def write(layer: str, ratio: float):
+        part, name, options, role = KINDS[layer]
+        changes = {part: name, f"{part}_conf": options}
+        if ratio:
+            changes[f"{part}_conf"] = options | {"low_rank": {role: ratio, "multiple": 1}}
+        config, weights = tmp_path / f"{ratio}.yaml", tmp_path / f"{ratio}.pth"
+        config.write_text(yaml.safe_dump(vars(tiny_args(**changes))))
+        torch.save(build_tiny(**changes).state_dict(), weights)
+        return config, weights
+
+    return write
+
+
+@pytest.mark.parametrize("layer", KINDS)
+def test_every_kind_of_layer_opens_only_as_what_it_is(layer, stored):
+    dense, low, lower = stored(layer, 0), stored(layer, 0.375), stored(layer, 0.125)
+    for config, weights in (dense, low, lower):
+        model = ASRTask.build_model_from_file(config, weights)[0]
+        expected = read_checkpoint(weights)
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    where = rf"at {re.escape(layer)}(\.gates)?"
+    for (config, _), (_, weights), message in (
+        (dense, low, rf"^{low[1]} is low-rank {where} \(rank \d+\), but {dense[0]} builds that layer dense"),
+        (low, dense, rf"^{dense[1]} is dense {where}, but {low[0]} builds that layer low-rank \(rank \d+\)"),
+        (low, lower, rf"^{lower[1]} has rank \d+ {where}, but {low[0]} builds rank \d+"),
+    ):
+        with pytest.raises(LrsmsError, match=message):
+            ASRTask.build_model_from_file(config, weights)
 
 
 def test_building_without_a_checkpoint_is_not_checked(experiment):

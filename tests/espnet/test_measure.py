@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lrsms.espnet.measure import cost
+from lrsms.espnet.measure import cost, positions
+from lrsms.espnet.preparation import rank_plans
 from lrsms.lowrank import LowRankLinear, low_rank_layers
 
 FRAMES = 1000  # of the 10 s that the cost is measured on
@@ -62,6 +63,40 @@ def test_a_whole_model_against_its_dense_twin(experiment, build_model, dense_par
     assert ours.macs_per_second < reference.macs_per_second
     assert low_rank.training
     assert not any(layer._forward_hooks for _, layer in low_rank_layers(low_rank))
+
+
+BLOCKS = {"output_size": 16, "attention_heads": 2, "num_blocks": 1}
+LSTM = {"output_size": 16, "hidden_size": 24, "num_layers": 3}
+WORDS = {"hidden_size": 24, "num_layers": 2, "att_conf": {"adim": 12, "aconv_chans": 3, "aconv_filts": 5}}
+PARTS = {
+    "lstm that subsamples": ("encoder", "lowrank_rnn", LSTM | {"subsample": (2, 3, 1)}, ["recurrent", "output"]),
+    "lstm in one": ("encoder", "lowrank_rnn", LSTM | {"use_projection": False}, ["recurrent"]),
+    "lstm one way": ("encoder", "lowrank_rnn", LSTM | {"bidirectional": False}, ["recurrent"]),
+    "e-branchformer": ("encoder", "lowrank_e_branchformer", BLOCKS, ["attention", "convolution", "subsampling"]),
+    "streaming": ("encoder", "lowrank_contextual_block_transformer", BLOCKS, ["attention", "feed_forward"]),
+    "cells": ("decoder", "lowrank_rnn", WORDS, ["recurrent", "attention", "embedding", "output"]),
+    "words": ("decoder", "lowrank_transformer", {"attention_heads": 2, "num_blocks": 1}, ["embedding", "output"]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_kind_of_layer_against_its_dense_twin(name, build_tiny, dense_parts):
+    part, cls, options, roles = PARTS[name]
+    block = dict.fromkeys(roles, 0.25) | {"multiple": 1}
+    dense = build_tiny(**dense_parts | {part: cls, f"{part}_conf": options})
+    low_rank = build_tiny(**dense_parts | {part: cls, f"{part}_conf": options | {"low_rank": block}})
+    ours, reference = cost(low_rank, 16000, 1.0), cost(dense, 16000, 1.0)
+    assert ours.dense_parameters == reference.parameters > ours.parameters
+    assert ours.dense_macs_per_second == pytest.approx(reference.macs_per_second, rel=1e-9)
+    assert ours.macs_per_second != reference.macs_per_second
+    counts = positions(dense, 16000, 1.0)
+    saved = 0.0
+    for where, plan in rank_plans(low_rank).items():
+        for entry in plan.entries:
+            path = f"{where}.{entry.module}"
+            saved += entry.macs_saved(counts[path], counts.get(f"{path.rpartition('.')[0]}.{entry.reader}", 0.0))
+    assert reference.macs_per_second - ours.macs_per_second == pytest.approx(saved, rel=1e-9)
+    assert not any(module._forward_hooks for model in (dense, low_rank) for module in model.modules())
 
 
 def test_the_decoders_share_follows_the_token_rate(experiment, build_model):

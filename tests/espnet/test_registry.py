@@ -41,6 +41,30 @@ def test_init_reaches_the_product_and_leaves_the_front_end(init, experiment, bui
     assert features.isfinite().all()
 
 
+WORDS = {"hidden_size": 24, "num_layers": 2, "att_conf": {"adim": 12, "aconv_chans": 3, "aconv_filts": 5}}
+FULL = {"ranks": {"embed": 24, "decoder.0": 64, "decoder.1": 48}}
+
+
+@pytest.mark.parametrize("init", ["xavier_uniform", "kaiming_normal", "chainer"])
+def test_init_makes_of_cells_and_embeddings_what_it_makes_of_dense_ones(init, build_tiny):
+    """ESPnet draws embeddings from a normal distribution, and `chainer` starts with open forget gates."""
+    dense = build_tiny(decoder="lowrank_rnn", decoder_conf=WORDS, init=init).decoder
+    model = build_tiny(decoder="lowrank_rnn", decoder_conf=WORDS | {"low_rank": FULL}, init=init).decoder
+    for cell, other in zip(model.decoder, dense.decoder):
+        assert torch.equal(cell.gates.bias, other.bias_ih + other.bias_hh)
+        weight = torch.cat([other.weight_ih, other.weight_hh], dim=1)
+        assert float(cell.gates.product().std()) == pytest.approx(float(weight.std()), rel=0.1)
+        up, down = cell.gates.factors()
+        torch.testing.assert_close(up.T @ up, down @ down.T, rtol=1e-3, atol=1e-4)
+    assert float(model.embed.product().std()) == pytest.approx(float(dense.embed.weight.std()), rel=0.1)
+
+
+def test_a_low_rank_block_without_a_target_leaves_the_arguments_alone(tiny_args):
+    args, before = tiny_args(), vars(tiny_args())
+    asr.ASRTask.build_model(args)
+    assert vars(args) == before
+
+
 def test_init_has_the_scale_of_a_dense_layers(experiment, build_model):
     """Glorot's bound for a 16 x 16 weight is sqrt(6 / 32); re-initialised factors by themselves would miss it."""
     model = build_model(experiment.output_dir, init="xavier_uniform")

@@ -12,20 +12,26 @@ LAYERS = {
     "linear": (lambda: nn.Linear(20, 12), (3, 20), 12),
     "conv1d": (lambda: nn.Conv1d(20, 12, 1), (2, 20, 7), 12),
     "conv2d": (lambda: nn.Conv2d(3, 10, 3, stride=2), (2, 3, 9, 11), 10),
+    "embedding": (lambda: nn.Embedding(30, 12), (2, 7), 12),
 }
+
+
+def example(kind: str) -> torch.Tensor:
+    shape = LAYERS[kind][1]
+    return torch.randint(30, shape) if kind == "embedding" else torch.randn(shape)
 
 
 def factored(dense: nn.Module, rank: int, method: str):
     layer = factored_like(dense, rank)
-    initialize_(layer, dense.weight, dense.bias, method)
+    initialize_(layer, dense.weight, getattr(dense, "bias", None), method)
     return layer
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_svd_at_full_rank_is_the_dense_layer(kind):
     torch.manual_seed(0)
-    make, shape, full = LAYERS[kind]
-    dense, x = make(), torch.randn(shape)
+    make, _, full = LAYERS[kind]
+    dense, x = make(), example(kind)
     torch.testing.assert_close(factored(dense, full, "svd")(x), dense(x), rtol=1e-5, atol=1e-5)
 
 
@@ -47,16 +53,16 @@ def test_truncated_svd_is_the_best_approximation(kind, rank):
 @pytest.mark.parametrize("method", INITIALIZERS)
 def test_every_initialisation_sets_both_factors_and_lets_gradients_through(kind, method):
     torch.manual_seed(0)
-    make, shape, _ = LAYERS[kind]
-    dense = make()
+    dense = LAYERS[kind][0]()
+    bias = getattr(dense, "bias", None)
     layer = factored_like(dense, 4)
     before = [factor.clone() for factor in layer.factors()]
-    initialize_(layer, dense.weight, dense.bias, method)
+    initialize_(layer, dense.weight, bias, method)
     assert all(not torch.equal(old, new) for old, new in zip(before, layer.factors()))
-    assert torch.equal(layer.bias, dense.bias)
+    assert layer.bias is None if bias is None else torch.equal(layer.bias, bias)
     assert layer.init_method == method
     assert layer.product().shape == dense.weight.shape
-    layer(torch.randn(shape)).square().sum().backward()
+    layer(example(kind)).square().sum().backward()
     for parameter in layer.parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0
     assert dense.weight.grad is None
@@ -81,6 +87,41 @@ def test_uniform_initialisations_fill_their_bound(method, up_bound, down_bound):
     up, down = factored(nn.Linear(20, 12), 4, method).factors()
     assert 0.9 * up_bound < up.abs().max() <= up_bound
     assert 0.9 * down_bound < down.abs().max() <= down_bound
+
+
+@pytest.mark.parametrize(
+    "dense",
+    [
+        nn.Linear(400, 300),
+        nn.Linear(300, 900),
+        nn.Conv1d(400, 300, 1),
+        nn.Conv2d(32, 64, 3),
+        nn.Embedding(500, 300),
+    ],
+)
+@pytest.mark.parametrize("rank", [16, 128])
+def test_variance_matched_has_the_dense_weights_variance(dense, rank):
+    torch.manual_seed(0)
+    layer = factored(dense, rank, "variance_matched")
+    product, variance = layer.product().detach(), float(dense.weight.detach().square().mean())
+    assert float(product.square().mean()) == pytest.approx(variance, rel=0.06)
+    assert float(product.mean().abs()) < 0.05 * variance**0.5
+
+
+def test_variance_matched_keeps_the_variance_of_the_input_through_the_first_factor():
+    torch.manual_seed(0)
+    dense = nn.Linear(800, 600)
+    layer, x = factored(dense, 200, "variance_matched"), torch.randn(200, 800) * 3
+    with torch.no_grad():
+        assert float(layer[0](x).var()) == pytest.approx(9, rel=0.05)
+        assert float(layer(x).var()) == pytest.approx(float(dense(x).var()), rel=0.05)
+
+
+@pytest.mark.parametrize("method", INITIALIZERS)
+def test_the_padding_row_of_an_embedding_starts_at_zero(method):
+    dense = nn.Embedding(30, 12, padding_idx=29)
+    layer = factored(dense, 4, method)
+    assert (layer(torch.tensor([29])) == 0).all() and layer(torch.tensor([28])).abs().sum() > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

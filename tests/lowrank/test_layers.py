@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrsms.lowrank import LowRankConv1d, LowRankConv2d, LowRankLinear, low_rank_layers
+from lrsms.lowrank import LowRankConv1d, LowRankConv2d, LowRankEmbedding, LowRankLinear, low_rank_layers
 from lrsms.lowrank.layers import factored_like, matrix_shape
 
 
@@ -58,6 +58,66 @@ def test_conv2d_equals_dense_with_the_product(options):
     )
 
 
+TOKENS = torch.tensor([[1, 5, 10], [0, 5, 3]])
+
+
+def test_embedding_equals_the_product_as_a_table():
+    torch.manual_seed(0)
+    layer = LowRankEmbedding(11, 6, rank=3)
+    assert (layer.rank, layer.dense_shape, layer.bias) == (3, (11, 6), None)
+    assert (layer.num_embeddings, layer.embedding_dim) == (11, 6)
+    assert (layer.dense_parameters, layer.parameters_saved) == (66, 66 - 3 * (11 + 6))
+    assert layer(TOKENS).shape == (2, 3, 6)
+    torch.testing.assert_close(layer(TOKENS), functional.embedding(TOKENS, layer.product()))
+    up, down = layer.factors()
+    assert up.shape == (6, 3) and down.shape == (3, 11)
+    torch.testing.assert_close(up @ down, LowRankEmbedding.as_matrix(layer.product()))
+
+
+def test_embedding_by_hand():
+    layer = LowRankEmbedding(3, 2, rank=1)
+    layer.set_factors(torch.tensor([[10.0], [20.0]]), torch.tensor([[1.0, 2.0, 3.0]]))
+    assert layer.product().tolist() == [[10.0, 20.0], [20.0, 40.0], [30.0, 60.0]]
+    assert layer(torch.tensor([2, 0])).tolist() == [[30.0, 60.0], [10.0, 20.0]]
+
+
+def test_looking_up_costs_nothing_but_expanding_does():
+    layer = LowRankEmbedding(11, 6, rank=3)
+    assert layer.macs_saved(layer(TOKENS)) == -TOKENS.numel() * 3 * 6
+
+
+def test_the_padding_row_of_an_embedding_stays_zero():
+    dense = nn.Embedding(11, 6, padding_idx=10)
+    layer = factored_like(dense, 3)
+    assert layer[0].padding_idx == layer.merged().padding_idx == 10
+    layer.set_factors(torch.randn(6, 3), torch.randn(3, 11))
+    layer(TOKENS).square().sum().backward()
+    assert (layer(TOKENS)[0, 2] == 0).all() and (layer[0].weight.grad[10] == 0).all()
+    assert layer[0].weight.grad[5].abs().sum() > 0 and layer[1].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("dense", "x"),
+    [
+        (nn.Linear(6, 4), torch.randn(3, 6)),
+        (nn.Linear(6, 4, bias=False), torch.randn(3, 6)),
+        (nn.Conv1d(6, 4, 1, stride=2), torch.randn(1, 6, 9)),
+        (nn.Conv2d(2, 5, 3, stride=2, padding=1, dilation=2), torch.randn(1, 2, 12, 13)),
+        (nn.Embedding(11, 6, padding_idx=3), TOKENS),
+    ],
+)
+def test_merged_is_a_dense_layer_of_the_same_output_with_weights_of_its_own(dense, x):
+    layer = factored_like(dense, 2).eval()
+    merged, expected = layer.merged(), layer(x)
+    assert type(merged) is type(dense) and not merged.training
+    assert {name: value.shape for name, value in merged.state_dict().items()} == {
+        name: value.shape for name, value in dense.state_dict().items()
+    }
+    with torch.no_grad():
+        layer[0].weight.zero_()
+    torch.testing.assert_close(merged(x), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("dense", "x", "shape"),
     [
@@ -85,6 +145,8 @@ def test_factored_like_has_the_dense_layers_interface(dense, x, shape):
         nn.Conv1d(6, 6, 1, padding=1),
         nn.Conv2d(6, 6, 3, groups=3),
         nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"),
+        nn.Embedding(6, 6, max_norm=1.0),
+        nn.Embedding(6, 6, sparse=True),
         nn.LayerNorm(6),
     ],
 )

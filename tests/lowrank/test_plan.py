@@ -6,7 +6,7 @@ import yaml
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank import LowRankConfig, RankPlan, factorize_, low_rank_layers
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, low_rank_layers
 from lrsms.lowrank.plan import round_rank, save_plans
 
 ROLES = {
@@ -72,6 +72,104 @@ def test_break_even_stays_dense_with_its_note():
     assert entry.note == "rank 32 reaches break-even at 32"
     assert ranks(plan, "w_1") == [48] * 4
     assert ranks(make({"attention": 0.5, "multiple": 31}), "attention.q") == [31] * 4
+
+
+def test_weights_of_a_map_go_to_blocks_in_order():
+    uniform = make({"feed_forward": 0.5})
+    plan = make({"feed_forward": 0.5, "layer_map": [1, 2, 2, 1]})
+    assert ranks(plan, "w_1") == ranks(plan, "w_2") == [24, 40, 40, 24]
+    assert plan.parameters == uniform.parameters
+
+
+def test_weights_of_another_number_than_blocks_are_refused():
+    with pytest.raises(LrsmsError) as error:
+        make({"feed_forward": 0.5, "layer_map": [1, 2, 3]})
+    assert str(error.value) == "encoder_conf.low_rank.layer_map: 3 weights, but there are 4 layers like blocks.0.w_1"
+    assert ranks(make({"subsampling": 0.25, "layer_map": [1, 2, 3]}), "embed.2") == [8]  # stands alone: has no depth
+
+
+def test_deserts_share_the_budget_of_a_role_and_shape():
+    """In place of a map: how much each layer deserves."""
+    uniform = make({"attention": 0.25, "feed_forward": 0.25})
+    deserts = {entry.module: 3.0 if entry.module.endswith("attention.q") else 1.0 for entry in uniform.entries}
+    deserts["blocks.2.w_1"] = 5.0
+    config = LowRankConfig.parse({"attention": 0.25, "feed_forward": 0.25})
+    plan = RankPlan.make(Model(), ROLES, config, weights=deserts)
+    assert plan.parameters == uniform.parameters
+    assert (ranks(plan, "attention.q"), ranks(plan, "attention.out")) == ([24] * 4, [8] * 4)  # of one shape
+    assert ranks(plan, "w_1") == [8, 8, 40, 8]
+    assert ranks(plan, "w_2") == [16] * 4
+    assert ranks(plan, "pointwise") == [None] * 4
+
+
+class Words(nn.Module):
+    """What the table of roles knows beside blocks of a Transformer."""
+
+    def __init__(self, rnn=nn.LSTM):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        for layer in range(3):
+            setattr(self, f"birnn{layer}", rnn(16, 24, batch_first=True, bidirectional=True))
+            setattr(self, f"bt{layer}", nn.Linear(48, 16))
+        self.decoder = nn.ModuleList([nn.LSTMCell(16, 24), nn.LSTMCell(24, 24), nn.LSTMCell(24, 24)])
+        self.output = nn.Linear(24, 50)
+
+
+WORD_ROLES = {"embed": "embedding", "output": "output", r"decoder\.\d+": "recurrent"}
+WORD_ROLES |= {r"birnn(\d+)": Recurrent(r"bt\1")}
+
+
+def words(block: dict, model: nn.Module | None = None) -> RankPlan:
+    return RankPlan.make(model or Words(), WORD_ROLES, LowRankConfig.parse(block), "decoder_conf.low_rank")
+
+
+def test_embedding_output_and_recurrent_layers():
+    plan = words({"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "multiple": 1})
+    found = {entry.module: entry for entry in plan.entries}
+    assert list(found) == ["embed", *[f"birnn{n}" for n in range(3)], *[f"decoder.{n}" for n in range(3)], "output"]
+    assert [found[f"birnn{n}"].reader for n in range(3)] == ["bt0", "bt1", "bt2"]
+    assert [found[name].depth for name in ("birnn2", "decoder.1", "embed")] == [2, 1, 0]
+    table = found["embed"]
+    assert (table.inputs, table.outputs, table.rank, table.full_rank) == (50, 16, 8, 16)
+    assert (table.parameters, table.macs, table.dense_macs) == (8 * 66, 8 * 16, 0)  # looking up is free
+    assert table.macs_saved(10) == -10 * 8 * 16
+    cell = found["decoder.0"]
+    assert (cell.inputs, cell.outputs, cell.rank, cell.macs) == (40, 96, 10, 10 * 136)
+    assert cell.macs_saved(3) == 3 * (40 * 96 - 10 * 136)
+    assert (found["birnn0"].rank, found["output"].rank) == (6, 6)
+
+
+def test_parameters_of_recurrent_layers_are_those_of_the_factored_model():
+    model = Words()
+    dense = sum(parameter.numel() for parameter in model.parameters())
+    plan = words({"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "multiple": 1}, model)
+    factorize_(model, plan)
+    stored = sum(parameter.numel() for parameter in model.parameters())
+    biases = sum(cell.biases_saved for cell in model.decoder)
+    assert biases == 3 * 96 and dense - stored == plan.dense_parameters - plan.parameters + biases
+
+
+def test_a_map_spreads_over_recurrent_layers():
+    block = {"recurrent": 0.5, "multiple": 1}
+    plan = words(block | {"layer_map": "linear"})
+    assert ranks(plan, "birnn0") < ranks(plan, "birnn1") < ranks(plan, "birnn2")
+    assert ranks(plan, "decoder.1") < ranks(plan, "decoder.2")
+    assert plan.parameters == words(block).parameters
+
+
+def test_recurrent_layers_that_are_no_lstm():
+    model = Words(rnn=nn.GRU)
+    assert [entry.module for entry in words({"recurrent": 0.5}, model).entries if "rnn" in entry.module] == []
+    del model.decoder
+    with pytest.raises(LrsmsError, match=r"low_rank\.recurrent: Words .*; a GRU cannot be factored, an LSTM can$"):
+        words({"recurrent": 0.5}, model)
+
+
+def test_an_input_layer_that_is_no_embedding_is_left_alone():
+    model = Words()
+    model.embed = nn.Linear(50, 16)
+    with pytest.raises(LrsmsError, match=r"low_rank\.embedding: Words has no such layer.* it has output, recurrent$"):
+        words({"embedding": 0.5}, model)
 
 
 @pytest.mark.parametrize("layer_map", ["linear", "linear_decreasing"])

@@ -1,0 +1,44 @@
+"""The part of a sweep that needs ESPnet: what an arm may configure, and one point from training to decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lrsms.data.tokens import lang_dir
+from lrsms.espnet.config_check import check_training_config
+from lrsms.espnet.decoding import Decoding
+from lrsms.espnet.task import ASRTask
+from lrsms.espnet.training import Training
+
+if TYPE_CHECKING:
+    from lrsms.sweep.runner import Point, Runner
+
+
+def check_config(path: Path) -> None:
+    """Raise LrsmsError where ESPnet would not take the training YAML ``path``."""
+    check_training_config(path, ASRTask)
+
+
+def train_and_decode(runner: Runner, point: Point, threads: int) -> None:
+    """Stages 3 and 4 of ``point``, on ``threads`` threads and the one GPU that this process sees, if it is to use any.
+
+    Raises:
+        LrsmsError: see :meth:`Training.run` and :meth:`Decoding.run`.
+    """
+    torch.set_num_threads(threads)
+    sweep, ngpu = runner.sweep, min(1, runner.ngpu)
+    Training(
+        config=runner.config(point.arm),
+        output_dir=point.experiment,
+        train_cuts=runner.cuts(runner.train_split),
+        valid_cuts=runner.cuts(runner.valid_split),
+        lang_dir=lang_dir(runner.data_dir, sweep.token_type, sweep.vocab_size),
+        token_type="bpe" if sweep.token_type == "unigram" else sweep.token_type,
+        seed=point.seed,
+        ngpu=ngpu,
+    ).run()
+    for split in runner.test_splits:
+        Decoding(point.experiment, runner.cuts(split), runner.decode_config, runner.checkpoint, ngpu=ngpu).run()

@@ -1,0 +1,101 @@
+"""Processes of their own for the points of a sweep, none of which outlives the runner."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from lrsms.errors import LrsmsError
+
+if TYPE_CHECKING:
+    from lrsms.sweep.runner import Point, Runner
+
+_PATIENCE_SECONDS = 10
+
+
+def threads_for_each(nj: int) -> int:
+    """A share of the cores for each of ``nj`` processes, and no more than OMP_NUM_THREADS where that is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores // nj, int(allowed) if allowed.isdigit() else cores))
+
+
+def prepare(module: str, threads: int, ngpu: int) -> multiprocessing.context.BaseContext:
+    """How to make processes of ``threads`` threads each, which will import ``module`` and with it ESPnet.
+
+    Without GPU they are forked from a process that has imported it once. One that has imported ESPnet has also counted
+    its GPUs, and a fork of it can no longer choose its own: with GPUs each starts from nothing.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
+    if ngpu:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    with _interrupts_blocked():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """What is started within inherits the mask: Ctrl-C is for the runner alone, which then stops its processes."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def start(process: BaseProcess, gpu: int | None) -> None:
+    """Start ``process`` so that it sees no GPU but the one given, if any: the ``gpu``-th of those this process sees."""
+    if gpu is None:
+        process.start()
+        return
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = before.split(",")[gpu] if before else str(gpu)
+    try:
+        with _interrupts_blocked():
+            process.start()
+    finally:
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def run_here(work: Callable, runner: Runner, point: Point, threads: int) -> None:
+    """Call ``work(runner, point, threads)`` in this process, whose output goes to the point's ``sweep.log``."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    point.experiment.mkdir(parents=True, exist_ok=True)
+    with point.log.open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    try:
+        work(runner, point, threads)
+    except LrsmsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """A runner that is killed cannot stop its processes, and the next one would train the same points beside them."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def stop(processes: Sequence[BaseProcess]) -> None:
+    """End those that run; one that has not started, or has ended, is left alone."""
+    alive = [process for process in processes if process.is_alive()]
+    for process in alive:
+        process.terminate()
+    for process in alive:
+        process.join(_PATIENCE_SECONDS)
+        process.kill()
+        process.join()

@@ -1,0 +1,150 @@
+"""Reading a sweep's YAML."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrsms.errors import LrsmsError
+from lrsms.sweep.points import Sweep, changed, flat
+
+
+def read(path: Path, text: str) -> Sweep:
+    path.write_text(text)
+    return Sweep.read(path)
+
+
+def test_an_arm_is_base_then_set_then_its_own_keys(write_sweep):
+    sweep = Sweep.read(
+        write_sweep(
+            set={"encoder_conf.low_rank.multiple": 4, "wrong": 1},
+            arms={
+                "dense": {"encoder_conf.low_rank": None},
+                "small": {"wrong": 3, "encoder_conf.low_rank.attention": 0.1},
+            },
+        )
+    )
+    dense, small = (arm.config for arm in sweep.arms)
+    assert dense == {"max_epoch": 3, "wrong": 1, "encoder_conf": {"blocks": 2}}
+    assert small["encoder_conf"] == {"blocks": 2, "low_rank": {"attention": 0.1, "multiple": 4}} and small["wrong"] == 3
+    assert (sweep.title, sweep.folder, sweep.reference, sweep.seeds) == ("sweep", "grid", "dense", (0, 1))
+
+
+def test_an_arm_may_replace_what_set_wrote_below_it(write_sweep):
+    arms = {"a": {"encoder_conf.low_rank": {"attention": 0.3}, "encoder_conf.low_rank.multiple": 8}}
+    sweep = Sweep.read(write_sweep(set={"encoder_conf.low_rank.multiple": 4}, arms=arms))
+    assert sweep.arms[0].config["encoder_conf"]["low_rank"] == {"attention": 0.3, "multiple": 8}
+
+
+def test_a_grid_has_every_combination_and_one_value_for_several_keys(write_sweep):
+    keys = "encoder_conf.low_rank.attention decoder_conf.low_rank.attention"
+    sweep = Sweep.read(write_sweep(grid={keys: [0.5, 0.25], "wrong": [1, 2]}, arms={"dense": None}))
+    assert [arm.name for arm in sweep.arms] == [
+        *("dense", "attention=0.5,wrong=1", "attention=0.5,wrong=2", "attention=0.25,wrong=1", "attention=0.25,wrong=2")
+    ]
+    last = sweep.arms[-1]
+    assert last.values == {"attention": 0.25, "wrong": 2} and sweep.arms[0].values == {}
+    assert last.config["encoder_conf"]["low_rank"] == last.config["decoder_conf"]["low_rank"] == {"attention": 0.25}
+
+
+def test_grid_keys_with_one_last_part_are_named_whole(write_sweep):
+    sweep = Sweep.read(write_sweep(grid={"encoder_conf.blocks": [1], "decoder_conf.blocks": [2, 3]}, arms=None))
+    assert [arm.name for arm in sweep.arms] == [f"encoder_conf.blocks=1,decoder_conf.blocks={n}" for n in (2, 3)]
+    assert len(sweep.arms[0].values) == 2
+
+
+def test_the_base_may_lie_beside_the_sweep_or_in_the_working_folder(write_sweep, recipe, monkeypatch):
+    path = write_sweep()
+    assert Sweep.read(path).arms[0].config["max_epoch"] == 3
+    monkeypatch.chdir(recipe)
+    (recipe / "other").mkdir()
+    moved = path.rename(recipe / "other" / path.name)
+    assert Sweep.read(moved).arms[0].config["max_epoch"] == 3
+
+
+def test_differences_are_those_to_the_reference(write_sweep):
+    arms = {"dense": {"encoder_conf.low_rank": None}, "a": {"wrong": 5}, "b": {"encoder_conf": {"blocks": 2}}}
+    sweep = Sweep.read(write_sweep(reference="a", arms=arms))
+    dense, a, b = map(sweep.differences, sweep.arms)
+    assert dense == {"wrong": 2, "encoder_conf.low_rank.attention": None}
+    assert a == {} and b == dense
+
+
+def test_the_sweeps_of_the_recipes_are_read(root, monkeypatch):
+    files = sorted(root.glob("egs/*/*/conf/sweep_*.yaml"))
+    sweeps = [path for path in files if "base" in yaml.safe_load(path.read_text())]
+    assert sweeps
+    for path in sweeps:
+        monkeypatch.chdir(path.parents[1])
+        sweep = Sweep.read(path)
+        assert len(sweep.arms) > 1 and all(arm.config["encoder"] for arm in sweep.arms)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"seed": [0]}, r"sweep.yaml: seed: unknown key; did you mean seeds\?"),
+        ({"colour": 1}, "sweep.yaml: colour: unknown key; a sweep takes title, base"),
+        ({"base": None}, "sweep.yaml: base: None: write the training YAML"),
+        ({"base": "conf/absent.yaml"}, "sweep.yaml: base: conf/absent.yaml: no such file"),
+        ({"seeds": [0, 0]}, r"sweep.yaml: seeds: \[0, 0\] names one twice"),
+        ({"seeds": ["one"]}, r"sweep.yaml: seeds: \['one'\]: write a list of whole numbers"),
+        ({"seeds": []}, r"sweep.yaml: seeds: \[\]: write a list"),
+        ({"reference": "big"}, "sweep.yaml: reference: 'big' is no arm; one of dense, small"),
+        ({"arms": None}, "sweep.yaml: no experiment; write arms: or grid:"),
+        ({"arms": ["dense"]}, r"sweep.yaml: arms: \['dense'\] is not a mapping"),
+        ({"arms": {"dense": 3}}, "sweep.yaml: arms.dense: 3 is not a mapping"),
+        ({"arms": {"a/b": None}}, "sweep.yaml: arms.a/b: an arm's name takes letters"),
+        ({"arms": {"a b": None, "ab": None}}, "sweep.yaml: two arms are called 'ab'"),
+        ({"arms": {"dense": {"max_epoch.x": 1}}}, "sweep.yaml: arms.dense: max_epoch.x: max_epoch is 3, not a mapping"),
+        ({"set": {"max_epoch.x": 1}}, "sweep.yaml: set: max_epoch.x: max_epoch is 3, not a mapping"),
+        ({"grid": {"wrong": 1}}, "sweep.yaml: grid.wrong: 1 is not a list of values"),
+        ({"grid": {"wrong": []}}, r"sweep.yaml: grid.wrong: \[\] is not a list"),
+        (
+            {"grid": {"low_rank": [{"a": 1}]}},
+            r"sweep.yaml: grid.low_rank: \{'a': 1\} cannot be part of a folder's name",
+        ),
+        ({"folder": "../grid"}, "sweep.yaml: folder: '../grid': write the name of a folder"),
+        ({"token_type": "phone"}, "sweep.yaml: token_type: 'phone': write one of char, word, unigram, bpe"),
+        ({"vocab_size": "many"}, "sweep.yaml: vocab_size: 'many': write a whole number"),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_and_value(write_sweep, content, message):
+    with pytest.raises(LrsmsError, match=message):
+        Sweep.read(write_sweep(**content))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "arms: {dense: {}, dense: {wrong: 1}}",
+            "sweep.yaml: not valid YAML: 'dense' is written twice .* line 1, column 19",
+        ),
+        ("arms: {", "not valid YAML"),
+        ("- dense", "the top level is not a mapping"),
+    ],
+)
+def test_bad_yaml_is_an_error(recipe, text, message):
+    with pytest.raises(LrsmsError, match=message):
+        read(recipe / "sweep.yaml", text)
+
+
+def test_an_overridden_merge_key_is_not_written_twice(recipe, monkeypatch):
+    monkeypatch.chdir(recipe)
+    arms = "arms:\n  a: &a {wrong: 1, seconds: 1}\n  b: &b {<<: *a, wrong: 2}\n  c: {<<: *b, wrong: 3}\n"
+    text = f"base: conf/base.yaml\n{arms}"
+    assert [arm.config["wrong"] for arm in read(recipe / "sweep.yaml", text).arms] == [1, 2, 3]
+
+
+def test_an_absent_sweep_is_an_error(tmp_path):
+    with pytest.raises(LrsmsError, match="absent.yaml: cannot be read: No such file"):
+        Sweep.read(tmp_path / "absent.yaml")
+
+
+def test_changed_leaves_the_base_alone_and_flat_lists_its_keys():
+    base = {"a": {"b": 1, "c": {"d": 2}}, "e": {}}
+    assert changed(base, {"a.b": None, "a.c.d": [3], "f.g": 4, "e": None}, "x") == {
+        **{"a": {"c": {"d": [3]}}, "e": None, "f": {"g": 4}}
+    }
+    assert flat(base) == {"a.b": 1, "a.c.d": 2, "e": {}}

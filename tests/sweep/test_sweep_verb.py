@@ -1,0 +1,108 @@
+"""The command line of a sweep; its experiments are made up."""
+
+import json
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def sweep(recipe, made_up, monkeypatch):
+    """``sweep(*arguments)``: run the verb in this process, in the recipe's folder."""
+    monkeypatch.chdir(recipe)
+    monkeypatch.setenv("LRSMS_COMMAND", "./run_sweep.sh")
+
+    def run(*arguments) -> None:
+        from lrsms.bin import run_verb
+        from lrsms.bin import sweep as verb
+
+        monkeypatch.setattr(sys, "argv", ["sweep", *map(str, arguments)])
+        run_verb(verb.main)
+
+    return run
+
+
+def test_a_sweep_runs_and_reports(sweep, write_sweep, recipe, capsys):
+    (recipe / "RESULTS.md").write_text("# Results\n")
+    sweep(write_sweep(seeds=[0]), "--nj", "2", "--results_dir", ".")
+    assert "| small " in capsys.readouterr().out
+    assert json.loads((recipe / "findings/sweep.json").read_text())["reported_by"]["command"] == "./run_sweep.sh"
+    assert "## Sweeps" in (recipe / "RESULTS.md").read_text()
+    assert (recipe / "sweeps/grid/sweep.md").exists()
+
+
+def test_failures_are_named_with_their_reason_and_the_rest_is_reported(sweep, write_sweep, capsys):
+    with pytest.raises(SystemExit) as stop:
+        sweep(write_sweep(seeds=[0], arms={"good": None, "bad": {"then": "error"}}))
+    output, errors = capsys.readouterr()
+    assert stop.value.code == 1 and "| good " in output
+    assert errors.splitlines()[-1] == (
+        "error: 1 experiments failed, and the same command tries them again: "
+        "sweeps/grid/bad_seed0/sweep.log: error: no such microphone"
+    )
+
+
+def test_when_all_fail_the_reason_is_still_given(sweep, write_sweep, capsys):
+    with pytest.raises(SystemExit):
+        sweep(write_sweep(seeds=[0], arms={"bad": {"then": "error"}}))
+    assert "no such microphone" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_another_process_runs_is_named(sweep, write_sweep, make_runner, capsys):
+    from lrsms.sweep.claims import Claims
+
+    claims = Claims(make_runner().folder / "optuna.journal", "grid")
+    claims.take("small_seed0")
+    sweep(write_sweep(seeds=[0]))
+    assert capsys.readouterr().err.endswith("not finished: small_seed0\n")
+
+
+def test_report_only_runs_nothing(sweep, write_sweep, make_runner, made_up, runs, capsys):
+    with pytest.raises(SystemExit):
+        sweep(write_sweep(), "--report_only")
+    assert capsys.readouterr().err.startswith("error: sweeps/grid holds no finished experiment of")
+    runner = make_runner()
+    made_up.write_finished(runner, runner.points()[0])
+    sweep(write_sweep(), "--report_only")
+    assert "| dense " in capsys.readouterr().out and not runs()
+
+
+def test_report_only_refuses_an_arm_that_has_changed(sweep, write_sweep, capsys):
+    sweep(write_sweep(seeds=[0]))
+    with pytest.raises(SystemExit):
+        sweep(write_sweep(seeds=[0], arms={"dense": {"wrong": 9}}), "--report_only")
+    assert "arm 'dense' is not as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nj", "0"], "--nj 0: write 1 or more"),
+        (["--ngpu", "-1"], "--ngpu -1: write 0 or more"),
+        (["--test_splits", " "], "--test_splits: name at least one"),
+    ],
+)
+def test_impossible_options_are_refused(sweep, write_sweep, options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        sweep(write_sweep(), *options)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_scoring_the_recipe_keeps_the_section(sweep, write_sweep, recipe, made_up, make_runner, monkeypatch, capsys):
+    from lrsms.bin import score
+
+    sweep(write_sweep(seeds=[0]), "--results_dir", ".")
+    summary = json.loads((recipe / "sweeps/grid/dense_seed0/summary.json").read_text())
+    made = {"config": "conf/train.yaml", "command": "./run.sh"}
+    (recipe / "exp").mkdir()
+    (recipe / "sweeps/grid/dense_seed0").rename(recipe / "exp/dense")
+    (recipe / "exp/dense/summary.json").write_text(json.dumps(summary | made))
+    decode = next(recipe.glob("exp/dense/decode_*/test/decode.json"))
+    decode.write_text(json.dumps(json.loads(decode.read_text()) | made | {"utterances": 4}))
+    monkeypatch.setattr(sys, "argv", ["score", "--results_dir", "."])
+    score.main()
+    text = (recipe / "RESULTS.md").read_text()
+    assert (
+        text.index("## CER") < text.index("## Sweeps") < text.index("[findings/sweep.md]") < text.index("## How each")
+    )
+    assert "## Sweeps" not in (recipe / "exp/RESULTS.md").read_text()
