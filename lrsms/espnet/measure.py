@@ -132,12 +132,14 @@ def _features(model, fs: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _forward(model, features: torch.Tensor, lengths: torch.Tensor, tokens_per_second: float) -> None:
     """Encoder, CTC output and one teacher-forced pass of the decoder."""
     with _evaluating(model):
-        encoded, encoded_lengths, _ = model.encoder(features, lengths)
+        encoded, _, _ = model.encoder(features, lengths)
         if model.ctc is not None:
             model.ctc.log_softmax(encoded)
         if model.decoder is not None:
-            tokens = torch.ones(1, max(1, round(_SECONDS * tokens_per_second)), dtype=torch.long)
-            model.decoder(encoded, encoded_lengths, tokens, torch.tensor([tokens.shape[1]]))
+            count = max(1, round(_SECONDS * tokens_per_second))
+            tokens = torch.ones(1, count, dtype=torch.long, device=encoded.device)
+            # One utterance without padding; a model on the meta device could not say how long it is.
+            model.decoder(encoded, torch.tensor([encoded.shape[1]]), tokens, torch.tensor([count]))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a training YAML comes to, without data, without training and without ESPnet's task: ranks, size, work, memory."""
+"""What a training YAML comes to, without data and without training: ranks, size, work, memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
@@ -64,19 +63,11 @@ class Preview:
             f"parameters        {self.cost.parameters:,} of dense's {self.cost.dense_parameters:,}: "
             f"{self.cost.dense_parameters / self.cost.parameters:.2f}x fewer",
             f"MMACs per second  {self.cost.macs_per_second / 1e6:,.1f} of dense's "
-            f"{self.cost.dense_macs_per_second / 1e6:,.1f}: {self.cost.dense_macs_per_second / self.cost.macs_per_second:.2f}x fewer",
+            f"{self.cost.dense_macs_per_second / 1e6:,.1f}: "
+            f"{self.cost.dense_macs_per_second / self.cost.macs_per_second:.2f}x fewer",
             f"training memory   about {now / 2**20:,.0f} MiB of dense's {then / 2**20:,.0f} MiB in float32, "
             f"batches of {self.batch_seconds:g} s ({detail})",
         ]
-
-
-class _WithoutRandomNumbers(TorchFunctionMode):
-    """Leave weights as they were allocated: nobody will look at their values."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__name__", "") in ("uniform_", "normal_"):
-            return args[0] if args else kwargs["tensor"]  # of torch.Tensor's methods, of torch.nn.init's functions
-        return function(*args, **(kwargs or {}))
 
 
 class Outline(nn.Module):
@@ -102,7 +93,8 @@ class Outline(nn.Module):
 
     def _extract_feats(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frames = int(speech.shape[1] / self.args.fs / self.args.frame_shift)
-        return torch.randn(len(speech), frames, self.args.input_size), torch.full((len(speech),), frames)
+        device = next(self.parameters()).device
+        return torch.zeros(len(speech), frames, self.args.input_size, device=device), torch.full((len(speech),), frames)
 
 
 class _Ctc(nn.Module):
@@ -127,13 +119,27 @@ def preview(path: Path, vocab_size: int, tokens_per_second: float) -> Preview:
             front-end whose size is not known here.
     """
     args = _arguments(path, vocab_size)
-    with _WithoutRandomNumbers(), skip_initialization():
-        resolve(args, Outline)
-        model = Outline(args)
+    for device in ("meta", "cpu"):  # shapes alone are enough, except for LSTMs, which torch computes for real
+        try:
+            return _preview(copy.deepcopy(args), tokens_per_second, device)
+        except (NotImplementedError, RuntimeError):
+            if device == "cpu":
+                raise
+    raise AssertionError
+
+
+def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) -> Preview:
+    def build(one: argparse.Namespace) -> nn.Module:
+        with torch.device(device):
+            return Outline(one).to(device)  # ESPnet makes some parameters in a way that ignores the default device
+
+    with skip_initialization():
+        resolve(args, build)
+        model = build(args)
         dense_args = copy.deepcopy(args)
         for part in ("encoder", "decoder"):
             getattr(dense_args, f"{part}_conf").pop("low_rank", None)
-        dense = Outline(dense_args)
+        dense = build(dense_args)
     counts = positions(dense, args.fs, tokens_per_second)
     parts = {name: module for name, module in model.named_children() if hasattr(module, "rank_plan")}
     plans = {name: part.rank_plan for name, part in parts.items()}
@@ -201,27 +207,26 @@ def _options(base: type, low_rank: bool) -> set[str]:
 def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float) -> dict[str, int]:
     """Bytes of one step of Adam in float32: what autograd keeps of a 10 s utterance, times the batch's seconds."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held = []  # every tensor alive until the end, or the address of a freed one would be counted for the next
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        held.append(storage)
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     model.train()
-    frames = int(_SECONDS / args.frame_shift)
-    features, lengths = torch.randn(1, frames, args.input_size), torch.tensor([frames])
-    held = []  # every tensor alive until the end, or a freed one's address would be counted for the next
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: held.append(tensor) or keep(tensor), lambda tensor: tensor
-    ):
-        encoded, encoded_lengths, _ = model.encoder(features, lengths)
+    device = next(model.parameters()).device
+    frames, count = int(_SECONDS / args.frame_shift), max(1, round(_SECONDS * tokens_per_second))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        encoded, _, _ = model.encoder(torch.zeros(1, frames, args.input_size, device=device), torch.tensor([frames]))
         outputs = [model.ctc.log_softmax(encoded)] if model.ctc is not None else []
         if model.decoder is not None:
-            tokens = torch.ones(1, max(1, round(_SECONDS * tokens_per_second)), dtype=torch.long)
-            outputs.append(model.decoder(encoded, encoded_lengths, tokens, torch.tensor([tokens.shape[1]]))[0])
+            tokens = torch.ones(1, count, dtype=torch.long, device=device)
+            outputs.append(model.decoder(encoded, torch.tensor([encoded.shape[1]]), tokens, torch.tensor([count]))[0])
     activations = round(sum(kept.values()) * args.max_duration / _SECONDS)
     del outputs
     return {"weights": weights, "gradients": weights, "optimiser": 2 * weights, "activations": activations}
