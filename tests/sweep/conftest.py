@@ -1,5 +1,6 @@
 """A recipe folder after stage 2 and sweeps whose experiments are made up, so that nothing is trained."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,7 +80,9 @@ def start_verb(recipe, root) -> Callable:
     def start(sweep: Path, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-c", VERB, str(sweep), *options]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, cwd=recipe, start_new_session=True, **streams)
+        # A shell's background job ignores the interrupt, and so would what it starts.
+        heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        process = subprocess.Popen(command, cwd=recipe, start_new_session=True, **streams, **heed)
         started.append(process)
         return process
 
