@@ -8,7 +8,7 @@ from lrsms import provenance
 from lrsms.bin import run_verb, str2bool
 from lrsms.errors import LrsmsError
 
-VERBS = ("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep")
+VERBS = ("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress")
 
 
 def output_of(code: str, folder: Path) -> str:
