@@ -1,4 +1,4 @@
-"""A trained ESPnet model as the compressor sees it: dense, with its layers named, and candidates scored on utterances."""
+"""A trained ESPnet model as the compressor sees it: dense, its layers named, candidates scored on utterances."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def _low_rank_name(part: str, name: str, module: nn.Module) -> str:
     there = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no layer that has a matrix"
     raise LrsmsError(
         f"{part}: {name!r} ({type(module).__name__}: {there}) has no low-rank form; those that have are "
-        f"{', '.join(known.removeprefix('lowrank_') for known in table)}. One row in lrsms/espnet/classes.py adds a class"
+        f"{', '.join(known.removeprefix('lowrank_') for known in table)}. "
+        f"One row in lrsms/espnet/classes.py adds a class"
     )
 
 
@@ -238,20 +239,17 @@ class Evaluator:
         return texts
 
     def _speech2text(self) -> Speech2Text:
-        """ESPnet's search around our model: its scorers hold the decoder and CTC, whose layers are replaced in place."""
+        """ESPnet's search around our model: it holds decoder and CTC, whose layers are replaced in place."""
         if self._recogniser is None:
             experiment = self.compressible.asr_exp
             found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **self.decode)
             found.asr_model = self.model
-            for name, scorer in list(found.beam_search.full_scorers.items()):
-                if name == "decoder":
-                    found.beam_search.full_scorers[name] = self.model.decoder
-            for scorer in found.beam_search.part_scorers.values():
+            search = found.beam_search
+            if "decoder" in search.full_scorers:
+                search.full_scorers["decoder"] = search.nn_dict["decoder"] = self.model.decoder
+            for scorer in search.part_scorers.values():
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc
-            for name, module in (("decoder", self.model.decoder),):
-                if name in found.beam_search.nn_dict:
-                    found.beam_search.nn_dict[name] = module
             self._recogniser = found
         return self._recogniser
 
@@ -274,8 +272,6 @@ class _features_in:
         model = self.model
         self.saved = (model.frontend, model.normalize, model.error_calculator)
         model.frontend = model.normalize = model.error_calculator = None  # ESPnet then takes speech as features
-        if model.ctc is not None:
-            self.saved_ctc = getattr(model, "error_calculator_trans", None)
 
     def __exit__(self, *_) -> None:
         self.model.frontend, self.model.normalize, self.model.error_calculator = self.saved

@@ -1,4 +1,4 @@
-"""Knowledge distillation while fine-tuning: the compressed model also learns what the original thinks (Hinton et al. 2015)."""
+"""Knowledge distillation in fine-tuning (Hinton et al. 2015): the model also learns what the original thinks."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ def rank_plans(model: nn.Module) -> dict[str, RankPlan]:
 def describe(costs: Cost) -> str:
     """One line: parameters and MACs, against dense."""
     return (
-        f"{costs.parameters / 1e6:.2f} M parameters ({costs.dense_parameters / costs.parameters:.2f}x fewer than dense's "
+        f"{costs.parameters / 1e6:.2f} M parameters "
+        f"({costs.dense_parameters / costs.parameters:.2f}x fewer than dense's "
         f"{costs.dense_parameters / 1e6:.2f} M), {costs.macs_per_second / 1e6:.0f} MMACs per second of audio "
         f"({costs.dense_macs_per_second / costs.macs_per_second:.2f}x fewer)"
     )
