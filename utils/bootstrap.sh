@@ -98,12 +98,14 @@ _install_venv() {
   echo "Installing ESPnet, PyTorch with CUDA libraries and Lhotse into .venv: about 5.5 GB on disk, a few minutes." >&2
   [ -x "${_venv}/bin/python" ] || "${base}" -m venv --clear "${_venv}" || _bootstrap_fail "cannot create ${_venv}"
   [ -t 2 ] || quiet=-q # on a terminal, pip's own progress bars
+  local wanted
+  wanted=$(_fingerprint) # before: the files may change while pip runs
   rm -f "${_venv_marker}"
   # shellcheck disable=SC2086
   (cd "${LRSMS_ROOT}" && env -u PYTHONPATH .venv/bin/python -m pip install ${quiet} --disable-pip-version-check \
     -c utils/constraints.txt -e '.[test]') >&2 ||
     _bootstrap_fail "the installation did not finish; run the same command again to complete it"
-  _fingerprint >"${_venv_marker}"
+  echo "${wanted}" >"${_venv_marker}"
 }
 
 # Two recipes started together: the second waits for the first, then finds the environment finished.
