@@ -72,6 +72,8 @@ def start(process: BaseProcess, gpu: int | None) -> None:
 
 def run_here(work: Callable, runner: Runner, point: Point, threads: int) -> None:
     """Call ``work(runner, point, threads)`` in this process, whose output goes to the point's ``sweep.log``."""
+    # The mask does not always reach here: starting multiprocessing's resource tracker unblocks the interrupt again.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     point.experiment.mkdir(parents=True, exist_ok=True)
     with point.log.open("a", encoding="utf-8") as log:
