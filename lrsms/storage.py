@@ -58,9 +58,12 @@ def this_process() -> dict:
     return {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
 
 
-def has_ended(owner: Mapping) -> bool | None:
-    """Whether a process, as :func:`this_process` described it, has ended; None where it is another machine's."""
-    if owner.get("machine") != _machine():
+def has_ended(owner: Mapping, observer: Mapping) -> bool | None:
+    """Whether a process has ended, seen from ``observer``; both as :func:`this_process` describes them.
+
+    None where it is another machine's, of which nothing can be said from here.
+    """
+    if owner.get("machine") != observer["machine"]:
         return None
     return _started(owner["process"]) != owner["started"]
 

@@ -165,7 +165,7 @@ def _fail_lost(study: optuna.Study) -> None:
     """Give up trials whose process was killed, so that their place in the count is free again."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = trial.user_attrs.get("owner")
-        ended = has_ended(owner) if owner else True
+        ended = has_ended(owner, this_process()) if owner else True
         # Another machine says every trial anew who it is: one that has not ended a trial for an hour is gone.
         silent = trial.datetime_start is not None and (datetime.now() - trial.datetime_start).total_seconds() > 3600
         if ended or (ended is None and silent):

@@ -18,7 +18,7 @@ from lrsms.compress.space import Layer
 from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import CTC, DECODERS, ENCODERS
 from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, trainable_parameters
+from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankConfig, RankPlan, low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.lowrank.plan import PlanEntry
@@ -75,8 +75,7 @@ class Compressible:
         }
         ranks = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(model)}
         self.parameters = trainable_parameters(model)
-        fs = (self.config.get("frontend_conf") or {}).get("fs", 16000)
-        self.fs = int(str(fs).replace("khz", "000").replace("k", "000"))
+        self.fs = sampling_rate(self.config.get("frontend_conf"))
         self.macs = cost(model, self.fs, NOMINAL_TOKENS_PER_SECOND).macs_per_second
         merge_(model)
         self.model = model.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,6 +48,12 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
     dense_parameters += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)
     return Cost(parameters, dense_parameters, macs / _SECONDS, (macs + saved_macs) / _SECONDS)
+
+
+def sampling_rate(frontend_conf: Mapping | None) -> int:
+    """Sampling rate in Hz that the configured front-end expects; ESPnet also writes it as ``16k``."""
+    fs = (frontend_conf or {}).get("fs", 16000)
+    return int(str(fs).replace("khz", "000").replace("k", "000"))
 
 
 def trainable_parameters(model: nn.Module) -> int:

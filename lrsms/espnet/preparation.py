@@ -16,7 +16,7 @@ from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
 from lrsms.espnet.lengths import EncoderLength
-from lrsms.espnet.measure import Cost, cost
+from lrsms.espnet.measure import Cost, cost, sampling_rate
 from lrsms.lowrank.plan import RankPlan, save_plans
 from lrsms.provenance import provenance
 
@@ -39,7 +39,7 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
     """
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    fs = sampling_rate(args)
+    fs = sampling_rate(args.frontend_conf)
     frames = EncoderLength(model, fs)
     train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs)
     if args.valid_cuts is not None:
@@ -72,12 +72,6 @@ def describe(costs: Cost) -> str:
         f"{costs.dense_parameters / 1e6:.2f} M), {costs.macs_per_second / 1e6:.0f} MMACs per second of audio "
         f"({costs.dense_macs_per_second / costs.macs_per_second:.2f}x fewer)"
     )
-
-
-def sampling_rate(args: argparse.Namespace) -> int:
-    """Sampling rate in Hz that the configured front-end expects."""
-    fs = args.frontend_conf.get("fs", 16000) if args.frontend_conf else 16000
-    return int(str(fs).replace("khz", "000").replace("k", "000"))
 
 
 def _exclude_too_short(manifest: Path, stage: str, frames: EncoderLength, preprocess: Callable, fs: int) -> dict:

@@ -16,8 +16,8 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.config_check import check_keys, read_yaml
-from lrsms.espnet.measure import Cost, cost, positions
-from lrsms.espnet.resolve import factorize_ctc, resolve
+from lrsms.espnet.measure import Cost, cost, positions, sampling_rate
+from lrsms.espnet.resolve import factorize_ctc, resolve, without_low_rank
 from lrsms.lowrank import RankPlan, skip_initialization
 from lrsms.lowrank.plan import save_plans
 
@@ -136,10 +136,7 @@ def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) ->
     with skip_initialization():
         resolve(args, build)
         model = build(args)
-        dense_args = copy.deepcopy(args)
-        for part in ("encoder", "decoder"):
-            getattr(dense_args, f"{part}_conf").pop("low_rank", None)
-        dense = build(dense_args)
+        dense = build(without_low_rank(args))
     counts = positions(dense, args.fs, tokens_per_second)
     parts = {name: module for name, module in model.named_children() if hasattr(module, "rank_plan")}
     plans = {name: part.rank_plan for name, part in parts.items()}
@@ -177,7 +174,7 @@ def _arguments(path: Path, vocab_size: int) -> argparse.Namespace:
         input_size = int(frontend_conf.get(*FRONTENDS[frontend]))
     else:
         raise LrsmsError(f"{path}: frontend: the size of {frontend!r} is not known here; write input_size:")
-    fs = int(str(frontend_conf.get("fs", 16000)).replace("khz", "000").replace("k", "000"))
+    fs = sampling_rate(frontend_conf)
     shift = (
         frontend_conf.get("frame_shift", 0.01)
         if frontend == "kaldi_fbank"

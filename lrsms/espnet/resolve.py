@@ -18,7 +18,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_ctc, plan_part
-from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions
+from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
 
 PARTS = ("encoder", "decoder")
@@ -50,7 +50,7 @@ def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.M
     if not any(config.target or config.stable_rank_from for config in configs.values()):
         return
     with torch.random.fork_rng(devices=[]):
-        model = build(_without_low_rank(args))
+        model = build(without_low_rank(args))
     stable = {}
     for part, config in configs.items():
         module = getattr(model, part)  # no decoder where ctc_weight is 1.0
@@ -62,7 +62,7 @@ def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.M
         if config.stable_rank_from is not None and module is not None:
             stable[part] = _stable_ranks(module, config, part)
     dense = _Model(model, configs, stable)
-    configs = _reach_target(dense, _sampling_rate(args))
+    configs = _reach_target(dense, sampling_rate(args.frontend_conf))
     for part, config in configs.items():
         block = dict(blocks[part])
         block.pop("target", None)
@@ -80,16 +80,12 @@ def _block(args: argparse.Namespace, part: str) -> dict | None:
     return (getattr(args, f"{part}_conf", None) or {}).get("low_rank")
 
 
-def _without_low_rank(args: argparse.Namespace) -> argparse.Namespace:
+def without_low_rank(args: argparse.Namespace) -> argparse.Namespace:
+    """A copy of ``args`` whose encoder and decoder stay dense."""
     dense = copy.deepcopy(args)
     for part in PARTS:
         (getattr(dense, f"{part}_conf", None) or {}).pop("low_rank", None)
     return dense
-
-
-def _sampling_rate(args: argparse.Namespace) -> int:
-    fs = (args.frontend_conf or {}).get("fs", 16000)
-    return int(str(fs).replace("khz", "000").replace("k", "000"))
 
 
 @dataclass
@@ -125,7 +121,7 @@ def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
         )
     ((what, times),) = targets
     if what == "parameters":
-        total = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        total = trainable_parameters(model)
         counts = None
     else:
         total = cost(model, fs, NOMINAL_TOKENS_PER_SECOND).macs_per_second

@@ -7,20 +7,15 @@ finished is not asked here: the experiments' folders say that, and a study may b
 
 from __future__ import annotations
 
-import os
-import random
-import socket
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError
 
-from lrsms.errors import LrsmsError
+from lrsms.storage import has_ended, open_study, this_process
 
 HEARTBEAT_SECONDS = 60
 DEAD_SECONDS = 15 * 60  # a process of another machine that has not been heard of for so long has lost its claims
@@ -38,8 +33,8 @@ class Claims:
     """
 
     def __init__(self, storage: str | Path, study: str) -> None:
-        self._study = _open(storage, study)
-        self._owner = {"machine": _machine(), "process": os.getpid(), "started": _started(os.getpid())}
+        self._study = open_study(storage, study)
+        self._owner = this_process()
         self._alive()
         # Whoever ends a point from now on has ended it for us too; what ended before may be tried again.
         self._ended_before = {trial.number for trial in self._trials() if trial.state.is_finished()}
@@ -107,8 +102,9 @@ class Claims:
 
     def _is_lost(self, trial: FrozenTrial) -> bool:
         owner = trial.user_attrs
-        if owner.get("machine") == self._owner["machine"]:
-            return _started(owner["process"]) != owner["started"]
+        ended = has_ended(owner, self._owner)
+        if ended is not None:
+            return ended
         return time.time() - self._study.user_attrs.get(_heartbeat_key(owner), 0) > DEAD_SECONDS
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
@@ -118,63 +114,5 @@ class Claims:
             pass  # another process gave it back at the same moment
 
 
-def _open(storage: str | Path, study: str) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        if isinstance(storage, Path):
-            storage.parent.mkdir(parents=True, exist_ok=True)
-            backend = optuna.storages.JournalStorage(JournalFileBackend(str(storage)))
-            return optuna.create_study(storage=backend, study_name=study, load_if_exists=True)
-        return _open_database(storage, study)
-    except Exception as error:  # of Optuna, SQLAlchemy, a database's driver or the operating system
-        reason = "".join(str(error).strip().splitlines()[:1])
-        remedy = (
-            "remove it while nothing runs" if isinstance(storage, Path) else "write such as sqlite:////folder/file.db"
-        )
-        raise LrsmsError(
-            f"{storage}: cannot be opened as a storage of Optuna ({type(error).__name__}: {reason}); {remedy}"
-        ) from error
-
-
-def _open_database(url: str, study: str) -> optuna.Study:
-    for seconds in (0.5, 1, 2):
-        try:
-            return optuna.create_study(storage=url, study_name=study, load_if_exists=True)
-        except DBAPIError:  # such as "table studies already exists": another process is making them at this moment
-            time.sleep(seconds * (1 + random.random()))
-    return optuna.create_study(storage=url, study_name=study, load_if_exists=True)
-
-
 def _heartbeat_key(owner: Mapping) -> str:
     return f"alive {owner.get('machine')} {owner.get('process')} {owner.get('started')}"
-
-
-def _machine() -> str:
-    """The host; on Linux also its boot and the container, within which alone a process number means something."""
-    parts = [socket.gethostname()]
-    try:
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    except OSError:
-        pass
-    return " ".join(parts)
-
-
-def _started(process: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; None where it has ended."""
-    if not Path("/proc/self/stat").exists():
-        return _signalled(process)
-    try:
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else fields[18]
-
-
-def _signalled(process: int) -> str | None:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "running"

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from lrsms import storage as storages
 from lrsms.errors import LrsmsError
 from lrsms.sweep import claims
 from lrsms.sweep.claims import Claims
@@ -110,20 +111,20 @@ def test_a_killed_process_loses_its_claims(begin, storage):
     mine = Claims(storage, "grid")
     assert mine.take("p0") is None
     process.kill()  # and not waited for: a zombie does not hold claims
-    while claims._started(process.pid) is not None:
+    while storages._started(process.pid) is not None:
         time.sleep(0.01)
     assert mine.take("p0") is not None
 
 
 def test_another_process_of_the_same_number_does_not_inherit_claims(storage, monkeypatch):
     Claims(storage, "grid").take("a")
-    monkeypatch.setattr(claims, "_started", lambda process: "later")
+    monkeypatch.setattr(storages, "_started", lambda process: "later")
     assert Claims(storage, "grid").take("a") is not None
 
 
 def test_another_machine_loses_its_claims_when_it_falls_silent(storage, monkeypatch):
     here = Claims(storage, "grid")
-    monkeypatch.setattr(claims, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(storages, "_machine", lambda: "elsewhere")
     there = Claims(storage, "grid")
     number = there.take("a")
     assert here.take("a") is None
