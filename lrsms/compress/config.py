@@ -39,7 +39,7 @@ class CompressConfig:
     fidelity: str = "loss"
     survivors: int = 5
     survivor_fidelity: str | None = "ctc"
-    search_set: Mapping = field(default_factory=lambda: {"split": "dev", "utterances": 100, "candidates": 30})
+    search_set: Mapping = field(default_factory=lambda: {"split": "dev", "utterances": 100, "candidates": 60})
     finetune: Mapping = field(default_factory=lambda: {"epochs": 6})
 
     @classmethod

@@ -7,7 +7,7 @@ machines can work on one storage at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,24 +74,30 @@ class Search:
         while _running(study):  # of other workers
             time.sleep(0.5)
             _fail_lost(study)
-        return self._best(study)
+        return self.best(study)
 
     def run_trials(self, progress: bool = True) -> optuna.Study:
         """Run trials until all workers together have run as many as asked for."""
+        with tqdm(total=self.trials, desc=self.name, unit="trial", dynamic_ncols=True, disable=not progress) as bar:
+            for study in self.steps():
+                bar.update(min(self.trials, len(_history(study))) - bar.n)
+        return study
+
+    def steps(self) -> Iterator[optuna.Study]:
+        """The same, one trial at a time: yields the study before each, and once when all are there."""
         self.space.check(self.limit)
         controller = make(self.controller, Context(self.space, self.limit, self.seed, self.trials, self.values))
         study = self._study(controller)
-        with tqdm(total=self.trials, desc=self.name, unit="trial", dynamic_ncols=True, disable=not progress) as bar:
-            while True:
-                history = _history(study)
-                bar.update(min(self.trials, len(history)) - bar.n)
-                if len(history) + _running(study) >= self.trials:
-                    return study
-                trial = study.ask()
-                if _before(study, trial.number) >= self.trials:  # others were quicker
-                    study.tell(trial, state=TrialState.FAIL)
-                    return study
-                self._try(study, trial, controller, history)
+        while True:
+            yield study
+            history = _history(study)
+            if len(history) + _running(study) >= self.trials:
+                return
+            trial = study.ask()
+            if _before(study, trial.number) >= self.trials:  # others were quicker
+                study.tell(trial, state=TrialState.FAIL)
+                return
+            self._try(study, trial, controller, history)
 
     def _study(self, controller) -> optuna.Study:
         sampler = controller.sampler or optuna.samplers.RandomSampler(seed=self.seed)
@@ -130,7 +136,12 @@ class Search:
         trial.set_user_attr("error", error)
         study.tell(trial, error if controller.objectives == 1 else (error, cost))
 
-    def _best(self, study: optuna.Study) -> FrozenTrial:
+    def best(self, study: optuna.Study) -> FrozenTrial:
+        """The best finished trial within the budget; the survivors are scored dearly, once.
+
+        Raises:
+            LrsmsError: no trial met the budget.
+        """
         fitting = [
             trial
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,11 @@ class Compressible:
         self.layers = [
             Layer(path, entry, ranks.get(path), counts[path]) for path, entry in _entries(self.model, self.classes)
         ]
+
+    def with_own_ranks(self, ranks: Mapping[str, int | None]) -> dict[str, int]:
+        """Rank of every layer that is factored then: None, or a path left out, is the layer as it is."""
+        kept = {layer.path: layer.rank for layer in self.layers if layer.rank is not None}
+        return kept | {path: rank for path, rank in ranks.items() if rank is not None}
 
     def utterances(self, cuts: Path, choose: Callable[[list], Iterable] | None = None) -> list[Utterance]:
         """Features and tokens of the cuts in a manifest.

@@ -83,10 +83,11 @@ class EspnetToolkit:
             if name in self.test_splits:
                 raise LrsmsError(f"compress: {key}.split: {name!r} is test data, which compression must not see")
         self._loaded: tuple[Path, Compressible] | None = None
+        self._seen: dict = {}  # moments of the experiment that is loaded
 
     def cost(self, experiment: Path) -> float:
         """Parameters, or MACs per second of audio, of the whole model."""
-        found = self._open(experiment)
+        found = self.open(experiment)
         return float(found.parameters if self.config.budget == "parameters" else found.macs)
 
     def begin(self) -> None:
@@ -107,7 +108,7 @@ class EspnetToolkit:
             except (OSError, ValueError):
                 time.sleep(_POLL_SECONDS)
                 continue
-            self._search(Path(request["experiment"]), request["limit"], request["name"]).run_trials(progress=False)
+            self.open_search(Path(request["experiment"]), request["limit"], request["name"]).run_trials(progress=False)
             while (self.root / _OPEN_SEARCH).exists() and not (self.root / _FINISHED).exists():
                 if json.loads((self.root / _OPEN_SEARCH).read_text() or "{}") != request:
                     break
@@ -115,11 +116,11 @@ class EspnetToolkit:
 
     def full_ranks(self, experiment: Path) -> dict[str, int]:
         """Path -> full rank of every layer that can be factored."""
-        return {layer.path: layer.entry.full_rank for layer in self._open(experiment).layers}
+        return {layer.path: layer.entry.full_rank for layer in self.open(experiment).layers}
 
     def search(self, experiment: Path, limit: float, name: str) -> Mapping[str, int]:
         """The best ranks within ``limit``, by ``nj`` processes and whatever workers there are."""
-        search = self._search(experiment, limit, name)
+        search = self.open_search(experiment, limit, name)
         request = self.root / _OPEN_SEARCH
         partial = request.with_suffix(".partial")
         partial.write_text(json.dumps({"experiment": str(experiment), "limit": limit, "name": name}))
@@ -138,11 +139,20 @@ class EspnetToolkit:
             for helper in helpers:
                 helper.terminate()
         ranks = search.space.ranks(best.user_attrs["choice"])
-        kept = {layer.path: layer.rank for layer in self._open(experiment).layers if layer.rank is not None}
-        return kept | {path: rank for path, rank in ranks.items() if rank is not None}
+        return self.open(experiment).with_own_ranks(ranks)
 
-    def _search(self, experiment: Path, limit: float, name: str) -> Search:
-        compressible = self._open(experiment)
+    def open_search(self, experiment: Path, limit: float, name: str) -> Search:
+        """The search of one iteration, ready to run trials.
+
+        Args:
+            experiment: its model is searched.
+            limit: budget.
+            name: of the study in the storage.
+
+        Raises:
+            OutOfReach: no choice of ranks meets the budget.
+        """
+        compressible = self.open(experiment)
         layers = [
             one for one in compressible.layers if self.config.roles is None or one.entry.role in self.config.roles
         ]
@@ -160,7 +170,7 @@ class EspnetToolkit:
         except LrsmsError as error:
             raise OutOfReach(str(error)) from error
         sliced = self.sliced(compressible, config.truncation)
-        evaluator = self._evaluator(compressible, sliced, space)
+        evaluator = self.search_evaluator(compressible, sliced, space)
 
         def score(fidelity: str):
             def run(ranks: dict, partial) -> float:
@@ -196,8 +206,8 @@ class EspnetToolkit:
         epochs = options.pop("epochs", 0)
         weight = options.pop("distill_weight", 0.0)
         start = folder / "truncated"
-        compressible = self._open(experiment)
-        config = _with_ranks(compressible, ranks)
+        compressible = self.open(experiment)
+        config = with_ranks(compressible, ranks)
         if not (start / self.checkpoint).exists():
             model = self.sliced(compressible, self.config.truncation).snapshot(ranks)
             state = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
@@ -228,8 +238,8 @@ class EspnetToolkit:
         Training(
             config=path,
             output_dir=folder,
-            train_cuts=self._cuts(self.train_split),
-            valid_cuts=self._cuts(self.valid_split),
+            train_cuts=self.cuts(self.train_split),
+            valid_cuts=self.cuts(self.valid_split),
             lang_dir=lang,
             token_type=token_type,
             seed=self.config.seed,
@@ -239,29 +249,41 @@ class EspnetToolkit:
 
     def dev_errors(self, experiment: Path) -> Errors:
         """Word errors of the full beam search on dev."""
-        decoding = Decoding(
-            experiment, self._cuts(self.valid_split), self.decode_config, self.checkpoint, self.nj, self.ngpu
-        )
+        return self.errors(experiment, self.valid_split)
+
+    def errors(self, experiment: Path, split: str) -> Errors:
+        """Word errors of the full beam search on a split."""
+        decoding = Decoding(experiment, self.cuts(split), self.decode_config, self.checkpoint, self.nj, self.ngpu)
         decoding.run()
         counts = score_decoding(decoding.output_dir, decoding.cuts).wer.counts
         return Errors([count.errors for count in counts.values()], [count.tokens for count in counts.values()])
 
-    def _cuts(self, split: str) -> Path:
+    def cuts(self, split: str) -> Path:
+        """Manifest of a split.
+
+        Raises:
+            LrsmsError: it is not there.
+        """
         path = self.data_dir / split / "cuts.jsonl.gz"
         if not path.exists():
             raise LrsmsError(f"{path}: not there; compression needs the cuts of {split}: run stages 0 and 1")
         return path
 
-    def _open(self, experiment: Path) -> Compressible:
-        """The last experiment opened is kept: search, truncation and cost ask for the same one."""
+    def open(self, experiment: Path) -> Compressible:
+        """An experiment's model. The last one opened is kept: search, truncation and cost ask for the same one."""
         if self._loaded is None or self._loaded[0] != experiment:
-            self._loaded = (experiment, Compressible(experiment, self.checkpoint))
+            self._loaded, self._seen = (experiment, Compressible(experiment, self.checkpoint)), {}
         return self._loaded[1]
 
     def _moments(self, compressible: Compressible) -> dict:
+        if not self._seen:
+            self._seen = self._calibrate(compressible)
+        return self._seen
+
+    def _calibrate(self, compressible: Compressible) -> dict:
         options = self.config.calibration
         chosen = compressible.utterances(
-            self._cuts(options.get("split", self.train_split)),
+            self.cuts(options.get("split", self.train_split)),
             lambda cuts: _some(cuts, options.get("utterances", 50), self.config.seed),
         )
         evaluator = Evaluator(compressible, chosen)
@@ -272,10 +294,10 @@ class EspnetToolkit:
 
         return input_moments(compressible.model, [layer.path for layer in compressible.layers], run)
 
-    def _evaluator(self, compressible: Compressible, sliced: SlicedModel, space: SearchSpace) -> Evaluator:
+    def search_evaluator(self, compressible: Compressible, sliced: SlicedModel, space: SearchSpace) -> Evaluator:
         """On the search set: chosen once for the original model, and kept in ``search_set.json``."""
-        options, decode = self.config.search_set, read_yaml(self.decode_config)
-        dev = compressible.utterances(self._cuts(options.get("split", self.valid_split)))
+        options = self.config.search_set
+        dev = compressible.utterances(self.cuts(options.get("split", self.valid_split)))
         record = self.root / "search_set.json"
         if not record.exists():
             found = self._choose(compressible, sliced, space, dev)
@@ -284,7 +306,11 @@ class EspnetToolkit:
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_text(json.dumps(content, indent=1) + "\n")
         ids = set(json.loads(record.read_text())["utterances"])
-        return Evaluator(compressible, [one for one in dev if one.id in ids], decode=decode)
+        return self.evaluator(compressible, [one for one in dev if one.id in ids])
+
+    def evaluator(self, compressible: Compressible, utterances: list[Utterance]) -> Evaluator:
+        """Scores the model on these utterances, ``beam`` with the options of the decoding config."""
+        return Evaluator(compressible, utterances, decode=read_yaml(self.decode_config))
 
     def _choose(
         self, compressible: Compressible, sliced: SlicedModel, space: SearchSpace, dev: list[Utterance]
@@ -293,12 +319,12 @@ class EspnetToolkit:
         size = options.get("utterances", 100)
         if size >= len(dev):
             return SearchSet(tuple(range(len(dev))), 1.0, 0)
-        whole = Evaluator(compressible, dev)
+        whole = self.evaluator(compressible, dev)
         fidelity = "ctc" if compressible.model.ctc is not None else "beam"
         generator = np.random.default_rng(self.config.seed)
         smallest, largest = space.cost([0] * len(space.groups)), space.cost(space.largest)
         candidates = []
-        for _ in tqdm(range(options.get("candidates", 30)), desc="search set", unit="candidate", leave=False, delay=2):
+        for _ in tqdm(range(options.get("candidates", 60)), desc="search set", unit="candidate", leave=False, delay=2):
             # Anything between hardly smaller and as small as can be.
             limit = largest * (smallest / largest) ** generator.uniform(0.05, 0.8)
             wishes = [generator.uniform(0, len(group.ranks) - 1) for group in space.groups]
@@ -320,7 +346,7 @@ def _help(toolkit: EspnetToolkit, experiment: Path, limit: float, name: str) -> 
     """Trials of one search in a process of its own."""
     torch.set_num_threads(1)
     toolkit._loaded = None
-    toolkit._search(experiment, limit, name).run_trials(progress=False)
+    toolkit.open_search(experiment, limit, name).run_trials(progress=False)
 
 
 def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -> None:
@@ -330,7 +356,7 @@ def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -
     write_whole(state, folder / checkpoint)
 
 
-def _with_ranks(compressible: Compressible, ranks: Mapping[str, int]) -> dict:
+def with_ranks(compressible: Compressible, ranks: Mapping[str, int]) -> dict:
     """The experiment's config with low-rank classes and these ranks; ``ctc.*`` stands in the encoder's block."""
     config = json.loads(json.dumps(compressible.config))
     for part, name in compressible.classes.items():

@@ -1,0 +1,84 @@
+"""Pictures of benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lrsms.scoring.pictures import STYLE, name_legend, save
+
+
+def controllers(arms: Sequence[Mapping], clock: float, unit: str, picture: Path) -> None:
+    """Best so far over trials and over seconds: the mean over seeds, the seeds' range shaded.
+
+    Args:
+        arms: ``controller``, and after each trial the ``best`` so far and the ``seconds`` spent.
+        clock: seconds of the comparison at equal time.
+        unit: of the error.
+        picture: file to write.
+    """
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(arm["controller"] for arm in arms))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+        handles = []
+        for index, name in enumerate(names):
+            mine = [arm for arm in arms if arm["controller"] == name]
+            best = np.array([arm["best"] for arm in mine])
+            trials = np.arange(1, best.shape[1] + 1)
+            handles += axes[0].plot(trials, best.mean(0), color=f"C{index}", label=name)
+            axes[0].fill_between(trials, best.min(0), best.max(0), color=f"C{index}", alpha=0.12, linewidth=0)
+            times = np.linspace(0, max(arm["seconds"][-1] for arm in mine), 200)
+            at = np.array([[_at(arm, time) for time in times] for arm in mine]).mean(0)
+            axes[1].plot(times, at, color=f"C{index}")
+        axes[1].axvline(clock, color="0.5", linestyle="--", linewidth=1)
+        finite = [error for arm in arms for error in arm["best"] if np.isfinite(error)]
+        top = float(np.quantile(finite, 0.9)) if finite else 1.0
+        axes[0].set(xlabel="trial", ylabel=f"best so far: {unit}", ylim=(0.9 * min(finite, default=0), 1.1 * top))
+        axes[1].set(xlabel="seconds")
+        name_legend(figure, handles)
+        save(figure, picture)
+
+
+def _at(arm: Mapping, time: float) -> float:
+    done = [best for best, seconds in zip(arm["best"], arm["seconds"]) if seconds <= time]
+    return done[-1] if done else np.nan
+
+
+def single_shot_and_loop(results: Sequence[Mapping], split: str, picture: Path) -> None:
+    """WER over compression, both ways, with the intervals of the differences to the original.
+
+    Args:
+        results: ``way``, ``times``, ``wer``, ``difference``, ``low``, ``high``, ``accepted``.
+        split: for the axis.
+        picture: file to write.
+    """
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    original = next(one for one in results if one["way"] == "original")
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
+        axis.axhline(original["wer"], color="0.5", linestyle="--", linewidth=1)
+        handles = axis.plot(1, original["wer"], "s", color="0.3", label="original", linestyle="none")
+        for index, way in enumerate(("single shot", "loop")):
+            found = sorted((one for one in results if one["way"] == way), key=lambda one: one["times"])
+            if not found:
+                continue
+            color = f"C{index}"
+            points = [(one["times"], one["wer"]) for one in found if one["accepted"]]
+            if points:
+                axis.plot(*zip(*points), color=color, linewidth=1)
+            for one in found:
+                low, high = one["wer"] - one["difference"] + one["low"], one["wer"] - one["difference"] + one["high"]
+                axis.plot([one["times"]] * 2, [max(0, low), high], color=color, linewidth=1, alpha=0.6)
+                face = color if one["accepted"] else "white"
+                axis.plot(one["times"], one["wer"], "o", color=color, markerfacecolor=face)
+            handles += axis.plot([], [], "o-", color=color, label=way)
+        axis.set(xlabel="times smaller than the original", ylabel=f"{split} WER, %")
+        axis.set_title("bars: 95 % interval of the difference to the original; hollow: rejected on dev")
+        axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
+        axis.set_ylim(bottom=0)
+        name_legend(figure, handles)
+        save(figure, picture)

@@ -1,0 +1,112 @@
+"""Benchmarks on a tiny experiment: not how fast, but that they measure what they say."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lrsms.bench import decoding, looping, searching
+from lrsms.compress.config import CompressConfig
+from lrsms.errors import LrsmsError
+from lrsms.espnet.compression import EspnetToolkit
+
+CHECKPOINT = "valid.acc.ave.pth"
+OPTIONS = {
+    **{"ratios": [0.15, 0.3, "dense"], "trials": 5, "controller": "random", "multiple": 1, "survivors": 1},
+    **{"calibration": {"utterances": 4}, "search_set": {"utterances": 4}, "compression": 1.1, "target": 1.2},
+    **{"finetune": {"epochs": 1}, "max_iterations": 2, "tolerance": 100.0},
+}
+
+
+@pytest.fixture(scope="module")
+def decode_config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("conf") / "decode.yaml"
+    path.write_text("beam_size: 2\nctc_weight: 0.5\n")
+    return path
+
+
+@pytest.fixture
+def toolkit(experiment, corpus, decode_config, tmp_path):
+    config = CompressConfig.parse(OPTIONS, "compress.yaml")
+    return EspnetToolkit(config, tmp_path / "work", experiment.output_dir, corpus, decode_config=decode_config)
+
+
+def read(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_truncations_are_scored_beside_the_original(toolkit, tmp_path):
+    table = searching.truncations(toolkit, "dev", [1.1], ["loss", "ctc"], tmp_path / "out")
+    found = read(tmp_path / "out", "truncation")["results"]
+    assert [one["method"] for one in found] == ["original", "plain", "whitened", "activation_pca"]
+    assert len({one["loss"] for one in found}) == 4  # each is another model
+    assert all(one["method"] in table for one in found)
+    assert table in (tmp_path / "out" / "truncation.md").read_text()
+
+
+def test_controllers_run_equally_many_trials_and_are_scored_on_utterances_they_have_not_seen(toolkit, tmp_path):
+    searching.controllers(toolkit, 1.1, ["random", "tpe", "uniform"], [0, 1], "test", tmp_path / "out")
+    found = read(tmp_path / "out", "controllers")
+    assert len(found["arms"]) == 6 and found["split"] == "test"
+    for arm in found["arms"]:
+        assert len(arm["best"]) == len(arm["seconds"]) == 5
+        assert arm["best"] == sorted(arm["best"], reverse=True) and arm["seconds"] == sorted(arm["seconds"])
+        assert arm["at_trials"] == arm["best"][-1] and arm["at_time"] >= arm["at_trials"]
+    assert {arm["distinct"] for arm in found["arms"] if arm["controller"] == "uniform"} == {1}
+    assert (tmp_path / "out" / "controllers.png").stat().st_size > 5000
+
+
+def test_the_naive_trial_is_timed_beside_ours(toolkit, tmp_path):
+    searching.trials_per_minute(toolkit, 1.1, 2, tmp_path / "out")
+    seconds = read(tmp_path / "out", "trials")["seconds"]
+    assert all(len(values) == 2 and min(values) > 0 for values in seconds.values()) and len(seconds) == 4
+    assert not list((toolkit.root).glob("naive*"))  # its scratch is gone
+
+
+def test_single_shots_and_the_loop_start_from_the_same_original(toolkit, tmp_path):
+    looping.single_shot_and_loop(toolkit, [1.2, 50], "test", tmp_path / "out")
+    found = read(tmp_path / "out", "loop")["results"]
+    assert [one["way"] for one in found] == ["original", "single shot", "loop", "loop"]  # 50x: no grid
+    assert found[0]["difference"] == 0 and found[0]["times"] == 1
+    assert found[1]["times"] >= 1.2 * 0.999
+    assert [one["epochs"] for one in found] == [0, 1, 1, 2]
+    assert found[3]["times"] > found[2]["times"] >= 1.1 * 0.999
+    assert (tmp_path / "out" / "loop.png").stat().st_size > 5000
+
+
+def test_decoding_is_compared_with_the_first_experiment(experiment, corpus, decode_config, tmp_path):
+    cuts, folders = corpus / "dev" / "cuts.jsonl.gz", [experiment.output_dir]
+    decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, utterances=3)
+    content = read(tmp_path, "decode")
+    found = {(one["precision"], one["search"]): one for one in content["results"]}
+    assert set(found) == {("fp32", "beam"), ("fp32", "ctc"), ("int8", "beam"), ("int8", "ctc")}
+    assert found["fp32", "beam"]["times_faster"] == found["fp32", "ctc"]["times_faster"] == 1.0
+    assert content["utterances"] == 3 and all(one["rtf"] > 0 for one in found.values())
+    assert found["int8", "beam"]["parameters"] == found["fp32", "beam"]["parameters"]
+
+
+def test_int8_is_quantised(experiment):
+    import torch
+
+    model = decoding._load(experiment.output_dir, CHECKPOINT, "int8", {"beam_size": 2}).asr_model
+    quantised = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
+    assert quantised and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
+
+
+def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_path):
+    with pytest.raises(LrsmsError, match="--precisions: 'int4' is unknown; any of fp32, int8"):
+        decoding.decode_speed(
+            [experiment.output_dir],
+            corpus / "dev/cuts.jsonl.gz",
+            decode_config,
+            CHECKPOINT,
+            tmp_path,
+            precisions=("int4",),
+        )
+
+
+def test_the_verb_says_what_it_does_not_know(experiment):
+    command = [sys.executable, "-m", "lrsms.bin.bench", "controllers", "--asr_exp", str(experiment.output_dir)]
+    found = subprocess.run([*command, "--controllers", "annealing"], capture_output=True, text=True)
+    assert found.returncode == 1 and "'annealing' is unknown; any of reinforce" in found.stderr
