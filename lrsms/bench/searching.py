@@ -43,7 +43,7 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
     compressible = toolkit.open(toolkit.original)
     evaluator = toolkit.evaluator(compressible, compressible.utterances(toolkit.cuts(split)))
     cost = toolkit.cost(toolkit.original)
-    space = SearchSpace.make(compressible.layers, _FINE, cost, budget=toolkit.config.budget, multiple=1)
+    space = SearchSpace.make(toolkit.searched(compressible), _FINE, cost, budget=toolkit.config.budget, multiple=1)
     arms = [(x, method) for x in times for method in METHODS]
     found = [{"times": 1.0, "method": "original", **{name: evaluator.score(name) for name in fidelities}}]
     for x, method in tqdm(arms, desc="truncations", unit="model", delay=2):
@@ -58,12 +58,17 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
         (f"fewer {toolkit.config.budget}", "truncation", *(_UNITS[name] for name in fidelities)),
         rows,
         [
-            f"`{toolkit.original.name}`, one ratio for all layers, {len(evaluator.utterances)} utterances of {split}, "
-            f"moments of {toolkit.config.calibration.get('utterances', 50)} utterances of training data."
+            f"`{toolkit.original.name}`, one ratio for {_roles(toolkit)}, {len(evaluator.utterances)} utterances of "
+            f"{split}, moments of {toolkit.config.calibration.get('utterances', 50)} utterances of training data."
         ],
         {"experiment": toolkit.original.name, "split": split, "results": found},
         left=2,
     )
+
+
+def _roles(toolkit: EspnetToolkit) -> str:
+    roles = toolkit.config.roles
+    return "all layers" if roles is None else f"all layers of {', '.join(roles)}"
 
 
 def controllers(

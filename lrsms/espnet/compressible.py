@@ -249,8 +249,9 @@ class Evaluator:
             found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **self.decode)
             found.asr_model = self.model
             search = found.beam_search
-            if "decoder" in search.full_scorers:
-                search.full_scorers["decoder"] = search.nn_dict["decoder"] = self.model.decoder
+            for scorers in (search.scorers, search.full_scorers, search.nn_dict):
+                if "decoder" in scorers:
+                    scorers["decoder"] = self.model.decoder
             for scorer in search.part_scorers.values():
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc

@@ -22,7 +22,7 @@ from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.iterate import Errors, OutOfReach
 from lrsms.compress.search import Search
 from lrsms.compress.search_set import SearchSet, choose
-from lrsms.compress.space import SearchSpace
+from lrsms.compress.space import Layer, SearchSpace
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
@@ -153,12 +153,9 @@ class EspnetToolkit:
             OutOfReach: no choice of ranks meets the budget.
         """
         compressible = self.open(experiment)
-        layers = [
-            one for one in compressible.layers if self.config.roles is None or one.entry.role in self.config.roles
-        ]
         config = self.config
         space = SearchSpace.make(
-            layers,
+            self.searched(compressible),
             config.ratios,
             self.cost(experiment),
             tie=config.tie,
@@ -193,6 +190,10 @@ class EspnetToolkit:
             name=f"{self.root.name}/{name}",
             prune=config.prune,
         )
+
+    def searched(self, compressible: Compressible) -> list[Layer]:
+        """The layers of the roles that the config names."""
+        return [one for one in compressible.layers if self.config.roles is None or one.entry.role in self.config.roles]
 
     def sliced(self, compressible: Compressible, method: str) -> SlicedModel:
         """The model with the factors of its layers, from the cache where they have been made before."""
