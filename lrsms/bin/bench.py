@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, help="factors, trials, experiments; default: <asr_exp>_bench")
     parser.add_argument("--output_dir", type=Path, default=Path("benchmarks"), help="tables, JSON and pictures")
     parser.add_argument("--times", type=float, nargs="+", help="how many times smaller; levels of the single shots")
+    parser.add_argument("--roles", nargs="+", help="of the layers to factor, in place of the config's")
     parser.add_argument("--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to take")
     parser.add_argument("--controllers", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -59,8 +60,9 @@ def main() -> None:
     from lrsms.espnet.compression import EspnetToolkit
     from lrsms.espnet.config_check import read_yaml
 
+    content = read_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
     toolkit = EspnetToolkit(
-        config=CompressConfig.parse(read_yaml(args.config), str(args.config)),
+        config=CompressConfig.parse(content, str(args.config)),
         root=args.work_dir or original.with_name(f"{original.name}_bench"),
         original=original,
         data_dir=args.data_dir,
