@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lhotse import CutSet
 from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (registers the low-rank classes)
+from lrsms.bench.made_up import write_made_up
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
@@ -37,7 +39,8 @@ def decode_speed(
     """Every model decodes every utterance, in turns, by ESPnet's beam search and by its best CTC path.
 
     Args:
-        experiments: folders; the first is what the others are compared with.
+        experiments: folders; the first is what the others are compared with. A training YAML stands for a model of
+            that size with random weights, whose errors are not counted.
         cuts: manifest of the utterances.
         decode_config: options of ESPnet's ``Speech2Text``.
         checkpoint: file name in each experiment.
@@ -61,10 +64,11 @@ def decode_speed(
     torch.set_num_threads(threads)
     options = read_yaml(decode_config)
     models = {
-        (experiment.name, precision): _load(experiment, checkpoint, precision, options)
+        (experiment.stem if experiment.suffix == ".yaml" else experiment.name, precision): model
         for experiment in experiments
-        for precision in precisions
+        for precision, model in _models(experiment, checkpoint, precisions, options)
     }
+    made_up = any(experiment.suffix == ".yaml" for experiment in experiments)
     arms = [(*key, way) for key in models for way in ("beam", "ctc")]
     seconds: dict[tuple, list[float]] = {arm: [] for arm in arms}
     errors: dict[tuple, list[int]] = {arm: [] for arm in arms}
@@ -82,11 +86,12 @@ def decode_speed(
             seconds[arm].append(spent)
             errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
     durations = [cut.duration for cut in chosen]
-    first = (experiments[0].name, precisions[0])
+    first = next(iter(models))
     results = []
     for arm in arms:
         base = (*first, arm[2])
         difference = paired_bootstrap(errors[base], errors[arm], words)
+        wer = [100.0 * sum(errors[arm]) / sum(words), difference.difference, difference.low, difference.high]
         results.append(
             {
                 **dict(zip(("experiment", "precision", "search"), arm)),
@@ -94,8 +99,8 @@ def decode_speed(
                 "rtf": sum(seconds[arm]) / sum(durations),
                 "latency": Spread.of(seconds[arm]).__dict__,
                 "times_faster": sum(seconds[base]) / sum(seconds[arm]),
-                "wer": 100.0 * sum(errors[arm]) / sum(words),
-                "wer_difference": [difference.difference, difference.low, difference.high],
+                "wer": None if made_up else wer[0],
+                "wer_difference": None if made_up else wer[1:],
             }
         )
     return write_results(
@@ -110,11 +115,20 @@ def decode_speed(
         [
             f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, {threads} thread(s) of CPU; "
             f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} with the "
-            f"same search. Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
+            f"same search.{' Random weights: there is no WER.' if made_up else ''} "
+            f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
         {"results": results, "utterances": len(chosen), "threads": threads, "options": options},
         left=3,
     )
+
+
+def _models(experiment: Path, checkpoint: str, precisions: Sequence[str], options: dict) -> list:
+    with tempfile.TemporaryDirectory() as scratch:
+        if experiment.suffix == ".yaml":
+            config, experiment = experiment, Path(scratch) / "made_up"
+            write_made_up(config, experiment, checkpoint)
+        return [(precision, _load(experiment, checkpoint, precision, options)) for precision in precisions]
 
 
 def _load(experiment: Path, checkpoint: str, precision: str, options: dict) -> Speech2Text:
@@ -152,9 +166,10 @@ def _greedy(model: Speech2Text, audio: torch.Tensor) -> str:
 
 def _row(one: dict) -> tuple[str, ...]:
     latency, difference = one["latency"], one["wer_difference"]
+    wer = "-" if one["wer"] is None else f"{one['wer']:.2f}"
     return (
         *(one["experiment"], one["precision"], one["search"], f"{one['parameters']:,}", f"{one['rtf']:.4f}"),
         f"{latency['median']:.3f} [{latency['low']:.3f}, {latency['high']:.3f}]",
-        *(f"{one['times_faster']:.2f}", f"{one['wer']:.2f}"),
-        f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",
+        *(f"{one['times_faster']:.2f}", wer),
+        "-" if difference is None else f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",
     )

@@ -17,7 +17,13 @@ def main() -> None:
     """Parse options, run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode"))
-    parser.add_argument("--asr_exp", type=Path, nargs="+", required=True, help="trained experiment; several: decode")
+    parser.add_argument(
+        "--asr_exp",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="trained experiment; decode takes several, and YAML: random weights",
+    )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
     parser.add_argument("--data_dir", type=Path, default=Path("data"))

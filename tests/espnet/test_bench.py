@@ -86,6 +86,18 @@ def test_decoding_is_compared_with_the_first_experiment(experiment, corpus, deco
     assert found["int8", "beam"]["parameters"] == found["fp32", "beam"]["parameters"]
 
 
+def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config, tmp_path):
+    config = write_config(tmp_path / "tiny.yaml")
+    cuts = corpus / "dev" / "cuts.jsonl.gz"
+    options = {"utterances": 1, "precisions": ["fp32"]}
+    decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
+    beam, ctc = read(tmp_path, "decode")["results"]
+    assert beam["experiment"] == "tiny" and beam["wer"] is None and beam["rtf"] > 0 and beam["parameters"] > 1000
+    config.write_text(config.read_text() + "encodr: conformer\n")
+    with pytest.raises(LrsmsError, match="tiny.yaml: encodr: no option of ESPnet's ASR training"):
+        decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
+
+
 def test_int8_is_quantised(experiment):
     import torch
 
