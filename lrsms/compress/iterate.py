@@ -57,7 +57,7 @@ class Loop:
         tolerance: points of WER that dev may lose against the original.
         confidence: an iteration is accepted where the loss is at most ``tolerance`` in at least this share of
             bootstrap resamples; 0.5 asks for the observed loss itself.
-        retries: after a rejection, try again with the square root of the compression so many times.
+        retries: after a rejection, try again with the square root of the step it tried, so many times.
     """
 
     compression: float = 1.5
@@ -134,7 +134,7 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iterat
             source, cost, step = folder, iteration.cost, loop.compression
             _link(root / "best", folder.name)
         elif retries > 0:
-            retries, step = retries - 1, math.sqrt(step)
+            retries, step = retries - 1, math.sqrt(cost / limit)
         else:
             break
     return done
