@@ -110,7 +110,7 @@ def main() -> None:
 
     def inputs() -> list[Path]:
         # Outputs count as inputs, so that a manifest deleted or edited by hand is made again.
-        patterns = ("*/recordings.jsonl.gz", "*/supervisions.jsonl.gz")
+        patterns = ("*/recordings.jsonl.gz", "*/supervisions.jsonl.gz", "*/mouths.jsonl.gz")
         manifests = [path for pattern in patterns for path in args.output_dir.glob(pattern)]
         return [path for path in (args.corpus_dir, args.kaldi_dir, args.manifest_dir) if path] + manifests
 
