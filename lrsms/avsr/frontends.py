@@ -1,4 +1,4 @@
-"""Front-ends of auto_avsr (Ma et al. 2023): ResNets (He et al. 2016) that make 25 features a second of sound and of lips.
+"""Front-ends of auto_avsr (Ma et al. 2023): ResNets (He et al. 2016), of the waveform and of the mouth, at 25 Hz.
 
 Their widths and depths are free, from the reference's ResNet-18 down to what two CPU cores train. Both keep an
 utterance apart from its padding: it gives the same features alone and in a padded batch.
