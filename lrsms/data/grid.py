@@ -1,8 +1,9 @@
-"""GRID: six-word command sentences, 34 speakers with 1,000 clips of 3 s each; here its audio.
+"""GRID: six-word command sentences, 34 speakers with 1,000 clips of 3 s each; its audio, or audio and mouth regions.
 
 Two layouts are read: the corpus as Lhotse downloads it (``audio_25k/<speaker>/*.wav``, also ``audio/``) and
 folders of videos (``video/<speaker>/*.mp4`` or ``.mpg``, or ``<speaker>/*.mpg``), from which the sound track is
-extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``alignments/<speaker>/*.align``.
+extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``alignments/<speaker>/*.align``. For mouth
+regions, videos are needed; they go to ``<output_dir>/mouth/<size>``.
 
 Splits: for speaker s1 the lists ``test_s1.txt`` (80 clips) and ``dev_s1.txt`` (40 clips) of
 ``egs/grid/asr1/local``, drawn once at random from 800 clips; the rest is ``train``. For other speakers, by
@@ -20,6 +21,7 @@ import soundfile
 from lhotse import SupervisionSegment
 from tqdm.contrib.concurrent import thread_map
 
+from lrsms.avsr.extract import contact_sheet, extract_all
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
@@ -113,21 +115,31 @@ def split_of(name: str, lists: dict[str, str]) -> str:
     return "dev" if value % 10 == 1 and value // 10 % 2 == 0 else "train"
 
 
-def prepare_grid(corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, lists_dir: Path | None = None) -> None:
+def prepare_grid(
+    corpus_dir: Path | None,
+    output_dir: Path,
+    *,
+    num_jobs: int,
+    lists_dir: Path | None = None,
+    mouth_size: int | None = None,
+) -> None:
     """Write the manifests of ``train``, ``dev`` and ``test``, extracting audio where only videos are given.
 
     Args:
         corpus_dir: one of the two layouts above.
         output_dir: receives ``<split>/{recordings,supervisions}.jsonl.gz``, and ``audio/grid`` for videos.
         lists_dir: folder of ``test_s1.txt`` and ``dev_s1.txt``; None is the recipe's ``local``.
+        mouth_size: pixels of a mouth region's side; None prepares audio alone.
 
     Raises:
         LrsmsError: neither layout is found, no clip can be read, or the lists of s1 are missing.
     """
     corpus_dir = require_layout(corpus_dir, ["alignments/*/*.align"])
     paths, exclusions = _find(corpus_dir, _AUDIO), []
+    videos = _find(corpus_dir, _VIDEO)
+    if mouth_size and not videos:
+        raise LrsmsError(f"--corpus_dir {corpus_dir}: no videos; expected one of {', '.join(_VIDEO)}")
     if not paths:
-        videos = _find(corpus_dir, _VIDEO)
         if not videos:
             raise LrsmsError(f"--corpus_dir {corpus_dir}: no clips; expected one of {', '.join(_AUDIO + _VIDEO)}")
         paths, exclusions = _extract_all(videos, output_dir / "audio" / "grid", num_jobs)
@@ -162,4 +174,22 @@ def prepare_grid(corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, li
         ]  # fmt: skip
         audio = [item for name, item in recordings.items() if name in texts and split_of(name, lists) == split]
         splits[split] = pair(audio, supervisions, [e for e in exclusions if split_of(e.id, lists) == split], split)
+    if mouth_size:
+        _add_mouths(splits, videos, output_dir, mouth_size, num_jobs)
     save_splits(output_dir, splits)
+
+
+def _add_mouths(splits: dict[str, Split], videos: dict[str, Path], output_dir: Path, size: int, num_jobs: int) -> None:
+    """Find the mouths of all splits' recordings, and write a contact sheet of them."""
+    used = {item.id for split in splits.values() for item in split.recordings}
+    wanted = {name: path for name, path in videos.items() if name in used}
+    found, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title="grid")
+    lost += [Exclusion(name, "missing_video", "a sound without a video") for name in sorted(used - videos.keys())]
+    for split in splits.values():
+        names = {item.id for item in split.recordings}
+        split.mouths = {name: array for name, array in found.items() if name in names}
+        split.without_video = [row for row in lost if row.id in names]
+    if found:
+        sheet = output_dir / "mouths.png"
+        contact_sheet(sheet, found)
+        print(f"grid: {len(found)} clips with mouth regions; look at {sheet}")

@@ -1,0 +1,132 @@
+"""The data of audio-visual training: which window of which regions, with which noise, and what to do without video."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from espnet2.tasks.asr import encoder_choices
+from lhotse.cut import Cut
+
+from lrsms.avsr.config import AvConfig
+from lrsms.avsr.loading import Loader, mouth_of
+from lrsms.avsr.noise import Babble
+from lrsms.data.mouths import WITHOUT_VIDEO, regions_path
+from lrsms.errors import LrsmsError
+from lrsms.espnet.av_conformer import AVConformerEncoder
+
+
+@dataclass(frozen=True)
+class ProblemList:
+    """Writes utterances whose video fails while training runs to a table, each once, from any process.
+
+    Attributes:
+        path: the table, ``id`` and ``detail``.
+    """
+
+    path: Path
+
+    def __call__(self, name: str, detail: str) -> None:
+        """List ``name``; training goes on with its sound alone."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            listed = {line.split("\t", 1)[0] for line in file}
+            if name in listed:
+                return
+            file.write(f"{name}\t{' '.join(detail.split())}\n")
+        logging.warning(f"{name}: trained without its video from here on, {len(listed) + 1} such so far: {detail}")
+
+
+def encoder_region(args: argparse.Namespace | Mapping) -> tuple[int, int] | None:
+    """Height and width of the mouth region that the configured encoder takes; None for a model of audio."""
+    options = args if isinstance(args, Mapping) else vars(args)
+    encoder = encoder_choices.classes.get(options.get("encoder"))
+    if encoder is None or not issubclass(encoder, AVConformerEncoder):
+        return None
+    default = inspect.signature(AVConformerEncoder).parameters["region"].default
+    region = (options.get("encoder_conf") or {}).get("region", default)
+    return (region, region) if isinstance(region, int) else tuple(region)
+
+
+def make_loader(args: argparse.Namespace, train: bool) -> Loader | None:
+    """What turns cuts into the arrays of ``args``'s model; None for a model of audio, which takes waveforms.
+
+    Raises:
+        LrsmsError: a bad ``av_conf``, one without an audio-visual encoder, or too few utterances to make noise of.
+    """
+    region = encoder_region(args)
+    if region is None:
+        if getattr(args, "av_conf", None):
+            raise LrsmsError(f"av_conf: is for the audio-visual encoders; encoder: {args.encoder} reads audio")
+        return None
+    config = AvConfig.parse(getattr(args, "av_conf", None))
+    babble = None
+    if config.noisy:
+        babble = Babble.from_manifest(Path(args.train_cuts), voices=config.babble_voices, seed=args.seed)
+    return Loader(
+        region,
+        config,
+        train=train,
+        seed=args.seed,
+        babble=babble,
+        report=ProblemList(Path(args.output_dir) / WITHOUT_VIDEO),
+    )
+
+
+class VideoCheck:
+    """Looks over the cuts of a split before training: are there mouth regions, large enough, and still on the disk?
+
+    Args:
+        region: height and width that the encoder takes.
+        manifest: of the cuts, for error messages.
+    """
+
+    def __init__(self, region: tuple[int, int], manifest: Path):
+        self.region, self.manifest = region, manifest
+        self.cuts = self.with_video = 0
+        self.gone: list[str] = []
+
+    def __call__(self, cut: Cut) -> None:
+        """Look at one cut.
+
+        Raises:
+            LrsmsError: its regions are smaller than the encoder's.
+        """
+        self.cuts += 1
+        mouth = mouth_of(cut)
+        if mouth is None:
+            return
+        if min(np.subtract(mouth.shape[1:], self.region)) < 0:
+            stored, wanted = (" x ".join(map(str, size)) for size in (mouth.shape[1:], self.region))
+            raise LrsmsError(
+                f"encoder_conf.region: {wanted} pixels do not fit into the {stored} of {cut.id} in {self.manifest}; "
+                f"write at most {min(mouth.shape[1:])}, or run stages 0 and 1 with a larger --mouth-size"
+            )
+        if mouth.array.storage_type == "numpy_files" and not regions_path(mouth).is_file():
+            self.gone.append(cut.id)
+        else:
+            self.with_video += 1
+
+    def finish(self) -> None:
+        """Print the counts.
+
+        Raises:
+            LrsmsError: no cut has video.
+        """
+        split = self.manifest.parent.name
+        print(f"{split}: {self.with_video} of {self.cuts} utterances with video")
+        if self.gone:
+            print(f"{split}: {len(self.gone)} whose mouth regions are gone, such as {self.gone[0]}; run stage 0 again")
+        if not self.with_video:
+            raise LrsmsError(
+                f"{self.manifest}: no utterance has mouth regions; run stages 0 and 1 of an audio-visual recipe, or "
+                f"choose an encoder of audio"
+            )
