@@ -18,7 +18,8 @@ from lhotse.cut import Cut
 from lrsms.avsr.augmentation import crop, mask, time_masks
 from lrsms.avsr.config import AvConfig
 from lrsms.avsr.frames import FRAME_RATE, FRAME_SHIFT, SAMPLES, SAMPLING_RATE, TOLERANCE, fit_samples, pack
-from lrsms.avsr.noise import Babble, mix, rng_for
+from lrsms.avsr.noise import Babble, mix
+from lrsms.avsr.seeds import rng_for
 from lrsms.data.mouths import FIELD, regions_path
 from lrsms.errors import LrsmsError
 

@@ -6,7 +6,6 @@ and in whichever process.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -16,17 +15,12 @@ import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
 
+from lrsms.avsr.seeds import rng_for
 from lrsms.errors import LrsmsError
 
 CLEAN = "clean"  # in place of a number of dB: no noise at all
 _POOL = 2000  # utterances that noise is made of: bounds the memory of each loading process
 _PERTURBED = re.compile(r"_sp[\d.]+$")
-
-
-def rng_for(*names: object) -> np.random.Generator:
-    """A generator that depends on ``names`` alone (their text), in every process and on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, names)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def mix(samples: np.ndarray, babble: np.ndarray, snr_db: float | None) -> np.ndarray:

@@ -69,7 +69,7 @@ for _symbols, _viseme in (
     ("k g N x h ? Q", Viseme((Shape(opening=0.35, width=0.5, teeth=0.2),), 0.5)),
     ("r r- R", Viseme((Shape(opening=0.25, width=0.3, rounding=0.55, teeth=0.3),), 1.5)),
     ("w w#", Viseme((Shape(opening=0.12, width=0.05, rounding=1.0),), 5.0)),
-    ("j", Viseme((Shape(opening=0.3, width=0.8, teeth=0.6),), 1.0)),
+    ("j ;", Viseme((Shape(opening=0.3, width=0.8, teeth=0.6),), 1.0)),
     ("a aa A A@ A# &", Viseme((_A,))),
     ("V", Viseme((_V,))),
     ("E e e@ E# E@ E2", Viseme((_E,))),
@@ -77,7 +77,7 @@ for _symbols, _viseme in (
     ("@ a# @2 @L @5", Viseme((_SCHWA,))),
     ("0 O O@ O2 o o@ 0#", Viseme((_O,))),
     ("U u U@ u@ U# w2", Viseme((_U,))),
-    ("3 3@ @r", Viseme((_ER,))),
+    ("3 3@ @r VR IR ER", Viseme((_ER,))),
     ("aI aI2 aI@ aI3", Viseme((_A, _I))),
     ("eI", Viseme((_E, _I))),
     ("OI oI", Viseme((_O, _I))),
@@ -97,7 +97,7 @@ def viseme(symbol: str) -> Viseme:
     """
     if symbol.startswith("_"):
         return REST
-    name = symbol.strip("',%=|!").rstrip(":;")
+    name = symbol.strip("',%=|!").rstrip(":")
     if name not in _TABLE:
         raise LrsmsError(f"phoneme {symbol!r} has no viseme; known are {' '.join(sorted(_TABLE))}: add it to the table")
     return _TABLE[name]
