@@ -44,7 +44,7 @@ class AVConformerEncoder(AbsEncoder):
         video_frontend: options of :class:`~lrsms.avsr.frontends.MouthResNet`.
         fusion_units: width of the MLP behind both Conformers.
         attention_heads, linear_units, num_blocks, dropout_rate, positional_dropout_rate, attention_dropout_rate,
-            macaron_style, cnn_module_kernel: of both Conformers, as in ESPnet's ``ConformerEncoder``.
+            macaron_style, cnn_module_kernel, pos_enc_layer_type, selfattention_layer_type: of both Conformers, as in ESPnet's ``ConformerEncoder``.
 
     Raises:
         LrsmsError: an option out of its range, or a region that does not fit ``input_size``.
@@ -68,6 +68,8 @@ class AVConformerEncoder(AbsEncoder):
         attention_dropout_rate: float = 0.0,
         macaron_style: bool = True,
         cnn_module_kernel: int = 31,
+        pos_enc_layer_type: str = "rel_pos",
+        selfattention_layer_type: str = "rel_selfattn",
     ):
         super().__init__()
         self.region = _region(region, input_size)
@@ -85,6 +87,8 @@ class AVConformerEncoder(AbsEncoder):
             "attention_dropout_rate": attention_dropout_rate,
             "macaron_style": macaron_style,
             "cnn_module_kernel": cnn_module_kernel,
+            "pos_enc_layer_type": pos_enc_layer_type,
+            "selfattention_layer_type": selfattention_layer_type,
         }
         options = {"audio": audio_frontend, "video": video_frontend}
         for name in self.streams:
