@@ -12,21 +12,15 @@ between the splits.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
-import av
-import numpy as np
-import soundfile
 from lhotse import SupervisionSegment
-from tqdm.contrib.concurrent import thread_map
 
-from lrsms.avsr.extract import contact_sheet, extract_all
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
+from lrsms.data.videos import add_mouths, extract_sound
 from lrsms.errors import LrsmsError
 
-SAMPLING_RATE = 16000  # Hz, of the extracted audio
 LISTS_DIR = Path(__file__).resolve().parents[2] / "egs" / "grid" / "asr1" / "local"
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
@@ -43,44 +37,6 @@ def read_alignment(path: Path) -> str:
     if any(len(row) != 3 for row in rows):
         raise ValueError(f"{path}: expected lines of start, end and word")
     return " ".join(word.upper() for _, _, word in rows if word not in _SILENCE)
-
-
-def extract_audio(video: Path, flac: Path) -> None:
-    """Write the first sound track of ``video`` to ``flac``: 16 kHz, mono, 16 bit; atomic.
-
-    Raises:
-        av.FFmpegError, ValueError: the file cannot be decoded or has no sound.
-    """
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLING_RATE)
-    with av.open(str(video)) as container:
-        if not container.streams.audio:
-            raise ValueError("no sound track")
-        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-    samples = [frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]]
-    if not samples:
-        raise ValueError("the sound track is empty")
-    flac.parent.mkdir(parents=True, exist_ok=True)
-    temporary = flac.with_name(f".{flac.name}.tmp")
-    soundfile.write(temporary, np.concatenate(samples), SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(temporary, flac)
-
-
-def _extract_all(videos: dict[str, Path], audio_dir: Path, num_jobs: int) -> tuple[dict[str, Path], list[Exclusion]]:
-    def extract(item: tuple[str, Path]) -> Exclusion | None:
-        name, video = item
-        flac = audio_dir / f"{name}.flac"
-        if flac.exists() and flac.stat().st_mtime > video.stat().st_mtime:
-            return None
-        try:
-            extract_audio(video, flac)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            return Exclusion(name, "unreadable_video", f"{video}: {error}")
-        return None
-
-    results = thread_map(extract, list(videos.items()), max_workers=num_jobs, desc="grid: extract audio", unit="clip")
-    exclusions = [item for item in results if item is not None]
-    failed = {item.id for item in exclusions}
-    return {name: audio_dir / f"{name}.flac" for name in videos if name not in failed}, exclusions
 
 
 def _speaker(path: Path) -> str:
@@ -142,7 +98,7 @@ def prepare_grid(
     if not paths:
         if not videos:
             raise LrsmsError(f"--corpus_dir {corpus_dir}: no clips; expected one of {', '.join(_AUDIO + _VIDEO)}")
-        paths, exclusions = _extract_all(videos, output_dir / "audio" / "grid", num_jobs)
+        paths, exclusions = extract_sound(videos, output_dir / "audio" / "grid", num_jobs=num_jobs, title="grid")
     recordings, unreadable = open_recordings(paths, num_jobs=num_jobs, title="grid: read headers")
     exclusions += unreadable
 
@@ -175,21 +131,5 @@ def prepare_grid(
         audio = [item for name, item in recordings.items() if name in texts and split_of(name, lists) == split]
         splits[split] = pair(audio, supervisions, [e for e in exclusions if split_of(e.id, lists) == split], split)
     if mouth_size:
-        _add_mouths(splits, videos, output_dir, mouth_size, num_jobs)
+        add_mouths(splits, videos, output_dir, size=mouth_size, num_jobs=num_jobs, title="grid")
     save_splits(output_dir, splits)
-
-
-def _add_mouths(splits: dict[str, Split], videos: dict[str, Path], output_dir: Path, size: int, num_jobs: int) -> None:
-    """Find the mouths of all splits' recordings, and write a contact sheet of them."""
-    used = {item.id for split in splits.values() for item in split.recordings}
-    wanted = {name: path for name, path in videos.items() if name in used}
-    found, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title="grid")
-    lost += [Exclusion(name, "missing_video", "a sound without a video") for name in sorted(used - videos.keys())]
-    for split in splits.values():
-        names = {item.id for item in split.recordings}
-        split.mouths = {name: array for name, array in found.items() if name in names}
-        split.without_video = [row for row in lost if row.id in names]
-    if found:
-        sheet = output_dir / "mouths.png"
-        contact_sheet(sheet, found)
-        print(f"grid: {len(found)} clips with mouth regions; look at {sheet}")
