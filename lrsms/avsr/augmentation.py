@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 from lrsms.errors import LrsmsError
+
+
+def resize(regions: np.ndarray, side: int | None) -> np.ndarray:
+    """Bring regions ``(frames, rows, columns)`` to ``(frames, side, side)``; None, or their own size, keeps them."""
+    if side is None or regions.shape[1:] == (side, side):
+        return regions
+    way = cv2.INTER_AREA if side < regions.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, (side, side), interpolation=way) for frame in regions])
 
 
 def crop(regions: np.ndarray, size: tuple[int, int], rng: np.random.Generator | None = None) -> np.ndarray:

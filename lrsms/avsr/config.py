@@ -26,6 +26,7 @@ class AvConfig:
         snrs: dB of babble in training, one drawn for each utterance and epoch; None is no noise.
         valid_snrs: the same for validation, one for each utterance, always the same.
         babble_voices: how many talk at once in the noise.
+        resize: pixels of a side that the stored regions are brought to before the window is taken; None keeps them.
         random_crop: whether the window into the mouth regions is anywhere in training; else in the centre.
         flip: share of training utterances whose mouth is mirrored.
         audio_mask, video_mask: stretches of training utterances that are zero; None for none.
@@ -34,6 +35,7 @@ class AvConfig:
     snrs: tuple[float | None, ...] = (None,)
     valid_snrs: tuple[float | None, ...] = (None,)
     babble_voices: int = 4
+    resize: int | None = None
     random_crop: bool = True
     flip: float = 0.5
     audio_mask: TimeMask | None = field(default_factory=TimeMask)
@@ -60,6 +62,9 @@ class AvConfig:
             value = options.get(name, low)
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
                 raise LrsmsError(f"{where}.{name}: {value!r}: expected a number from {low} to {high}")
+        side = options.get("resize")
+        if side is not None and (isinstance(side, bool) or not isinstance(side, int) or not 8 <= side <= 512):
+            raise LrsmsError(f"{where}.resize: {side!r}: expected pixels, 8 to 512, or null to keep the stored size")
         if not isinstance(options.get("random_crop", True), bool):
             raise LrsmsError(f"{where}.random_crop: {options['random_crop']!r}: expected true or false")
         return cls(**options)

@@ -15,7 +15,7 @@ import numpy as np
 from lhotse.array import TemporalArray
 from lhotse.cut import Cut
 
-from lrsms.avsr.augmentation import crop, mask, time_masks
+from lrsms.avsr.augmentation import crop, mask, resize, time_masks
 from lrsms.avsr.config import AvConfig
 from lrsms.avsr.frames import FRAME_RATE, FRAME_SHIFT, SAMPLES, SAMPLING_RATE, TOLERANCE, fit_samples, pack
 from lrsms.avsr.noise import Babble, mix
@@ -143,6 +143,7 @@ class Loader:
             return None
 
     def _window(self, regions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        regions = resize(regions, self.config.resize)
         regions = crop(regions, self.region, rng if self.train and self.config.random_crop else None)
         return regions[:, :, ::-1] if self.train and rng.random() < self.config.flip else regions
 

@@ -46,7 +46,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--mini", type=str2bool, default=False, help="librispeech: mini_librispeech (5 h) instead")
     parser.add_argument("--train_parts", help='such as "train-clean-100 train-clean-360"; lrs3: "trainval"')
     parser.add_argument("--mouth_size", type=int,
-                        help="pixels of a mouth region's side (talking_digits: 56, lrs3: 96; grid: audio alone)")  # fmt: skip
+                        help="pixels of a mouth region's side (else 56, 96 of lrs3, none of grid)")  # fmt: skip
     parser.add_argument("--lists_dir", type=_path, help="grid: folder of test_s1.txt and dev_s1.txt")
     parser.add_argument("--kaldi_dir", type=_path, help="own_data: folder of Kaldi folders train, dev, test")
     parser.add_argument("--manifest_dir", type=_path, help="own_data: folder of Lhotse folders train, dev, test")

@@ -21,6 +21,8 @@ from lrsms.data.mouths import WITHOUT_VIDEO, regions_path
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_conformer import AVConformerEncoder
 
+_MOST_OF_IT = 0.75
+
 
 @dataclass(frozen=True)
 class ProblemList:
@@ -85,13 +87,14 @@ class VideoCheck:
     """Looks over the cuts of a split before training: are there mouth regions, large enough, and still on the disk?
 
     Args:
-        region: height and width that the encoder takes.
+        loader: what will load the cuts.
         manifest: of the cuts, for error messages.
     """
 
-    def __init__(self, region: tuple[int, int], manifest: Path):
-        self.region, self.manifest = region, manifest
+    def __init__(self, loader: Loader, manifest: Path):
+        self.region, self.resize, self.manifest = loader.region, loader.config.resize, manifest
         self.cuts = self.with_video = 0
+        self.seen = 1.0  # share of a region's side that the window covers
         self.gone: list[str] = []
 
     def __call__(self, cut: Cut) -> None:
@@ -104,12 +107,15 @@ class VideoCheck:
         mouth = mouth_of(cut)
         if mouth is None:
             return
-        if min(np.subtract(mouth.shape[1:], self.region)) < 0:
-            stored, wanted = (" x ".join(map(str, size)) for size in (mouth.shape[1:], self.region))
+        sides = (self.resize,) * 2 if self.resize else tuple(mouth.shape[1:])
+        if min(np.subtract(sides, self.region)) < 0:
+            there, wanted = (" x ".join(map(str, size)) for size in (sides, self.region))
             raise LrsmsError(
-                f"encoder_conf.region: {wanted} pixels do not fit into the {stored} of {cut.id} in {self.manifest}; "
-                f"write at most {min(mouth.shape[1:])}, or run stages 0 and 1 with a larger --mouth-size"
+                f"encoder_conf.region: {wanted} pixels do not fit into the {there} of {cut.id} in {self.manifest}"
+                f"{' after av_conf.resize' if self.resize else ''}; write at most {min(sides)}, or "
+                f"{'a larger av_conf.resize' if self.resize else 'run stages 0 and 1 with a larger --mouth-size'}"
             )
+        self.seen = min(np.divide(self.region, sides))
         if mouth.array.storage_type == "numpy_files" and not regions_path(mouth).is_file():
             self.gone.append(cut.id)
         else:
@@ -125,6 +131,12 @@ class VideoCheck:
         print(f"{split}: {self.with_video} of {self.cuts} utterances with video")
         if self.gone:
             print(f"{split}: {len(self.gone)} whose mouth regions are gone, such as {self.gone[0]}; run stage 0 again")
+        if self.seen < _MOST_OF_IT:
+            window = " x ".join(map(str, self.region))
+            print(
+                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side and may cut off lips; "
+                f"av_conf.resize makes the regions smaller first"
+            )
         if not self.with_video:
             raise LrsmsError(
                 f"{self.manifest}: no utterance has mouth regions; run stages 0 and 1 of an audio-visual recipe, or "

@@ -13,11 +13,11 @@ from torch import nn
 from tqdm import tqdm
 
 from lrsms.avsr.frames import SAMPLES
-from lrsms.avsr.loading import count_frames
+from lrsms.avsr.loading import Loader, count_frames
 from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
-from lrsms.espnet.av_data import VideoCheck, encoder_region, make_loader
+from lrsms.espnet.av_data import VideoCheck, make_loader
 from lrsms.espnet.lengths import EncoderLength
 from lrsms.espnet.measure import Cost, cost, sampling_rate
 from lrsms.lowrank.plan import RankPlan, save_plans
@@ -44,11 +44,10 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
     output_dir.mkdir(parents=True, exist_ok=True)
     fs = sampling_rate(args.frontend_conf)
     frames = EncoderLength(model, fs)
-    region = encoder_region(args)
-    make_loader(args, train=True)  # its errors belong here, before the first epoch
-    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs, region)
+    loader = make_loader(args, train=True)  # None for audio
+    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
     if args.valid_cuts is not None:
-        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs, region)
+        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
     costs = cost(model, fs, train["tokens"] / train["seconds"])
     plans = rank_plans(model)
     save_plans(output_dir / "rank_plan.yaml", plans, asdict(costs))
@@ -85,14 +84,14 @@ def _exclude_too_short(
     frames: EncoderLength,
     preprocess: Callable,
     fs: int,
-    region: tuple[int, int] | None = None,
+    loader: Loader | None = None,
 ) -> dict:
     """List the cuts that are too short for CTC, and look at their video; returns totals over those kept."""
     if not manifest.exists():
         raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
     excluded, kept = [], {"seconds": 0.0, "tokens": 0, "cuts": 0}
     cuts = CutSet.from_jsonl_lazy(manifest)
-    video = VideoCheck(region, manifest) if region else None
+    video = VideoCheck(loader, manifest) if loader else None
     for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
         if cut.sampling_rate != fs:
             raise LrsmsError(
