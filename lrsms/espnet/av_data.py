@@ -7,7 +7,7 @@ import fcntl
 import inspect
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from lrsms.avsr.noise import Babble
 from lrsms.data.mouths import WITHOUT_VIDEO, regions_path
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_conformer import AVConformerEncoder
+from lrsms.espnet.config_check import read_yaml
 
 _MOST_OF_IT = 0.75
 
@@ -83,6 +84,21 @@ def make_loader(args: argparse.Namespace, train: bool) -> Loader | None:
     )
 
 
+def decoding_loader(asr_exp: Path, output_dir: Path) -> Loader | None:
+    """What turns cuts into the arrays of a trained model: no noise, the window in the centre; None for one of audio.
+
+    Args:
+        asr_exp: the experiment's folder, ``config.yaml`` in it.
+        output_dir: where utterances whose video cannot be read are listed; they are decoded by their sound.
+    """
+    options = read_yaml(asr_exp / "config.yaml")
+    region = encoder_region(options)
+    if region is None:
+        return None
+    config = replace(AvConfig.parse(options.get("av_conf")), snrs=(None,), valid_snrs=(None,))
+    return Loader(region, config, report=ProblemList(output_dir / WITHOUT_VIDEO))
+
+
 class VideoCheck:
     """Looks over the cuts of a split before training: are there mouth regions, large enough, and still on the disk?
 
@@ -134,8 +150,8 @@ class VideoCheck:
         if self.seen < _MOST_OF_IT:
             window = " x ".join(map(str, self.region))
             print(
-                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side and may cut off lips; "
-                f"av_conf.resize makes the regions smaller first"
+                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; where that cuts off "
+                f"lips, av_conf.resize makes the regions smaller first"
             )
         if not self.with_video:
             raise LrsmsError(
