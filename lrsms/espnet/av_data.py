@@ -27,7 +27,7 @@ _MOST_OF_IT = 0.75
 
 @dataclass(frozen=True)
 class ProblemList:
-    """Writes utterances whose video fails while training runs to a table, each once, from any process.
+    """Writes utterances whose video fails as it is read to a table, each once, from any process.
 
     Attributes:
         path: the table, ``id`` and ``detail``.
@@ -36,7 +36,7 @@ class ProblemList:
     path: Path
 
     def __call__(self, name: str, detail: str) -> None:
-        """List ``name``; training goes on with its sound alone."""
+        """List ``name``; its sound alone is used."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -45,7 +45,7 @@ class ProblemList:
             if name in listed:
                 return
             file.write(f"{name}\t{' '.join(detail.split())}\n")
-        logging.warning(f"{name}: trained without its video from here on, {len(listed) + 1} such so far: {detail}")
+        logging.warning(f"{name}: its video is left out, {len(listed) + 1} such so far: {detail}")
 
 
 def encoder_region(args: argparse.Namespace | Mapping) -> tuple[int, int] | None:
@@ -150,8 +150,8 @@ class VideoCheck:
         if self.seen < _MOST_OF_IT:
             window = " x ".join(map(str, self.region))
             print(
-                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; where that cuts off "
-                f"lips, av_conf.resize makes the regions smaller first"
+                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; where this cuts "
+                f"off lips, av_conf.resize makes the regions smaller first"
             )
         if not self.with_video:
             raise LrsmsError(
