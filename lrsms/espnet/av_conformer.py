@@ -44,7 +44,8 @@ class AVConformerEncoder(AbsEncoder):
         video_frontend: options of :class:`~lrsms.avsr.frontends.MouthResNet`.
         fusion_units: width of the MLP behind both Conformers.
         attention_heads, linear_units, num_blocks, dropout_rate, positional_dropout_rate, attention_dropout_rate,
-            macaron_style, cnn_module_kernel, pos_enc_layer_type, selfattention_layer_type: of both Conformers, as in ESPnet's ``ConformerEncoder``.
+            macaron_style, cnn_module_kernel, pos_enc_layer_type, selfattention_layer_type: of both Conformers, as in
+            ESPnet's ``ConformerEncoder``.
 
     Raises:
         LrsmsError: an option out of its range, or a region that does not fit ``input_size``.
