@@ -89,8 +89,10 @@ def follow(frames: Iterable[np.ndarray]) -> Track:
     offset = np.median(offsets[with_mouth], axis=0) if with_mouth.sum() >= 3 else np.array(_USUAL)
     looked = np.arange(len(boxes)) * _EVERY
     smooth = np.stack([_smoothed(looked, boxes[:, axis]) for axis in range(3)], axis=1)
-    at = np.arange(count)
-    x, y, width = (np.interp(at, looked, smooth[:, axis]) for axis in range(3))
+    if len(looked) > 1:  # the movement goes on for the one or two frames behind the last that was looked at
+        looked = np.append(looked, looked[-1] + _EVERY)
+        smooth = np.concatenate([smooth, 2 * smooth[-1:] - smooth[-2:-1]])
+    x, y, width = (np.interp(np.arange(count), looked, smooth[:, axis]) for axis in range(3))
     centres = np.stack([x + offset[0] * width, y + offset[1] * width], axis=1)
     found = float(with_face.mean())
     return Track(centres, _SIDE * width, found, float(with_mouth.sum() / with_face.sum()))
