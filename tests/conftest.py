@@ -30,8 +30,8 @@ def real_data() -> Path:
 def write_talking_head():
     """``write(path, ...)``: an MP4 of a drawn face that the cascades find, its mouth opening four times a second.
 
-    Args of ``write``: ``seconds``, ``rate`` (frames per second), ``size`` (pixels of a square frame), ``centre`` (of the
-    face, as a function of time in seconds), ``hidden`` (seconds during which there is no face), ``sound`` (a track of
+    Args of ``write``: ``seconds``, ``rate`` (frames per second), ``size`` (pixels of a square frame), ``centre`` (of
+    the face, as a function of time in seconds), ``hidden`` (seconds without a face), ``sound`` (a track of
     16 kHz), ``face_size`` (1 for 116 pixels of width).
     """
     import av
@@ -60,7 +60,15 @@ def write_talking_head():
         return cv2.GaussianBlur(picture, (0, 0), 1.5 * scale).astype(np.uint8)
 
     def write(
-        path, *, seconds=1.0, rate=25, size=240, centre=lambda time: (120, 110), hidden=(0, 0), sound=True, face_size=1.0
+        path,
+        *,
+        seconds=1.0,
+        rate=25,
+        size=240,
+        centre=lambda time: (120, 110),
+        hidden=(0, 0),
+        sound=True,
+        face_size=1.0,
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(path), "w") as container:
