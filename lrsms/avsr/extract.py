@@ -53,7 +53,7 @@ def extract_all(
     return found, [result for _, result in pairs if isinstance(result, Exclusion)]
 
 
-def contact_sheet(path: Path, mouths: Mapping[str, TemporalArray], *, rows: int = 12, columns: int = 10) -> None:
+def contact_sheet(path: Path, mouths: Mapping[str, TemporalArray], *, rows: int = 8, columns: int = 10) -> None:
     """Write a PNG of ``rows`` clips, evenly chosen, with ``columns`` frames of each, evenly spaced in time.
 
     Args:
