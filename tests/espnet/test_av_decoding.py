@@ -16,6 +16,7 @@ from lrsms.avsr.noise import Babble
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.av_decoding import ConditionsDecoding
+from lrsms.espnet.av_picture import UtterancePicture
 from lrsms.espnet.decoding import Decoding
 from lrsms.scoring.decoding import read_hypotheses
 from lrsms.scoring.results import write_results
@@ -155,3 +156,12 @@ def test_what_cannot_be_decoded_is_named(conditions, decoding, experiment, corpu
     (lips / "valid.acc.ave.pth").write_bytes(Path(decoding.asr_exp / "valid.acc.ave.pth").read_bytes())
     with pytest.raises(LrsmsError, match="encoder_conf.modality is video, which cannot decode audio"):
         dataclasses.replace(conditions, decoding=dataclasses.replace(decoding, asr_exp=lips)).run()
+
+
+def test_an_utterance_is_drawn_under_its_conditions(decoding, av_corpus, tmp_path):
+    painter = UtterancePicture(decoding, av_corpus / "train/cuts.jsonl.gz", voices=2)
+    cut = list(CutSet.from_file(decoding.cuts))[1]
+    painter.draw(cut.id, grid(["audio", "video", "audiovisual"], [0.0]), tmp_path / "new" / "utterance.png")
+    assert (tmp_path / "new" / "utterance.png").stat().st_size > 20_000
+    with pytest.raises(LrsmsError, match="test/cuts.jsonl.gz: no utterance 'nobody'"):
+        painter.draw("nobody", grid(["video"], [None]), tmp_path / "utterance.png")
