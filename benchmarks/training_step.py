@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=5000)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--amp", type=str2bool, default=False, help="bfloat16 where torch allows it")
+    parser.add_argument("--update", type=str2bool, default=True, help="whether the optimiser takes part")
     parser.add_argument("--threads", type=int, help="of torch on a CPU (default: torch's own)")
     args = parser.parse_args()
 
@@ -31,7 +32,8 @@ def main() -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    options = {name: getattr(args, name) for name in ("batch", "seconds", "steps", "vocab_size", "device", "amp")}
+    names = ("batch", "seconds", "steps", "vocab_size", "device", "amp", "update")
+    options = {name: getattr(args, name) for name in names}
     name = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}; {', '.join(f'{key} {value}' for key, value in options.items() if key != 'device')}\n")
     print(table(time_steps([Path(path) for path in args.configs.split()], **options)))

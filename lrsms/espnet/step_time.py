@@ -29,7 +29,7 @@ class StepTime:
         parameters: trainable ones.
         forward: model and loss.
         backward: gradients.
-        update: of the optimiser that the config names.
+        update: of the optimiser that the config names; 0 where it was left out.
         memory: largest memory on the GPU in bytes, 0 on a CPU.
     """
 
@@ -56,6 +56,7 @@ def time_steps(
     tokens_per_second: float = 4.0,
     device: str = "cpu",
     amp: bool = False,
+    update: bool = True,
 ) -> list[StepTime]:
     """Time training steps of each config, in turns, so that what else the machine does hits them alike.
 
@@ -68,6 +69,7 @@ def time_steps(
         tokens_per_second: of the made-up transcripts.
         device: ``cpu`` or ``cuda``.
         amp: mixed precision (bfloat16).
+        update: whether the optimiser takes part, with its memory of two more numbers a weight.
 
     Returns:
         One :class:`StepTime` for each config, in their order.
@@ -75,7 +77,7 @@ def time_steps(
     Raises:
         LrsmsError: a config that training would refuse.
     """
-    trained = [_Trained(path, vocab_size, device) for path in configs]
+    trained = [_Trained(path, vocab_size, device, update) for path in configs]
     times: list[list[tuple[float, float, float]]] = [[] for _ in trained]
     with tqdm(total=(steps + 1) * len(trained), desc="training steps", unit="step", delay=2) as bar:
         for turn in range(steps + 1):
@@ -114,7 +116,7 @@ def table(times: Sequence[StepTime]) -> str:
 class _Trained:
     """A model with its optimiser."""
 
-    def __init__(self, config: Path, vocab_size: int, device: str):
+    def __init__(self, config: Path, vocab_size: int, device: str, update: bool = True):
         options = check_training_config(config, ASRTask)
         tokens = ["<blank>", "<unk>", *(f"t{number}" for number in range(vocab_size - 3)), "<sos/eos>"]
         defaults = vars(ASRTask.get_parser().parse_args([]))
@@ -122,7 +124,7 @@ class _Trained:
         torch.manual_seed(0)
         with nothing_printed():
             self.model: nn.Module = asr.ASRTask.build_model(args).to(device).train()
-        self.optimizer = asr.ASRTask.build_optimizers(args, self.model)[0]
+        self.optimizer = asr.ASRTask.build_optimizers(args, self.model)[0] if update else None
         self.fs, self.device, self.vocab_size, self.memory = sampling_rate(args.frontend_conf), device, vocab_size, 0
 
     def step(self, batch: int, seconds: float, rate: float, amp: bool) -> tuple[float, float, float]:
@@ -139,9 +141,12 @@ class _Trained:
         moments.append(self._now())
         loss.backward()
         moments.append(self._now())
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        moments.append(self._now())
+        if self.optimizer is not None:
+            self.optimizer.step()
+            moments.append(self._now())
+        else:
+            moments.append(moments[-1])
+        self.model.zero_grad(set_to_none=True)
         if self.device == "cuda":
             self.memory = max(self.memory, torch.cuda.max_memory_allocated())
         return tuple(after - before for before, after in zip(moments, moments[1:]))

@@ -27,6 +27,8 @@ class Scored:
     modality: str
     snr_db: float | None
     scores: DecodingScores
+    noise: str  # voices and seed of the babble
+    command: str
 
     @property
     def key(self) -> tuple[str, float | None]:
@@ -69,7 +71,9 @@ def score_conditions(exp_dir: Path, data_dir: Path) -> list[Scored]:
         experiment = folder.parents[2].relative_to(exp_dir).as_posix()
         scores = score_decoding(folder, _cuts(data_dir, folder))
         names = (experiment, folder.parents[1].name, folder.parent.name)
-        found.append(Scored(*names, decode["modality"], decode["snr_db"], scores))
+        noise = f"{decode.get('babble_voices', '?')} voices, seed {decode.get('seed', '?')}"
+        condition = (decode["modality"], decode["snr_db"])
+        found.append(Scored(*names, *condition, scores, noise, str(decode.get("command", "?"))))
     return found
 
 
@@ -124,6 +128,8 @@ def section(found: Sequence[Scored], heading: str = "##") -> str:
         "utterances, the same for an utterance at every ratio.",
         "",
     ]
+    made = dict.fromkeys((one.experiment, one.command, one.noise) for one in found)
+    parts += [*(f"- {experiment}: `{command}`; babble of {noise}" for experiment, command, noise in made), ""]
     return "\n".join(parts)
 
 

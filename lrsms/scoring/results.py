@@ -216,4 +216,4 @@ def _conditions(data_dir: Path, exp_dir: Path) -> str:
         table.unlink(missing_ok=True)
         return ""
     table.write_text(json.dumps(conditions.rows(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return conditions.section(found)
+    return without_folders(conditions.section(found))

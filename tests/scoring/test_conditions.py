@@ -21,7 +21,9 @@ RATES = {"audio": (0.02, 0.1, 0.4, 0.8), "video": (0.3,), "audiovisual": (0.02, 
 def write_condition(folder: Path, modality: str, snr: float | None, hypotheses: dict[str, str]) -> None:
     folder.mkdir(parents=True)
     (folder / "text").write_text("".join(f"{name} {text}\n" for name, text in hypotheses.items()))
-    (folder / "decode.json").write_text(json.dumps({"modality": modality, "snr_db": snr}))
+    (folder / "decode.json").write_text(
+        json.dumps({"modality": modality, "snr_db": snr, "babble_voices": 3, "seed": 7, "command": "x y"})
+    )
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ def test_tables(recipe, add):
     both = [table[name, "audiovisual", 0.0]["wer"] for name in ("dense", "dense_seed1")]
     assert f"{sum(both) / 2:.2f}" in mean
     assert "| mean of 2 lowrank" not in text
+    assert text.count("- dense: `x y`; babble of 3 voices, seed 7") == 1
 
 
 def test_what_video_adds_is_audiovisual_minus_audio(recipe, add):
