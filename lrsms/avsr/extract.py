@@ -40,10 +40,8 @@ def extract_all(
     def extract(item: tuple[str, Path]) -> TemporalArray | Exclusion:
         name, video = item
         path = folder / str(size) / f"{name}.npy"
-        if path.exists() and video.exists() and path.stat().st_mtime > video.stat().st_mtime:
-            return describe(path, np.load(path, mmap_mode="r").shape)
         try:
-            return save_regions(path, extract_mouth(video, size))
+            return _stored(path, video) or save_regions(path, extract_mouth(video, size))
         except VideoError as error:
             return Exclusion(name, error.reason, str(error))
 
@@ -51,6 +49,16 @@ def extract_all(
     pairs = list(zip(videos, results))
     found = {name: result for name, result in pairs if isinstance(result, TemporalArray)}
     return found, [result for _, result in pairs if isinstance(result, Exclusion)]
+
+
+def _stored(path: Path, video: Path) -> TemporalArray | None:
+    """What an earlier run has made of ``video``, unless it has changed since or the regions cannot be read."""
+    if not (path.exists() and video.exists() and path.stat().st_mtime > video.stat().st_mtime):
+        return None
+    try:
+        return describe(path, np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def contact_sheet(path: Path, mouths: Mapping[str, TemporalArray], *, rows: int = 8, columns: int = 10) -> None:
