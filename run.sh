@@ -47,6 +47,7 @@ warmup_epochs=                   # train so many of the epochs dense, then low-r
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
+snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
 checkpoint=valid.acc.ave.pth     # of the experiment's folder
@@ -109,6 +110,9 @@ fi
 if within 4; then
   run decode --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --config "${decode_config}" \
     --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --force "${force}"
+  [ -z "${snrs}" ] || run conditions --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --snrs "${snrs}" \
+    --train_split "${train_split}" --config "${decode_config}" --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" \
+    --force "${force}"
 fi
 if within 5; then
   run score --data_dir data --exp_dir exp --results_dir "${results_dir}"

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
     parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
     parser.add_argument("--snrs", default="clean 20 15 10 5 0 -5", help="dB of babble, separated by spaces, and clean")
-    parser.add_argument("--modalities", default="audio video audiovisual")
+    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
     parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
     parser.add_argument("--seed", type=int, default=0, help="of the babble")
     parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
@@ -29,10 +29,11 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
-    from lrsms.espnet.av_decoding import ConditionsDecoding
+    from lrsms.espnet.av_decoding import ConditionsDecoding, modalities_of
     from lrsms.espnet.decoding import Decoding
 
-    conditions = grid(args.modalities.split(), parse_snrs(args.snrs))
+    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    conditions = grid(modalities, parse_snrs(args.snrs))
     train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
     for split in args.splits.split():
         cuts = args.data_dir / split / "cuts.jsonl.gz"

@@ -21,18 +21,20 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
     parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
     parser.add_argument("--snr", default="clean", help="dB of babble, or clean")
-    parser.add_argument("--modalities", default="audio video audiovisual")
+    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
     parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
     parser.add_argument("--seed", type=int, default=0, help="of the babble")
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
+    from lrsms.espnet.av_decoding import modalities_of
     from lrsms.espnet.av_picture import UtterancePicture
     from lrsms.espnet.decoding import Decoding
 
     decoding = Decoding(args.asr_exp, args.data_dir / args.split / "cuts.jsonl.gz", args.config, args.checkpoint)
     train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
-    conditions = grid(args.modalities.split(), parse_snrs(args.snr)[:1])
+    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    conditions = grid(modalities, parse_snrs(args.snr)[:1])
     UtterancePicture(decoding, train_cuts, args.voices, args.seed).draw(args.utterance, conditions, args.picture)
     print(args.picture)
 

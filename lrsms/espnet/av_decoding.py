@@ -14,11 +14,22 @@ from lrsms.avsr.conditions import Condition, ConditionLoader
 from lrsms.avsr.loading import mouth_of
 from lrsms.avsr.noise import Babble
 from lrsms.errors import LrsmsError
-from lrsms.espnet.av_conformer import MODALITIES, STREAMS
+from lrsms.espnet.av_conformer import MODALITIES
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
 from lrsms.scoring.conditions import conditions_folder
+
+
+def modalities_of(asr_exp: Path) -> tuple[str, ...]:
+    """What the trained encoder can be given: the modality that it was built for, or all.
+
+    Raises:
+        LrsmsError: the experiment has no config.
+    """
+    config = asr_exp / "config.yaml"
+    modality = (read_yaml(config).get("encoder_conf") or {}).get("modality", MODALITIES[-1])
+    return MODALITIES if modality == "audiovisual" else (modality,)
 
 
 @dataclass(frozen=True)
@@ -90,15 +101,12 @@ class ConditionsDecoding:
                 stamp.write(folder / "inputs.json", arguments, inputs)
 
     def _check_modality(self) -> None:
-        config = self.decoding.asr_exp / "config.yaml"
-        options = read_yaml(config)
-        modality = (options.get("encoder_conf") or {}).get("modality", MODALITIES[-1])
+        allowed = modalities_of(self.decoding.asr_exp)
         for condition in self.conditions:
-            streams = STREAMS if condition.modality == "audiovisual" else (condition.modality,)
-            if modality != "audiovisual" and modality not in streams:
+            if condition.modality not in allowed:
                 raise LrsmsError(
-                    f"{config}: encoder_conf.modality is {modality}, which cannot decode {condition.modality}; "
-                    f"leave it out of --modalities"
+                    f"{self.decoding.asr_exp / 'config.yaml'}: encoder_conf.modality is {allowed[0]}, which cannot "
+                    f"decode {condition.modality}; leave it out of --modalities"
                 )
 
     def _loads(self, conditions: Sequence[Condition]) -> dict[str, ConditionLoader]:

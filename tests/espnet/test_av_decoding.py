@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from lhotse import CutSet
 
 from lrsms.avsr.conditions import Condition, ConditionLoader, grid, parse_snrs
@@ -18,6 +19,7 @@ from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.av_decoding import ConditionsDecoding
 from lrsms.espnet.av_picture import UtterancePicture
 from lrsms.espnet.decoding import Decoding
+from lrsms.espnet.export import merge_experiment
 from lrsms.scoring.decoding import read_hypotheses
 from lrsms.scoring.results import write_results
 
@@ -165,3 +167,30 @@ def test_an_utterance_is_drawn_under_its_conditions(decoding, av_corpus, tmp_pat
     assert (tmp_path / "new" / "utterance.png").stat().st_size > 20_000
     with pytest.raises(LrsmsError, match="test/cuts.jsonl.gz: no utterance 'nobody'"):
         painter.draw("nobody", grid(["video"], [None]), tmp_path / "utterance.png")
+
+
+def test_merged_it_is_the_dense_audiovisual_encoder_with_the_same_hypotheses(decoding, conditions, tmp_path):
+    merged = merge_experiment(decoding.asr_exp, tmp_path / "merged", "valid.acc.ave.pth")
+    assert merged.kept == 0 and merged.difference < 1e-4
+    assert merged.foreign == "encoder: av_conformer is this package's"
+    config = yaml.safe_load((tmp_path / "merged/config.yaml").read_text())
+    assert config["encoder"] == "av_conformer" and "low_rank" not in config["encoder_conf"]
+    dense = dataclasses.replace(decoding, asr_exp=tmp_path / "merged")
+    dense.run()
+    expected = read_hypotheses(conditions.output_dir / "audiovisual_clean/text")
+    assert read_hypotheses(dense.output_dir / "text") == expected
+
+
+def test_a_low_rank_model_of_the_region_starts_from_a_dense_audiovisual_checkpoint(
+    build_tiny, av_changes, decoding, conditions, tmp_path
+):
+    merge_experiment(decoding.asr_exp, tmp_path, "valid.acc.ave.pth")
+    dense = torch.load(tmp_path / "valid.acc.ave.pth", weights_only=True)
+    tokens = yaml.safe_load((decoding.asr_exp / "config.yaml").read_text())["token_list"]
+    model = build_tiny(**av_changes, token_list=tokens)
+    load_pretrained_model(str(tmp_path / "valid.acc.ave.pth"), model, ignore_init_mismatch=False)
+    path = "encoder.fusion.hidden"
+    layer = model.get_submodule(path)
+    left, values, right = torch.linalg.svd(dense[f"{path}.weight"])
+    best = left[:, : layer.rank] * values[: layer.rank] @ right[: layer.rank]
+    torch.testing.assert_close(layer.product(), best, rtol=1e-4, atol=1e-5)
