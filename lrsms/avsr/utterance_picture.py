@@ -15,7 +15,9 @@ from matplotlib.axes import Axes  # noqa: E402
 
 from lrsms.avsr.frames import FRAME_SHIFT, SAMPLING_RATE, split  # noqa: E402
 
-_CROPS = 14  # mouths side by side; more would be too small to read lips
+_CROPS = 13  # mouths side by side; more would be too small to read lips
+_AXIS_INCHES = 10.8  # width of the axis of time
+_CHARACTER = 0.0075  # width of a character in the words below, as a share of that axis
 _WINDOW, _HOP = 400, 160  # samples: 25 ms every 10 ms
 
 
@@ -54,18 +56,13 @@ def draw_utterance(
     """
     samples, regions = split(array, *region)
     seconds = len(array) * FRAME_SHIFT
-    lines = max(1, len(readings))
+    heights = (_AXIS_INCHES / crops, 2.0, 0.45 * max(1, len(readings)))  # inches: a mouth is as high as it is wide
     figure, axes = plt.subplots(
-        3,
-        1,
-        figsize=(12, 4.2 + 0.42 * lines),
-        height_ratios=(1.15, 2.0, 0.42 * lines),
-        sharex=True,
-        layout="constrained",
+        3, 1, figsize=(12, sum(heights) + 1.0), height_ratios=heights, sharex=True, layout="constrained"
     )
     _mouths(axes[0], regions, seconds, crops)
     _spectrogram(axes[1], samples, seconds)
-    _words(axes[2], readings)
+    _words(axes[2], readings, seconds)
     if readings:
         for _, start, end in readings[-1].words:
             axes[1].axvspan(start, end, color="white", alpha=0.12, linewidth=0)
@@ -77,7 +74,7 @@ def draw_utterance(
 
 
 def _mouths(axis: Axes, regions: np.ndarray, seconds: float, crops: int) -> None:
-    """Each region at its own time, as wide as its share of the time, its edges cut where that is narrow."""
+    """Regions side by side, each in the middle of the stretch of time that it stands for."""
     count = min(crops, len(regions))
     width = seconds / count
     for number in range(count):
@@ -113,21 +110,24 @@ def _spectrogram(axis: Axes, samples: np.ndarray, seconds: float) -> None:
             extent=(0, len(frames) * _HOP / SAMPLING_RATE, 0, SAMPLING_RATE / 2000),
         )
     else:
-        axis.set_facecolor("black")
         axis.text(seconds / 2, SAMPLING_RATE / 4000, "no audio", color="white", ha="center", va="center")
-    axis.set(ylabel="kHz", ylim=(0, SAMPLING_RATE / 2000))
+    axis.set(ylabel="kHz", ylim=(0, SAMPLING_RATE / 2000), facecolor="black")
 
 
-def _words(axis: Axes, readings: Sequence[Reading]) -> None:
+def _words(axis: Axes, readings: Sequence[Reading], seconds: float) -> None:
+    """A bar for each word; words that would cover each other stand at different heights."""
     for line, reading in enumerate(readings):
         y = len(readings) - 1 - line
+        free, raised = 0.0, False  # from where on a word covers none before it
         for word, start, end in reading.words:
-            middle = (start + end) / 2
-            axis.barh(y, max(end - start, FRAME_SHIFT), left=start, height=0.75, color=f"C{line % 10}", alpha=0.35)
-            axis.text(middle, y, word, ha="center", va="center", fontsize=9)
+            middle, half = (start + end) / 2, len(word) * _CHARACTER * seconds / 2
+            raised = not raised if middle - half < free else False
+            free = middle + half
+            axis.barh(y, max(end - start, FRAME_SHIFT), left=start, height=0.8, color=f"C{line % 10}", alpha=0.35)
+            axis.text(middle, y + (0.22 if raised else -0.18), word, ha="center", va="center", fontsize=9)
         if not reading.words:
             axis.text(0.02, y, reading.text or "(nothing)", va="center", fontsize=9, color="0.4")
     labels = [reading.label for reading in readings]
     axis.set_yticks(range(len(readings) - 1, -1, -1), labels, fontsize=9)
-    axis.set_ylim(-0.6, len(readings) - 0.4)
+    axis.set_ylim(-0.6, max(1, len(readings)) - 0.4)
     axis.spines[["top", "right"]].set_visible(False)
