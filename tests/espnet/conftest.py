@@ -203,7 +203,7 @@ def av_changes() -> dict:
             **{"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1, "cnn_module_kernel": 7},
             "audio_frontend": {"channels": [4, 8], "blocks": [1, 1]},
             "video_frontend": {"channels": [4, 8], "blocks": [1, 1]},
-            "low_rank": {"attention": 0.25, "feed_forward": 0.5, "fusion": 0.5, "multiple": 2},
+            "low_rank": {"attention": 0.25, "feed_forward": 0.5, "fusion": 0.25, "multiple": 2},
         },
         "av_conf": {"snrs": [0, "clean"], "babble_voices": 2},
         **{"max_duration": 12.0, "max_epoch": 2},
