@@ -18,15 +18,16 @@ stop_stage=5                     # last stage to run
 force=false                      # run stages again that have run already; stage 3 starts its training again
 recipe_dir=                      # folder whose conf/, data/ and exp/ are used (default: where this script is)
 
-corpus=digits                    # digits, yesno, speechocean762, librispeech, grid or own_data
+corpus=digits                    # digits, talking_digits, yesno, speechocean762, librispeech, grid, lrs3 or own_data
 corpus_dir=                      # the corpus as distributed
 kaldi_dir=                       # own_data: folder with Kaldi-style folders train, dev, test
 manifest_dir=                    # own_data: folder with Lhotse manifests in train, dev, test
-num_train=                       # digits: training utterances (default: about 50 minutes of them)
+num_train=                       # digits: training utterances (default: 50 minutes of them; talking_digits: 33)
 num_dev=                         # digits: development utterances
 num_test=                        # digits: test utterances
 mini=false                       # librispeech: mini_librispeech instead
-train_parts=                     # librispeech: such as "train-clean-100 train-clean-360 train-other-500"
+train_parts=                     # librispeech: such as "train-clean-100 train-clean-360"; lrs3: such as trainval
+mouth_size=                      # pixels of the stored mouth regions' sides (talking_digits, lrs3; grid: none is audio)
 
 train_split=train
 valid_split=dev
@@ -46,6 +47,7 @@ warmup_epochs=                   # train so many of the epochs dense, then low-r
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
+snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
 checkpoint=valid.acc.ave.pth     # of the experiment's folder
@@ -87,6 +89,7 @@ within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 if within 0; then
   run prepare --corpus "${corpus}" --output_dir data --corpus_dir "${corpus_dir}" --num_train "${num_train}" \
     --num_dev "${num_dev}" --num_test "${num_test}" --seed "${seed}" --mini "${mini}" --train_parts "${train_parts}" \
+    --mouth_size "${mouth_size}" \
     --kaldi_dir "${kaldi_dir}" --manifest_dir "${manifest_dir}" --num_jobs "${nj}" --force "${force}"
 fi
 if within 1; then
@@ -107,6 +110,9 @@ fi
 if within 4; then
   run decode --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --config "${decode_config}" \
     --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --force "${force}"
+  [ -z "${snrs}" ] || run conditions --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --snrs "${snrs}" \
+    --train_split "${train_split}" --config "${decode_config}" --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" \
+    --force "${force}"
 fi
 if within 5; then
   run score --data_dir data --exp_dir exp --results_dir "${results_dir}"

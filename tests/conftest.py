@@ -24,3 +24,75 @@ def real_data() -> Path:
             f"no real speech at {folder}; set LRSMS_REAL_DATA to a folder with waves_yesno, speechocean762, grid"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_talking_head():
+    """``write(path, ...)``: an MP4 of a drawn face that the cascades find, its mouth opening four times a second.
+
+    Args of ``write``: ``seconds``, ``rate`` (frames per second), ``size`` (pixels of a square frame), ``centre`` (of
+    the face, as a function of time in seconds), ``hidden`` (seconds without a face), ``sound`` (a track of
+    16 kHz), ``face_size`` (1 for 116 pixels of width).
+    """
+    import av
+    import cv2
+    import numpy as np
+
+    def face(size, centre, opening, scale):
+        picture = np.full((size, size), 70, np.float32)
+
+        def ellipse(x, y, wide, high, grey):
+            place = (int(centre[0] + x * scale), int(centre[1] + y * scale))
+            axes = (max(1, int(wide * scale)), max(1, int(high * scale)))
+            cv2.ellipse(picture, place, axes, 0, 0, 360, float(grey), -1, cv2.LINE_AA)
+
+        ellipse(0, 0, 58, 76, 185)
+        ellipse(0, -66, 56, 26, 40)  # hair
+        for side in (-1, 1):
+            ellipse(side * 25, -22, 17, 5, 110)
+            ellipse(side * 25, -12, 15, 8, 90)
+            ellipse(side * 25, -12, 5, 5, 20)
+        ellipse(0, 0, 6, 22, 205)  # nose
+        for side in (-1, 1):
+            ellipse(side * 7, 20, 4, 3, 110)
+        ellipse(0, 42, 24, 6 + 10 * opening, 90)  # lips
+        ellipse(0, 42, 17, 1 + 12 * opening, 30)
+        return cv2.GaussianBlur(picture, (0, 0), 1.5 * scale).astype(np.uint8)
+
+    def write(
+        path,
+        *,
+        seconds=1.0,
+        rate=25,
+        size=240,
+        centre=lambda time: (120, 110),
+        hidden=(0, 0),
+        sound=True,
+        face_size=1.0,
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("mpeg4", rate=rate)
+            video.width = video.height = size
+            video.pix_fmt, video.bit_rate = "yuv420p", 2_000_000
+            audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
+            for index in range(round(seconds * rate)):
+                time = (index + 0.5) / rate
+                opening = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
+                picture = face(size, centre(time), opening, face_size)
+                if hidden[0] <= time < hidden[1]:
+                    picture[:] = 70
+                frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            if audio is not None:
+                tone = 0.3 * np.sin(np.arange(round(seconds * 16000)) * 2 * np.pi * 440 / 16000)
+                samples = (tone * 32767).astype(np.int16)
+                for begin in range(0, len(samples), 1024):
+                    frame = av.AudioFrame.from_ndarray(samples[None, begin : begin + 1024], format="s16", layout="mono")
+                    frame.sample_rate, frame.pts = 16000, begin
+                    container.mux(audio.encode(frame))
+                container.mux(audio.encode(None))
+        return path
+
+    return write

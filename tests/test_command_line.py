@@ -8,7 +8,10 @@ from lrsms import provenance
 from lrsms.bin import run_verb, str2bool
 from lrsms.errors import LrsmsError
 
-VERBS = ("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress")
+VERBS = (
+    *("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress"),
+    *("conditions", "utterance"),
+)
 
 
 def output_of(code: str, folder: Path) -> str:

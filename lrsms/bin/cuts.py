@@ -51,6 +51,7 @@ def main() -> None:
 
     splits = [args.data_dir / split for split in (*train, *evaluation)]
     inputs = [folder / f"{kind}.jsonl.gz" for folder in splits for kind in ("recordings", "supervisions")]
+    inputs += [path for folder in splits if (path := folder / "mouths.jsonl.gz").exists()]
     arguments = {key: value for key, value in vars(args).items() if key not in ("num_jobs", "force", "data_dir")}
     mark = args.data_dir / ".stamps" / "cuts.json"
     complete = all((folder / "cuts.jsonl.gz").exists() for folder in splits)

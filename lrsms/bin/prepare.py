@@ -11,16 +11,17 @@ from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
 from lrsms.errors import LrsmsError
 
-CORPORA = ("digits", "yesno", "speechocean762", "librispeech", "grid", "own_data")
+CORPORA = ("digits", "talking_digits", "yesno", "speechocean762", "librispeech", "grid", "lrs3", "own_data")
 # Options that only some corpora read: giving one elsewhere is a mistake worth naming.
 _READ_BY = {
-    "corpus_dir": ("yesno", "speechocean762", "librispeech", "grid"),
+    "corpus_dir": ("yesno", "speechocean762", "librispeech", "grid", "lrs3"),
     "download_dir": ("yesno", "librispeech"),
-    "num_train": ("digits",),
-    "num_dev": ("digits",),
-    "num_test": ("digits",),
+    "num_train": ("digits", "talking_digits"),
+    "num_dev": ("digits", "talking_digits"),
+    "num_test": ("digits", "talking_digits"),
+    "mouth_size": ("talking_digits", "grid", "lrs3"),
     "mini": ("librispeech",),
-    "train_parts": ("librispeech",),
+    "train_parts": ("librispeech", "lrs3"),
     "lists_dir": ("grid",),
     "kaldi_dir": ("own_data",),
     "manifest_dir": ("own_data",),
@@ -38,12 +39,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--corpus_dir", type=_path,
                         help="the corpus as distributed; without it yesno and librispeech download")  # fmt: skip
     parser.add_argument("--download_dir", type=_path, help="where downloads go (default: downloads beside output_dir)")
-    parser.add_argument("--num_train", type=int, help="digits: training utterances")
-    parser.add_argument("--num_dev", type=int, help="digits: development utterances")
-    parser.add_argument("--num_test", type=int, help="digits: test utterances")
-    parser.add_argument("--seed", type=int, default=0, help="digits: the same seed gives the same corpus")
+    parser.add_argument("--num_train", type=int, help="digits, talking_digits: training utterances")
+    parser.add_argument("--num_dev", type=int, help="the same: development utterances")
+    parser.add_argument("--num_test", type=int, help="the same: test utterances")
+    parser.add_argument("--seed", type=int, default=0, help="of a synthesised corpus")
     parser.add_argument("--mini", type=str2bool, default=False, help="librispeech: mini_librispeech (5 h) instead")
-    parser.add_argument("--train_parts", help='librispeech: such as "train-clean-100 train-clean-360"')
+    parser.add_argument("--train_parts", help='such as "train-clean-100 train-clean-360"; lrs3: "trainval"')
+    parser.add_argument("--mouth_size", type=int,
+                        help="pixels of a mouth region's side (else 56, 96 of lrs3, none of grid)")  # fmt: skip
     parser.add_argument("--lists_dir", type=_path, help="grid: folder of test_s1.txt and dev_s1.txt")
     parser.add_argument("--kaldi_dir", type=_path, help="own_data: folder of Kaldi folders train, dev, test")
     parser.add_argument("--manifest_dir", type=_path, help="own_data: folder of Lhotse folders train, dev, test")
@@ -56,27 +59,26 @@ def _check(args: argparse.Namespace) -> None:
     for option, corpora in _READ_BY.items():
         if getattr(args, option) not in (None, "", False) and args.corpus not in corpora:
             raise LrsmsError(f"--{option} is for {', '.join(corpora)}; --corpus {args.corpus} does not read it")
-    for option in ("num_train", "num_dev", "num_test", "num_jobs"):
+    for option in ("num_train", "num_dev", "num_test", "mouth_size", "num_jobs"):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise LrsmsError(f"--{option} {value}: must be at least 1")
 
 
 def _prepare_digits(args: argparse.Namespace) -> None:
-    from lrsms.data import digits
+    if args.corpus == "digits":
+        from lrsms.data.digits import prepare_digits as prepare
+    else:
+        from lrsms.data.talking_digits import prepare_talking_digits as prepare
 
-    sizes = {
-        "num_train": digits.DEFAULT_NUM_TRAIN,
-        "num_dev": digits.DEFAULT_NUM_DEV,
-        "num_test": digits.DEFAULT_NUM_TEST,
-    }
-    sizes.update({name: getattr(args, name) for name in sizes if getattr(args, name) is not None})
-    digits.prepare_digits(args.output_dir, **sizes, seed=args.seed, num_jobs=args.num_jobs)
+    given = {"num_train": args.num_train, "num_dev": args.num_dev, "num_test": args.num_test, "size": args.mouth_size}
+    sizes = {name: value for name, value in given.items() if value is not None}
+    prepare(args.output_dir, **sizes, seed=args.seed, num_jobs=args.num_jobs)
 
 
 def _prepare(args: argparse.Namespace) -> None:
     download_dir = args.download_dir or args.output_dir.parent / "downloads"
-    if args.corpus == "digits":
+    if args.corpus in ("digits", "talking_digits"):
         _prepare_digits(args)
     elif args.corpus == "yesno":
         from lrsms.data.yesno import prepare_yesno
@@ -96,7 +98,13 @@ def _prepare(args: argparse.Namespace) -> None:
     elif args.corpus == "grid":
         from lrsms.data.grid import prepare_grid
 
-        prepare_grid(args.corpus_dir, args.output_dir, num_jobs=args.num_jobs, lists_dir=args.lists_dir)
+        prepare_grid(args.corpus_dir, args.output_dir, num_jobs=args.num_jobs, lists_dir=args.lists_dir,
+                     mouth_size=args.mouth_size)  # fmt: skip
+    elif args.corpus == "lrs3":
+        from lrsms.data.lrs3 import prepare_lrs3
+
+        prepare_lrs3(args.corpus_dir, args.output_dir, train_parts=(args.train_parts or "").split(),
+                     mouth_size=args.mouth_size or 96, num_jobs=args.num_jobs)  # fmt: skip
     else:
         from lrsms.data.own_data import prepare_own_data
 
@@ -110,7 +118,7 @@ def main() -> None:
 
     def inputs() -> list[Path]:
         # Outputs count as inputs, so that a manifest deleted or edited by hand is made again.
-        patterns = ("*/recordings.jsonl.gz", "*/supervisions.jsonl.gz")
+        patterns = ("*/recordings.jsonl.gz", "*/supervisions.jsonl.gz", "*/mouths.jsonl.gz")
         manifests = [path for pattern in patterns for path in args.output_dir.glob(pattern)]
         return [path for path in (args.corpus_dir, args.kaldi_dir, args.manifest_dir) if path] + manifests
 

@@ -1,7 +1,8 @@
 """Stage 1: manifests to cuts that can be trained on; what cannot is excluded, listed and counted.
 
 Each cut has one supervision and bears its id. Resampling and speed perturbation stay lazy: Lhotse applies them
-when the audio is loaded.
+when the audio is loaded. Where stage 0 has left mouth regions, each cut gets those of its recording, and one whose
+video is of no use stays as audio alone, listed and counted (:mod:`lrsms.data.mouths`).
 """
 
 import os
@@ -18,7 +19,9 @@ from lhotse.utils import fastcopy
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data import mouths
+from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
+from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
 from lrsms.errors import LrsmsError
 
@@ -194,7 +197,7 @@ def _write(path: Path, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
     with CutSet.open_writer(path, overwrite=True) as writer:
         for speed in speeds:
             for cut in tqdm(cuts, desc=f"{path.parent.name}: write cuts, speed {speed:g}", unit="cut"):
-                writer.write(cut if speed == 1.0 else cut.perturb_speed(speed))
+                writer.write(cut if speed == 1.0 else mouths.perturb_speed(cut, speed))
 
 
 def build_cuts(
@@ -211,8 +214,9 @@ def build_cuts(
 ) -> None:
     """Write ``cuts.jsonl.gz`` and ``excluded.tsv`` of every split, then print a table.
 
-    Training splits are perturbed to each of ``speeds``; training splits and ``valid_split`` lose utterances
-    outside ``min_duration`` and ``max_duration`` (seconds); the other evaluation splits lose none for length.
+    Training splits are perturbed to each of ``speeds``, video with its sound; training splits and ``valid_split``
+    lose utterances outside ``min_duration`` and ``max_duration`` (seconds); the other evaluation splits lose none for
+    length.
     Nothing earlier is replaced before every split has succeeded.
 
     Args:
@@ -230,6 +234,7 @@ def build_cuts(
         if not cuts:
             raise LrsmsError(f"split {split}: every utterance is excluded: {top_reasons(exclusions)}")
         done[split] = (cuts, exclusions)
+    without_video = _attach_mouths(data_dir, done, num_jobs)
 
     for split, (cuts, exclusions) in done.items():
         cuts = _resampled(cuts, sampling_rate, split)
@@ -238,6 +243,31 @@ def build_cuts(
         os.replace(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
         write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
     _print_table(done, train_splits, speeds)
+    for split, rows in without_video.items():
+        write_excluded(data_dir / split / mouths.WITHOUT_VIDEO, STAGE, rows)
+        mouths.print_summary(split, len(done[split][0]), rows)
+
+
+def _attach_mouths(
+    data_dir: Path, done: dict[str, tuple[list[MonoCut], list[Exclusion]]], num_jobs: int
+) -> dict[str, list[Exclusion]]:
+    """Put regions on the cuts of ``done`` where there are any; returns the cuts without, by split with video.
+
+    Raises:
+        LrsmsError: no regions of any split are usable.
+    """
+    manifests = {split: mouths.read_manifest(data_dir / split) for split in done}
+    manifests = {split: found for split, found in manifests.items() if found is not None}
+    size, without = mouths.common_size(manifests.values()), {}
+    for split, found in manifests.items():
+        cuts, exclusions = done[split]
+        known = read_excluded(data_dir / split / mouths.WITHOUT_VIDEO, PREPARE)
+        cuts, without[split] = mouths.attach(cuts, found, known, size=size, num_jobs=num_jobs, title=split)
+        done[split] = (cuts, exclusions)
+    if without and sum(map(len, without.values())) == sum(len(done[split][0]) for split in without):
+        rows = [row for found in without.values() for row in found]
+        raise LrsmsError(f"{data_dir}: no utterance has usable video: {top_reasons(rows)}")
+    return without
 
 
 def _print_table(

@@ -8,6 +8,7 @@ depends on ``(seed, split, index)`` alone: the same bits whatever the number of 
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from lrsms.data.espeak import Synthesizer
+from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.errors import LrsmsError
 
 SAMPLING_RATE = 16000  # Hz
@@ -104,15 +105,7 @@ def render_utterance(utterance: DigitUtterance) -> tuple[np.ndarray, np.ndarray]
 
     The speech has silence at both ends; the SNR is that of the part between. The noise is zero when clean.
     """
-    spoken = _synthesizer().speak(
-        utterance.text.lower(),
-        voice=utterance.voice,
-        rate=utterance.rate,
-        pitch=utterance.pitch,
-        pitch_range=utterance.pitch_range,
-    )
-    speech = soxr.resample(_trim(spoken.samples.astype(np.float64)), spoken.sampling_rate, SAMPLING_RATE, "VHQ")
-    speech *= 10 ** (utterance.level / 20) / _rms(speech)
+    speech, _ = say(utterance)
     speech_rms = _rms(speech)
     silences = (utterance.leading_silence, utterance.trailing_silence)
     speech = np.pad(speech, [round(seconds * SAMPLING_RATE) for seconds in silences])
@@ -122,6 +115,26 @@ def render_utterance(utterance: DigitUtterance) -> tuple[np.ndarray, np.ndarray]
         noise *= speech_rms / 10 ** (utterance.snr / 20)
     headroom = min(1.0, 0.99 / np.abs(speech + noise).max())
     return speech * headroom, noise * headroom
+
+
+def say(utterance: DigitUtterance) -> tuple[np.ndarray, list[Phoneme]]:
+    """Speech of an utterance at its level, ``(samples,)`` float64 at 16 kHz, without the silence at both ends.
+
+    Returns:
+        The speech, and its phonemes with their starts in seconds from its beginning.
+    """
+    spoken = _synthesizer().speak(
+        utterance.text.lower(),
+        voice=utterance.voice,
+        rate=utterance.rate,
+        pitch=utterance.pitch,
+        pitch_range=utterance.pitch_range,
+    )
+    begin, end = _loud(spoken.samples)
+    speech = soxr.resample(spoken.samples[begin:end].astype(np.float64), spoken.sampling_rate, SAMPLING_RATE, "VHQ")
+    speech *= 10 ** (utterance.level / 20) / _rms(speech)
+    trimmed = begin / spoken.sampling_rate
+    return speech, [Phoneme(phoneme.symbol, phoneme.start - trimmed) for phoneme in spoken.phonemes]
 
 
 def prepare_digits(
@@ -149,6 +162,24 @@ def prepare_digits(
         LrsmsError: a number out of range, or ``espeakng-loader`` is missing.
     """
     sizes = {"train": num_train, "dev": num_dev, "test": num_test}
+    output_dir = Path(output_dir)
+    utterances = design_corpus(sizes, seed, num_jobs)
+    clear(output_dir)
+    num_samples = in_processes(_write_flac, output_dir, utterances, num_jobs, "synthesising digits")
+    for split in SPLITS:
+        write_manifests(output_dir, split, [(u, n) for u, n in zip(utterances, num_samples) if u.split == split])
+
+
+def design_corpus(sizes: Mapping[str, int], seed: int, num_jobs: int = 1) -> list[DigitUtterance]:
+    """Every utterance of a corpus, by split.
+
+    Args:
+        sizes: utterances of each split.
+        seed, num_jobs: of the preparation, checked here before anything is written.
+
+    Raises:
+        LrsmsError: a number out of range, or ``espeakng-loader`` is missing.
+    """
     for name, value, least in [(f"num_{split}", n, 1) for split, n in sizes.items()] + [
         ("num_jobs", num_jobs, 1),
         ("seed", seed, 0),
@@ -156,24 +187,30 @@ def prepare_digits(
         if value < least:
             raise LrsmsError(f"{name} {value}: must be at least {least}")
     _synthesizer()
-    output_dir = Path(output_dir)
-    utterances = [design_utterance(split, index, seed) for split in SPLITS for index in range(sizes[split])]
+    return [design_utterance(split, index, seed) for split in SPLITS for index in range(sizes[split])]
+
+
+def clear(output_dir: Path) -> None:
+    """Make the folders of a corpus, and remove its manifests: one that stops half-way shall not look finished."""
     for split in SPLITS:
-        for kind in ("recordings", "supervisions"):
+        for kind in ("recordings", "supervisions", "mouths"):
             (output_dir / split / f"{kind}.jsonl.gz").unlink(missing_ok=True)
         (output_dir / split).mkdir(parents=True, exist_ok=True)
         (output_dir / "audio" / split).mkdir(parents=True, exist_ok=True)
-    num_samples = _write_audio(output_dir, utterances, num_jobs)
-    for split in SPLITS:
-        _write_manifests(output_dir, split, [(u, n) for u, n in zip(utterances, num_samples) if u.split == split])
 
 
-def _write_audio(output_dir: Path, utterances: list[DigitUtterance], num_jobs: int) -> list[int]:
-    """Write every FLAC file; returns their lengths in samples, in the order of ``utterances``."""
+def in_processes(
+    write: Callable[[Path, DigitUtterance], object],
+    output_dir: Path,
+    utterances: list[DigitUtterance],
+    num_jobs: int,
+    title: str,
+) -> list:
+    """``write(output_dir, utterance)`` for each, with a progress bar; returns the results in order."""
     folders = [output_dir] * len(utterances)
-    bar = {"total": len(utterances), "desc": "synthesising digits", "unit": "utt"}
+    bar = {"total": len(utterances), "desc": title, "unit": "utt"}
     if num_jobs == 1:
-        return list(tqdm(map(_write_flac, folders, utterances), **bar))
+        return list(tqdm(map(write, folders, utterances), **bar))
     # Not fork: the caller may hold threads (torch, BLAS) that a forked child would wait for.
     pool = ProcessPoolExecutor(
         num_jobs,
@@ -182,21 +219,27 @@ def _write_audio(output_dir: Path, utterances: list[DigitUtterance], num_jobs: i
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        return list(tqdm(pool.map(_write_flac, folders, utterances, chunksize=8), **bar))
+        return list(tqdm(pool.map(write, folders, utterances, chunksize=8), **bar))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _write_flac(output_dir: Path, utterance: DigitUtterance) -> int:
     speech, noise = render_utterance(utterance)
-    path = _audio_path(output_dir, utterance)
-    unfinished = path.with_suffix(".unfinished")
-    soundfile.write(unfinished, speech + noise, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(unfinished, path)
+    save_audio(output_dir, utterance, speech + noise)
     return len(speech)
 
 
-def _write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUtterance, int]]) -> None:
+def save_audio(output_dir: Path, utterance: DigitUtterance, samples: np.ndarray) -> None:
+    """Write ``samples`` to the FLAC file of an utterance; atomic."""
+    path = _audio_path(output_dir, utterance)
+    unfinished = path.with_suffix(".unfinished")
+    soundfile.write(unfinished, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    os.replace(unfinished, path)
+
+
+def write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUtterance, int]]) -> None:
+    """Write the manifests of a split from its utterances and their lengths in samples."""
     # Here, so that the synthesising processes need not wait for Lhotse and torch.
     from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
@@ -241,10 +284,10 @@ def _rms(signal: np.ndarray) -> float:
     return float(np.sqrt(np.mean(signal**2)))
 
 
-def _trim(signal: np.ndarray) -> np.ndarray:
-    """Without the synthesiser's own silence at both ends (1 % of the peak and below)."""
+def _loud(signal: np.ndarray) -> tuple[int, int]:
+    """Begin and end of what is not the synthesiser's own silence (1 % of the peak and below)."""
     loud = np.flatnonzero(np.abs(signal) > 0.01 * np.abs(signal).max())
-    return signal[loud[0] : loud[-1] + 1]
+    return int(loud[0]), int(loud[-1]) + 1
 
 
 def _noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""GRID: six-word command sentences, 34 speakers with 1,000 clips of 3 s each; here its audio.
+"""GRID: six-word command sentences, 34 speakers with 1,000 clips of 3 s each; its audio, or audio and mouth regions.
 
 Two layouts are read: the corpus as Lhotse downloads it (``audio_25k/<speaker>/*.wav``, also ``audio/``) and
 folders of videos (``video/<speaker>/*.mp4`` or ``.mpg``, or ``<speaker>/*.mpg``), from which the sound track is
-extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``alignments/<speaker>/*.align``.
+extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``alignments/<speaker>/*.align``. For mouth
+regions, videos are needed; they go to ``<output_dir>/mouth/<size>``.
 
 Splits: for speaker s1 the lists ``test_s1.txt`` (80 clips) and ``dev_s1.txt`` (40 clips) of
 ``egs/grid/asr1/local``, drawn once at random from 800 clips; the rest is ``train``. For other speakers, by
@@ -11,20 +12,15 @@ between the splits.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
-import av
-import numpy as np
-import soundfile
 from lhotse import SupervisionSegment
-from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
+from lrsms.data.videos import add_mouths, extract_sound
 from lrsms.errors import LrsmsError
 
-SAMPLING_RATE = 16000  # Hz, of the extracted audio
 LISTS_DIR = Path(__file__).resolve().parents[2] / "egs" / "grid" / "asr1" / "local"
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
@@ -41,44 +37,6 @@ def read_alignment(path: Path) -> str:
     if any(len(row) != 3 for row in rows):
         raise ValueError(f"{path}: expected lines of start, end and word")
     return " ".join(word.upper() for _, _, word in rows if word not in _SILENCE)
-
-
-def extract_audio(video: Path, flac: Path) -> None:
-    """Write the first sound track of ``video`` to ``flac``: 16 kHz, mono, 16 bit; atomic.
-
-    Raises:
-        av.FFmpegError, ValueError: the file cannot be decoded or has no sound.
-    """
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLING_RATE)
-    with av.open(str(video)) as container:
-        if not container.streams.audio:
-            raise ValueError("no sound track")
-        frames = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
-    samples = [frame.to_ndarray()[0] for frame in [*frames, *resampler.resample(None)]]
-    if not samples:
-        raise ValueError("the sound track is empty")
-    flac.parent.mkdir(parents=True, exist_ok=True)
-    temporary = flac.with_name(f".{flac.name}.tmp")
-    soundfile.write(temporary, np.concatenate(samples), SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(temporary, flac)
-
-
-def _extract_all(videos: dict[str, Path], audio_dir: Path, num_jobs: int) -> tuple[dict[str, Path], list[Exclusion]]:
-    def extract(item: tuple[str, Path]) -> Exclusion | None:
-        name, video = item
-        flac = audio_dir / f"{name}.flac"
-        if flac.exists() and flac.stat().st_mtime > video.stat().st_mtime:
-            return None
-        try:
-            extract_audio(video, flac)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            return Exclusion(name, "unreadable_video", f"{video}: {error}")
-        return None
-
-    results = thread_map(extract, list(videos.items()), max_workers=num_jobs, desc="grid: extract audio", unit="clip")
-    exclusions = [item for item in results if item is not None]
-    failed = {item.id for item in exclusions}
-    return {name: audio_dir / f"{name}.flac" for name in videos if name not in failed}, exclusions
 
 
 def _speaker(path: Path) -> str:
@@ -113,24 +71,34 @@ def split_of(name: str, lists: dict[str, str]) -> str:
     return "dev" if value % 10 == 1 and value // 10 % 2 == 0 else "train"
 
 
-def prepare_grid(corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, lists_dir: Path | None = None) -> None:
+def prepare_grid(
+    corpus_dir: Path | None,
+    output_dir: Path,
+    *,
+    num_jobs: int,
+    lists_dir: Path | None = None,
+    mouth_size: int | None = None,
+) -> None:
     """Write the manifests of ``train``, ``dev`` and ``test``, extracting audio where only videos are given.
 
     Args:
         corpus_dir: one of the two layouts above.
         output_dir: receives ``<split>/{recordings,supervisions}.jsonl.gz``, and ``audio/grid`` for videos.
         lists_dir: folder of ``test_s1.txt`` and ``dev_s1.txt``; None is the recipe's ``local``.
+        mouth_size: pixels of a mouth region's side; None prepares audio alone.
 
     Raises:
         LrsmsError: neither layout is found, no clip can be read, or the lists of s1 are missing.
     """
     corpus_dir = require_layout(corpus_dir, ["alignments/*/*.align"])
     paths, exclusions = _find(corpus_dir, _AUDIO), []
+    videos = _find(corpus_dir, _VIDEO)
+    if mouth_size and not videos:
+        raise LrsmsError(f"--corpus_dir {corpus_dir}: no videos; expected one of {', '.join(_VIDEO)}")
     if not paths:
-        videos = _find(corpus_dir, _VIDEO)
         if not videos:
             raise LrsmsError(f"--corpus_dir {corpus_dir}: no clips; expected one of {', '.join(_AUDIO + _VIDEO)}")
-        paths, exclusions = _extract_all(videos, output_dir / "audio" / "grid", num_jobs)
+        paths, exclusions = extract_sound(videos, output_dir / "audio" / "grid", num_jobs=num_jobs, title="grid")
     recordings, unreadable = open_recordings(paths, num_jobs=num_jobs, title="grid: read headers")
     exclusions += unreadable
 
@@ -162,4 +130,6 @@ def prepare_grid(corpus_dir: Path | None, output_dir: Path, *, num_jobs: int, li
         ]  # fmt: skip
         audio = [item for name, item in recordings.items() if name in texts and split_of(name, lists) == split]
         splits[split] = pair(audio, supervisions, [e for e in exclusions if split_of(e.id, lists) == split], split)
+    if mouth_size:
+        add_mouths(splits, videos, output_dir, size=mouth_size, num_jobs=num_jobs, title="grid")
     save_splits(output_dir, splits)

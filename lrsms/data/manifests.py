@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.array import TemporalArray
 from tqdm.contrib.concurrent import thread_map
 
+from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.errors import LrsmsError
 
@@ -17,11 +19,17 @@ STAGE = "prepare"
 
 @dataclass
 class Split:
-    """The manifests of one split while they are being put together."""
+    """The manifests of one split while they are being put together.
+
+    ``mouths`` are the mouth regions of its recordings by id, None for a corpus of audio; ``without_video`` has a row
+    for each recording whose video is of no use.
+    """
 
     recordings: list[Recording] = field(default_factory=list)
     supervisions: list[SupervisionSegment] = field(default_factory=list)
     exclusions: list[Exclusion] = field(default_factory=list)
+    mouths: dict[str, TemporalArray] | None = None
+    without_video: list[Exclusion] = field(default_factory=list)
 
 
 def require_layout(corpus_dir: Path | None, expected: Iterable[str], option: str = "--corpus_dir") -> Path:
@@ -151,6 +159,18 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
         os.replace(temporary, final)
     for name, split in splits.items():
         write_excluded(output_dir / name / "excluded.tsv", STAGE, split.exclusions)
+        _save_mouths(output_dir / name, split)
         hours = sum(item.duration for item in split.supervisions) / 3600
         print(f"{name}: {len(split.supervisions)} utterances, {hours:.2f} hours")
         print_summary(name, split.exclusions)
+        if split.mouths is not None:
+            mouths.print_summary(name, len(split.recordings), split.without_video)
+
+
+def _save_mouths(folder: Path, split: Split) -> None:
+    if split.mouths is None:  # what an audio-visual preparation has left here would be taken for this one's
+        (folder / mouths.MANIFEST).unlink(missing_ok=True)
+        (folder / mouths.WITHOUT_VIDEO).unlink(missing_ok=True)
+        return
+    mouths.write_manifest(folder, split.mouths)
+    write_excluded(folder / mouths.WITHOUT_VIDEO, STAGE, split.without_video)

@@ -19,6 +19,7 @@ from espnet2.asr.encoder.vgg_rnn_encoder import VGGRNNEncoder
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_conformer import AVConformerEncoder
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
 from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
@@ -28,6 +29,7 @@ ATTENTION = {r"\w+\.\d+\.(self_attn|src_attn|attn)\.linear_(q|k|v|out)": "attent
 ATTENTION_POS = {r"\w+\.\d+\.(self_attn|attn)\.linear_pos": "attention_pos"}
 FEED_FORWARD = {r"\w+\.\d+\.feed_forward(_macaron)?\.w_[12]": "feed_forward"}
 CONVOLUTION = {r"\w+\.\d+\.conv_module\.pointwise_conv[12]": "convolution"}
+_CONFORMER_BLOCKS = ATTENTION | ATTENTION_POS | FEED_FORWARD | CONVOLUTION
 # The branch beside attention: its projections do what a Conformer's pointwise convolutions do.
 GATED_MLP = {r"\w+\.\d+\.(cgmlp\.channel_proj1\.0|cgmlp\.channel_proj2|merge_proj)": "convolution"}
 SUBSAMPLING = {r"embed\.(conv\.\d+|out|out\.0)": "subsampling"}
@@ -39,12 +41,19 @@ LSTM = {
 }
 VGG = {r"enc\.0\.conv\d_\d": "subsampling"}
 LSTM_CELL = {r"decoder\.\d+": "recurrent"}
+# Two front-ends, two Conformers, one MLP: the convolutions that see one channel are too thin to gain.
+AV_FRONTENDS = {
+    r"(audio|video)\.frontend\.stages\.\d+\.\d+\.(conv[12]|shortcut\.0)": "subsampling",
+    r"(audio|video)\.conformer\.embed\.0": "subsampling",
+}
+AV_BLOCKS = {rf"(audio|video)\.conformer\.{path}": role for path, role in _CONFORMER_BLOCKS.items()}
+FUSION = {r"fusion\.(hidden|output)": "fusion"}
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
 
 ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_conformer": (
         ConformerEncoder,
-        ATTENTION | ATTENTION_POS | FEED_FORWARD | CONVOLUTION | SUBSAMPLING | EMBEDDING,
+        _CONFORMER_BLOCKS | SUBSAMPLING | EMBEDDING,
     ),
     "lowrank_transformer": (TransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING | EMBEDDING),
     "lowrank_branchformer": (BranchformerEncoder, ATTENTION | ATTENTION_POS | GATED_MLP | SUBSAMPLING | EMBEDDING),
@@ -60,6 +69,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
+    "lowrank_av_conformer": (AVConformerEncoder, AV_BLOCKS | AV_FRONTENDS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_transformer": (TransformerDecoder, ATTENTION | FEED_FORWARD | EMBEDDING | OUTPUT),

@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from lrsms.compress.space import Layer
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.classes import CTC, DECODERS, ENCODERS
 from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankConfig, RankPlan, low_rank_layers
 from lrsms.lowrank.merge import merge_
@@ -67,6 +69,7 @@ class Compressible:
                 raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
         self.asr_exp, self.checkpoint = asr_exp, checkpoint
         self.config = read_yaml(asr_exp / "config.yaml")
+        self.load = decoding_loader(asr_exp, asr_exp) or load_waveform
         model, self.args = ASRTask.build_model_from_file(asr_exp / "config.yaml", asr_exp / checkpoint)
         self.classes = {
             part: _low_rank_name(part, str(self.config[part]), getattr(model, part))
@@ -113,8 +116,8 @@ class Compressible:
 
     @torch.no_grad()
     def _utterance(self, cut, preprocess) -> Utterance:
-        audio = torch.from_numpy(cut.load_audio()[0])[None]
-        features, lengths = self.model._extract_feats(audio, torch.tensor([audio.shape[1]]))
+        speech = torch.from_numpy(self.load(cut))[None]
+        features, lengths = self.model._extract_feats(speech, torch.tensor([speech.shape[1]]))
         if self.model.normalize is not None:
             features, lengths = self.model.normalize(features, lengths)
         text = cut.supervisions[0].text

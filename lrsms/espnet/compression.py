@@ -40,7 +40,7 @@ _MODEL_KEYS = (
 )
 _TRAINING_KEYS = (
     *("optim", "optim_conf", "grad_clip", "grad_clip_type", "accum_grad", "max_duration", "num_buckets", "num_workers"),
-    *("best_model_criterion", "keep_nbest_models", "use_amp", "num_att_plot", "log_interval"),
+    *("best_model_criterion", "keep_nbest_models", "use_amp", "num_att_plot", "log_interval", "av_conf"),
 )
 _OPEN_SEARCH, _FINISHED = "search.json", "finished"  # what workers look for in the root
 _POLL_SECONDS = 2
@@ -227,6 +227,7 @@ class EspnetToolkit:
             teacher = str((self.original / self.checkpoint).resolve())
             training |= {"distill_from": teacher, "distill_weight": weight}
         training = {key: value for key, value in training.items() if value is not None}
+        training.setdefault("normalize", None)  # ESPnet's default is to normalise
         path = folder / "train.yaml"
         path.write_text(yaml.safe_dump(training, sort_keys=False))
         token_type, bpemodel = config.get("token_type", "bpe"), config.get("bpemodel")

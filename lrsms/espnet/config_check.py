@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from lrsms.avsr.config import AvConfig
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import LowRankConfig
 
@@ -51,7 +52,8 @@ def check_training_config(path: Path, task) -> dict:
         The file's content.
 
     Raises:
-        LrsmsError: an unknown option, class or class option, or a bad ``low_rank`` block; names file, key and value.
+        LrsmsError: an unknown option, class or class option, or a bad ``low_rank`` or ``av_conf`` block; names file,
+            key and value.
     """
     from espnet2.tasks.abs_task import optim_classes, scheduler_classes  # seconds: the YAML reader does not need it
 
@@ -68,6 +70,7 @@ def check_training_config(path: Path, task) -> dict:
         name = config.get(kind)
         if name is not None and name not in classes:
             raise LrsmsError(f"{path}: {kind}: {name!r} is unknown; one of {', '.join(sorted(classes))}")
+    AvConfig.parse(config.get("av_conf"), where=f"{path}: av_conf")
     return config
 
 

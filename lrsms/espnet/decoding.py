@@ -7,25 +7,32 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from espnet2.bin.asr_inference import Speech2Text
 from lhotse import CutSet
+from lhotse.cut import Cut
 from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
 from lrsms import stamp
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.config_check import check_keys, read_yaml
+from lrsms.espnet.iterator import load_waveform
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
 
+Load = Callable[[Cut], np.ndarray]  # a cut to what the model takes as speech
+
 _recogniser: Speech2Text | None = None
+_loads: Mapping[str, Load] = {}
 _arguments: tuple = ()  # of _load, in each process
 
 
@@ -79,6 +86,25 @@ class Decoding:
         Raises:
             LrsmsError: missing inputs or an unknown option.
         """
+        options = self.check()
+        marker, inputs = self.output_dir / "inputs.json", self.inputs
+        if not force and stamp.is_current(marker, {}, inputs) and (self.output_dir / "decode.json").exists():
+            print(f"stage 4: {self.output_dir} is decoded and its inputs have not changed; skipped")
+            return
+        self._decode(options)
+        stamp.write(marker, {}, inputs)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Files that the hypotheses depend on."""
+        return [self.config, (self.asr_exp / self.checkpoint).resolve(), self.cuts]
+
+    def check(self) -> dict:
+        """The options of the decoding YAML.
+
+        Raises:
+            LrsmsError: missing inputs or an unknown option.
+        """
         options = read_yaml(self.config)
         allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
         check_keys(options, allowed, str(self.config))
@@ -88,12 +114,7 @@ class Decoding:
                 there = ", ".join(sorted(found.name for found in self.asr_exp.glob("*.pth"))) or "no checkpoint"
                 raise LrsmsError(f"{path}: not there; {remedy} ({self.asr_exp} holds {there})")
         self._check_beam(options.get("beam_size", 20))
-        marker, inputs = self.output_dir / "inputs.json", [self.config, model.resolve(), self.cuts]
-        if not force and stamp.is_current(marker, {}, inputs) and (self.output_dir / "decode.json").exists():
-            print(f"stage 4: {self.output_dir} is decoded and its inputs have not changed; skipped")
-            return
-        self._decode(options)
-        stamp.write(marker, {}, inputs)
+        return options
 
     def _check_beam(self, beam_size: int) -> None:
         # A beam with room for CTC's blank keeps it, and ESPnet's prefix scores then cancel to the best hypothesis, "".
@@ -105,17 +126,36 @@ class Decoding:
             )
 
     def _decode(self, options: dict) -> None:
-        # Longest first, so that no process is left alone with a long one at the end.
-        cuts = sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
+        cuts = self.sorted_cuts()
+        load = decoding_loader(self.asr_exp, self.output_dir) or load_waveform
         began = time.perf_counter()
         with tqdm(total=len(cuts), desc=f"decoding {self.cuts.parent.name}", unit="utt", dynamic_ncols=True) as bar:
             found = []
-            for hypothesis in self._hypotheses(cuts, options):
+            for hypothesis in self.hypotheses(options, {"": load}, [("", cut) for cut in cuts]):
                 found.append(hypothesis)
                 bar.update()
-        found.sort(key=lambda hypothesis: hypothesis.id)
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        _write_tables(self.output_dir, found)
+        self.write(self.output_dir, options, cuts, found, time.perf_counter() - began)
+
+    def sorted_cuts(self) -> list[Cut]:
+        """The split, longest first, so that no process is left alone with a long one at the end."""
+        return sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
+
+    def write(
+        self, folder: Path, options: Mapping, cuts: Iterable[Cut], found: list[Hypothesis], wall: float, **more
+    ) -> None:
+        """Leave the hypotheses and ``decode.json`` in ``folder``.
+
+        Args:
+            folder: where to.
+            options: of the decoding YAML.
+            cuts: what was decoded.
+            found: the hypotheses, in any order.
+            wall: seconds that it took.
+            more: further entries of ``decode.json``.
+        """
+        found = sorted(found, key=lambda hypothesis: hypothesis.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_tables(folder, found)
         audio, spent = sum(cut.duration for cut in cuts), sum(hypothesis.seconds for hypothesis in found)
         report = {
             "split": self.cuts.parent.name,
@@ -123,7 +163,7 @@ class Decoding:
             "utterances": len(found),
             "audio_seconds": audio,
             "decode_seconds": spent,
-            "wall_seconds": time.perf_counter() - began,
+            "wall_seconds": wall,
             "nj": self.nj,
             "device": "cuda" if self.ngpu else "cpu",
             "rtf": spent / audio,
@@ -132,26 +172,37 @@ class Decoding:
             "config": str(self.config),
             "seed": 0,
             **provenance(),
+            **more,
         }
-        (self.output_dir / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
+        (folder / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
 
-    def _hypotheses(self, cuts: list, options: dict) -> Iterator[Hypothesis]:
-        arguments = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu)
+    def hypotheses(
+        self, options: dict, loads: Mapping[str, Load], jobs: Iterable[tuple[str, Cut]]
+    ) -> Iterator[Hypothesis]:
+        """The hypothesis of each job, in the jobs' order.
+
+        Args:
+            options: of the decoding YAML.
+            loads: ways to load a cut, by name.
+            jobs: name of a way to load, and the cut.
+        """
+        model = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu)
+        arguments = (loads, *model)
         if self.nj == 1:
             _configure(*arguments)
-            yield from map(_recognise, cuts)
+            yield from map(_recognise, jobs)
             return
         # A fork server that has imported ESPnet once; forking this process is unsafe after torch has used threads.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
-            yield from pool.map(_recognise, cuts)
+            yield from pool.map(_recognise, jobs)
 
 
-def _configure(*arguments) -> None:
+def _configure(loads: Mapping[str, Load], *arguments) -> None:
     # Loading waits for the first utterance, whose caller gets its errors; an initialiser that fails has no caller.
-    global _recogniser, _arguments
-    _recogniser, _arguments = None, arguments
+    global _recogniser, _loads, _arguments
+    _recogniser, _loads, _arguments = None, loads, arguments
 
 
 def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:
@@ -162,11 +213,12 @@ def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:
 
 
 @torch.no_grad()
-def _recognise(cut) -> Hypothesis:
+def _recognise(job: tuple[str, Cut]) -> Hypothesis:
+    name, cut = job
     global _recogniser
     if _recogniser is None:
         _recogniser = _load(*_arguments)
-    speech = cut.load_audio()[0]
+    speech = _loads[name](cut)
     began = time.perf_counter()
     try:
         text, tokens, ids, hypothesis = _recogniser(speech)[0][:4]

@@ -13,6 +13,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.measure import speech_for
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 
@@ -43,7 +44,7 @@ def merge_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, only: str
     """Write ``config.yaml`` and ``checkpoint`` of ``asr_exp`` with its factors folded into dense weights.
 
     Where every layer is dense in the end the config names ESPnet's own classes, and ESPnet opens it without this
-    package, unless the config has a front-end of this package.
+    package, unless the config has a front-end or the audio-visual encoder of this package.
 
     Args:
         asr_exp: a trained experiment.
@@ -82,7 +83,7 @@ def merge_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, only: str
 
 @torch.no_grad()
 def _encoded(model: nn.Module) -> torch.Tensor:
-    speech = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    speech = speech_for(model, torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) * 0.1)
     return model.encode(speech, torch.tensor([speech.shape[1]]))[0]
 
 
@@ -103,6 +104,8 @@ def _with_ranks_left(config: dict, model: nn.Module) -> str:
         else:
             config[part] = name.removeprefix("lowrank_")
             options.pop("low_rank", None)
+    if config.get("encoder") == "av_conformer":
+        foreign.append("encoder: av_conformer is this package's")
     if config.get("frontend") == "kaldi_fbank":
         foreign.append("frontend: kaldi_fbank is this package's")
     return "; ".join(foreign)

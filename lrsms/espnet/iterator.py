@@ -1,6 +1,6 @@
 """Lhotse cuts straight into ESPnet's trainer: no dump folder, no shape files, no statistics pass.
 
-Dimensions: B utterances in a batch, T samples of the longest, L tokens of the longest.
+Dimensions: B utterances in a batch, T samples (or frames of D numbers) of the longest, L tokens of the longest.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from lhotse import CutSet
+from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 
 from lrsms.data.excluded import read_excluded
@@ -20,23 +22,36 @@ from lrsms.errors import LrsmsError
 Batch = tuple[list[str], dict[str, torch.Tensor]]
 
 
+def load_waveform(cut: Cut) -> np.ndarray:
+    """The samples of a cut, ``(T,)``."""
+    return cut.load_audio()[0]
+
+
 class CutsDataset(torch.utils.data.Dataset):
     """Turns the cuts of a mini-batch into ``(ids, {speech (B, T), speech_lengths, text (B, L), text_lengths})``.
 
-    The longest comes first, as ESPnet's own batches have it: its LSTM encoders need that.
+    Speech is ``(B, T, D)`` where ``load`` gives an array of two dimensions. The longest comes first, as ESPnet's own
+    batches have it: its LSTM encoders need that.
 
     Args:
         preprocess: ESPnet's preprocessor, ``(id, {"speech", "text"}) -> {"speech", "text"}`` as arrays.
         collate: ESPnet's collate function, which pads speech with 0 and text with -1.
+        load: a cut to its speech, ``(T,)`` or ``(T, D)``.
     """
 
-    def __init__(self, preprocess: Callable, collate: Callable):
-        self.preprocess, self.collate = preprocess, collate
+    def __init__(self, preprocess: Callable, collate: Callable, load: Callable[[Cut], np.ndarray] = load_waveform):
+        self.preprocess, self.collate, self.load = preprocess, collate, load
+
+    def set_epoch(self, epoch: int) -> None:
+        """Training draws anew in every epoch what is random in ``load``."""
+        if hasattr(self.load, "epoch"):
+            self.load.epoch = epoch
 
     def __getitem__(self, cuts: CutSet) -> Batch:
+        loaded = [(cut, self.load(cut)) for cut in sorted(cuts, key=lambda cut: -cut.num_samples)]
         samples = []
-        for cut in sorted(cuts, key=lambda cut: -cut.num_samples):
-            data = {"speech": cut.load_audio()[0], "text": cut.supervisions[0].text}
+        for cut, speech in sorted(loaded, key=lambda pair: -len(pair[1])):
+            data = {"speech": speech, "text": cut.supervisions[0].text}
             samples.append((cut.id, self.preprocess(cut.id, data)))
         return self.collate(samples)
 
@@ -93,6 +108,7 @@ class CutsIterFactory(AbsIterFactory):
             world_size=self.world_size,
         )
         sampler.set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
         return torch.utils.data.DataLoader(
             self.dataset,
             sampler=sampler,

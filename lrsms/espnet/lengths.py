@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lrsms.espnet.measure import speech_for
+
 
 def encoder_frames(model: nn.Module, samples: int) -> int:
     """Frames that the encoder of an ESPnet model returns for ``samples`` samples; 0 where that is too short for it."""
-    waveform, lengths = torch.zeros(1, samples), torch.tensor([samples])
+    speech = speech_for(model, torch.zeros(1, samples))
     try:
-        return int(model.encode(waveform, lengths)[1])
+        return int(model.encode(speech, torch.tensor([speech.shape[1]]))[1])
     except Exception as error:  # TooShortUttError and, from convolutions, RuntimeError: both mean "too short"
         if type(error).__name__ == "TooShortUttError" or isinstance(error, RuntimeError):
             return 0

@@ -121,11 +121,16 @@ def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, 
     return counts
 
 
+def speech_for(model: nn.Module, waveform: torch.Tensor) -> torch.Tensor:
+    """What ``model`` takes as ``speech`` for waveforms ``(batch, samples)``: they, or an audio-visual array."""
+    return model.encoder.made_up_input(waveform) if hasattr(model.encoder, "made_up_input") else waveform
+
+
 @torch.no_grad()
 def _features(model, fs: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What the encoder sees of a 10 s utterance, and its length in frames."""
     with _evaluating(model):
-        speech = torch.randn(1, _SECONDS * fs, generator=torch.Generator().manual_seed(0)) * 0.1
+        speech = speech_for(model, torch.randn(1, _SECONDS * fs, generator=torch.Generator().manual_seed(0)) * 0.1)
         features, lengths = model._extract_feats(speech, torch.tensor([speech.shape[1]]))
         if model.normalize is not None:
             features, lengths = model.normalize(features, lengths)

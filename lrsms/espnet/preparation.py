@@ -12,9 +12,12 @@ from lhotse import CutSet
 from torch import nn
 from tqdm import tqdm
 
+from lrsms.avsr.frames import SAMPLES
+from lrsms.avsr.loading import Loader, count_frames
 from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_data import VideoCheck, make_loader
 from lrsms.espnet.lengths import EncoderLength
 from lrsms.espnet.measure import Cost, cost, sampling_rate
 from lrsms.lowrank.plan import RankPlan, save_plans
@@ -41,9 +44,10 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
     output_dir.mkdir(parents=True, exist_ok=True)
     fs = sampling_rate(args.frontend_conf)
     frames = EncoderLength(model, fs)
-    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs)
+    loader = make_loader(args, train=True)  # None for audio
+    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
     if args.valid_cuts is not None:
-        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs)
+        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
     costs = cost(model, fs, train["tokens"] / train["seconds"])
     plans = rank_plans(model)
     save_plans(output_dir / "rank_plan.yaml", plans, asdict(costs))
@@ -74,12 +78,20 @@ def describe(costs: Cost) -> str:
     )
 
 
-def _exclude_too_short(manifest: Path, stage: str, frames: EncoderLength, preprocess: Callable, fs: int) -> dict:
-    """List the cuts that are too short for CTC; returns totals over those kept."""
+def _exclude_too_short(
+    manifest: Path,
+    stage: str,
+    frames: EncoderLength,
+    preprocess: Callable,
+    fs: int,
+    loader: Loader | None = None,
+) -> dict:
+    """List the cuts that are too short for CTC, and look at their video; returns totals over those kept."""
     if not manifest.exists():
         raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
     excluded, kept = [], {"seconds": 0.0, "tokens": 0, "cuts": 0}
     cuts = CutSet.from_jsonl_lazy(manifest)
+    video = VideoCheck(loader, manifest) if loader else None
     for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
         if cut.sampling_rate != fs:
             raise LrsmsError(
@@ -87,7 +99,9 @@ def _exclude_too_short(manifest: Path, stage: str, frames: EncoderLength, prepro
                 f"run stage 1 with --fs {fs}, or change frontend_conf.fs"
             )
         tokens = preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]
-        available = frames(cut.num_samples)
+        if video is not None:
+            video(cut)
+        available = frames(cut.num_samples if video is None else count_frames(cut) * SAMPLES)
         if ctc_length_ok(tokens.tolist(), available):
             kept["seconds"] += cut.duration
             kept["tokens"] += len(tokens)
@@ -97,6 +111,8 @@ def _exclude_too_short(manifest: Path, stage: str, frames: EncoderLength, prepro
             excluded.append(Exclusion(cut.id, "too_short_for_ctc", detail))
     write_excluded(manifest.parent / "excluded.tsv", stage, excluded)
     print_summary(manifest.parent.name, excluded)
+    if video is not None:
+        video.finish()
     if not kept["cuts"]:
         raise LrsmsError(f"{manifest}: every utterance is too short for its transcript; see excluded.tsv beside it")
     return kept

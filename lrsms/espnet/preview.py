@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lrsms.avsr.frames import FRAME_SHIFT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.config_check import check_keys, read_yaml
@@ -92,8 +93,10 @@ class Outline(nn.Module):
         factorize_ctc(self)
 
     def _extract_feats(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        frames = int(speech.shape[1] / self.args.fs / self.args.frame_shift)
         device = next(self.parameters()).device
+        if speech.dim() == 3:  # an audio-visual array
+            return speech.to(device), lengths
+        frames = int(speech.shape[1] / self.args.fs / self.args.frame_shift)
         return torch.zeros(len(speech), frames, self.args.input_size, device=device), torch.full((len(speech),), frames)
 
 
@@ -175,11 +178,12 @@ def _arguments(path: Path, vocab_size: int) -> argparse.Namespace:
     else:
         raise LrsmsError(f"{path}: frontend: the size of {frontend!r} is not known here; write input_size:")
     fs = sampling_rate(frontend_conf)
-    shift = (
-        frontend_conf.get("frame_shift", 0.01)
-        if frontend == "kaldi_fbank"
-        else frontend_conf.get("hop_length", 128) / fs
-    )
+    if config["encoder"] in ("av_conformer", "lowrank_av_conformer"):
+        shift = FRAME_SHIFT
+    elif frontend == "kaldi_fbank":
+        shift = frontend_conf.get("frame_shift", 0.01)
+    else:
+        shift = frontend_conf.get("hop_length", 128) / fs
     return argparse.Namespace(
         encoder=config["encoder"],
         encoder_conf=conf["encoder"],
@@ -219,7 +223,7 @@ def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float
     device = next(model.parameters()).device
     frames, count = int(_SECONDS / args.frame_shift), max(1, round(_SECONDS * tokens_per_second))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        encoded, _, _ = model.encoder(torch.zeros(1, frames, args.input_size, device=device), torch.tensor([frames]))
+        encoded, _, _ = model.encoder(torch.ones(1, frames, args.input_size, device=device), torch.tensor([frames]))
         outputs = [model.ctc.log_softmax(encoded)] if model.ctc is not None else []
         if model.decoder is not None:
             tokens = torch.ones(1, count, dtype=torch.long, device=device)

@@ -11,6 +11,7 @@ from espnet2.torch_utils.initialize import initialize
 from torch import nn
 
 from lrsms.espnet import aids
+from lrsms.espnet.av_conformer import AVConformerEncoder, check_model
 from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.frontend import KaldiFbank
@@ -24,8 +25,9 @@ _loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=N
 
 
 def register() -> None:
-    """Make ``lowrank_*`` and ``kaldi_fbank`` names that a config can use. Calling it again changes nothing."""
+    """Make ``lowrank_*``, ``av_conformer`` and ``kaldi_fbank`` names for a config. Calling it again changes nothing."""
     asr.encoder_choices.classes.update(LOW_RANK_ENCODERS)
+    asr.encoder_choices.classes["av_conformer"] = AVConformerEncoder
     asr.decoder_choices.classes.update(LOW_RANK_DECODERS)
     asr.frontend_choices.classes["kaldi_fbank"] = KaldiFbank
     task = asr.ASRTask
@@ -48,6 +50,7 @@ def _building(build_model):
     def build(cls, args):
         resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
+        check_model(model)
         factorize_ctc(model)
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from espnet2.tasks import asr
+from espnet2.utils.nested_dict_action import NestedDictAction
 
 import lrsms.espnet  # noqa: F401  (processes that ESPnet spawns import this module, and must register)
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_data import make_loader
 from lrsms.espnet.distillation import attach_teacher
-from lrsms.espnet.iterator import CutsDataset, CutsIterFactory, usable_cuts
+from lrsms.espnet.iterator import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.preparation import exclusion_stage, prepare
 from lrsms.espnet.trainer import LowRankTrainer, is_main_process
 
@@ -21,8 +23,9 @@ class ASRTask(asr.ASRTask):
     """``espnet2.tasks.asr.ASRTask`` that trains from Lhotse cuts.
 
     Options beside ESPnet's: ``--train_cuts``, ``--valid_cuts`` (manifests), ``--max_duration`` (seconds of audio per
-    batch and process), ``--num_buckets``; ``--distill_*``, see :mod:`lrsms.espnet.distillation`; ``--warmup_epochs``,
-    of which :class:`lrsms.espnet.training.Training` makes two trainings.
+    batch and process), ``--num_buckets``; ``--av_conf``, see :mod:`lrsms.avsr.config`; ``--distill_*``, see
+    :mod:`lrsms.espnet.distillation`; ``--warmup_epochs``, of which :class:`lrsms.espnet.training.Training` makes two
+    trainings.
     """
 
     trainer = LowRankTrainer
@@ -35,6 +38,9 @@ class ASRTask(asr.ASRTask):
         group.add_argument("--train_cuts", default=None, help="manifest of cuts to train on")
         group.add_argument("--valid_cuts", default=None, help="manifest of cuts to validate on")
         group.add_argument("--max_duration", type=float, default=60.0, help="seconds of audio per batch and process")
+        group.add_argument(
+            "--av_conf", action=NestedDictAction, default={}, help="noise, crops and masks of audio-visual data"
+        )
         group.add_argument("--warmup_epochs", type=int, default=0, help="of max_epoch, trained dense (lrsms.bin.train)")
         group.add_argument("--distill_from", default=None, help="checkpoint of a teacher, config.yaml beside it")
         group.add_argument("--distill_weight", type=float, default=0.5, help="share of the teacher in the loss")
@@ -80,7 +86,9 @@ class ASRTask(asr.ASRTask):
         distributed = iter_options.distributed and torch.distributed.is_initialized()
         return CutsIterFactory(
             usable_cuts(Path(getattr(args, option)), exclusion_stage(args)),
-            CutsDataset(iter_options.preprocess_fn, iter_options.collate_fn),
+            CutsDataset(
+                iter_options.preprocess_fn, iter_options.collate_fn, make_loader(args, train=train) or load_waveform
+            ),
             max_duration=args.max_duration,
             num_buckets=args.num_buckets,
             shuffle=train,

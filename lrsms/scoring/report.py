@@ -107,6 +107,7 @@ def report(
     comparisons: Sequence[dict],
     pictures: Sequence[str],
     incomplete: Sequence[str],
+    conditions: str = "",
 ) -> str:
     """RESULTS.md as one text.
 
@@ -115,6 +116,7 @@ def report(
         comparisons: ``{"reference": row, "other": row}`` with the fields of :class:`PairedDifference`.
         pictures: file names of pictures beside RESULTS.md.
         incomplete: a sentence for each experiment or decoding left out.
+        conditions: a section of its own, on noise and missing streams.
     """
     parts = ["# Results", "", "Written by `python3 -m lrsms.bin.score`; running it again replaces this file.", ""]
     parts += [summary_table(rows), ""]
@@ -132,6 +134,7 @@ def report(
     if comparisons:
         parts += ["## Differences", "", _comparison_table(comparisons), ""]
         parts += ["Paired bootstrap over utterances; P(not worse): share of resamples without more errors.", ""]
+    parts += [conditions] if conditions else []
     parts += ["## How each was made", ""]
     for experiment in dict.fromkeys(row["experiment"] for row in rows):
         parts += [_provenance([row for row in rows if row["experiment"] == experiment]), ""]

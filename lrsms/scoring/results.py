@@ -11,12 +11,21 @@ from tqdm import tqdm
 
 from lrsms import stamp
 from lrsms.errors import LrsmsError
+from lrsms.scoring import conditions
 from lrsms.scoring.bootstrap import paired_bootstrap
+from lrsms.scoring.condition_pictures import wer_over_snr
 from lrsms.scoring.decoding import DecodingScores, score_decoding
 from lrsms.scoring.pictures import learning_curves, rank_per_layer
 from lrsms.scoring.report import report, summary_table
 
-FILES = ("RESULTS.md", "results.json", "learning_curves.png", "rank_per_layer.png")
+FILES = (
+    "RESULTS.md",
+    "results.json",
+    "learning_curves.png",
+    "rank_per_layer.png",
+    conditions.TABLE,
+    conditions.PICTURE,
+)
 
 _SUMMARY_KEYS = (
     *("config", "parameters", "dense_parameters", "macs_per_second", "dense_macs_per_second", "train_step_seconds"),
@@ -165,7 +174,7 @@ def write_results(data_dir: Path, exp_dir: Path, results_dir: Path | None = None
         raise LrsmsError("; ".join([f"{exp_dir} holds no finished decoding; run stages 3 and 4", *incomplete]))
     marker = exp_dir / ".scored.json"
     state = {"incomplete": incomplete}
-    inputs = _report_inputs(decodings, data_dir)
+    inputs = [*_report_inputs(decodings, data_dir), *conditions.condition_inputs(exp_dir, data_dir)]
     if force or not (exp_dir / "results.json").exists() or not stamp.is_current(marker, state, inputs):
         _write(data_dir, exp_dir, decodings, incomplete)
         stamp.write(marker, state, inputs)
@@ -193,6 +202,18 @@ def _write(data_dir: Path, exp_dir: Path, decodings: list[Decoding], incomplete:
     }
     pictures = [name for name, is_drawn in drawn.items() if is_drawn]
     comparisons = compare(rows, [_is_low_rank(decoding.experiment) for decoding in decodings], scores)
-    content = report(rows, scores, comparisons, pictures, incomplete)
+    content = report(rows, scores, comparisons, pictures, incomplete, _conditions(data_dir, exp_dir))
     (exp_dir / "RESULTS.md").write_text(content, encoding="utf-8")
     (exp_dir / "results.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _conditions(data_dir: Path, exp_dir: Path) -> str:
+    """The section on noise and missing streams, "" where no experiment has been decoded so."""
+    found = conditions.score_conditions(exp_dir, data_dir)
+    wer_over_snr(found, exp_dir / conditions.PICTURE)
+    table = exp_dir / conditions.TABLE
+    if not found:
+        table.unlink(missing_ok=True)
+        return ""
+    table.write_text(json.dumps(conditions.rows(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return without_folders(conditions.section(found))

@@ -10,6 +10,7 @@ from lhotse import RecordingSet, SupervisionSet
 
 from lrsms.data import grid, librispeech, speechocean762, yesno
 from lrsms.data.excluded import read_excluded
+from lrsms.data.mouths import WITHOUT_VIDEO, read_manifest
 from lrsms.errors import LrsmsError
 
 
@@ -346,3 +347,30 @@ def test_grid_real(real_data, tmp_path):
         (item,) = supervisions(tmp_path / "data", split)
         assert item.id == f"s1_{clip}" and len(item.text.split()) == 6
         assert item.duration == pytest.approx(3.0, abs=0.1)
+
+
+def test_grid_with_mouth_regions(lists_dir, tmp_path, write_talking_head, capsys):
+    corpus_dir, output_dir = tmp_path / "grid", tmp_path / "data"
+    for i in range(5):
+        write_talking_head(corpus_dir / "video" / "s1" / f"clip{i}.mp4", hidden=(0, 9) if i == 3 else (0, 0))
+        write_alignment(corpus_dir, "s1", f"clip{i}")
+    grid.prepare_grid(corpus_dir, output_dir, num_jobs=2, lists_dir=lists_dir, mouth_size=32)
+    found = {split: read_manifest(output_dir / split) for split in ("train", "dev", "test")}
+    listed = {split: [row.id for row in read_excluded(output_dir / split / WITHOUT_VIDEO)] for split in found}
+    assert sum(map(len, found.values())) == 4 and sum(listed.values(), []) == ["s1_clip3"]
+    assert all(list(array.shape) == [25, 32, 32] for mouths in found.values() for array in mouths.values())
+    assert sum(sizes(output_dir, "train", "dev", "test")) == 5  # the fifth by its sound
+    assert "1 without video: no_face" in capsys.readouterr().out and (output_dir / "mouths.png").exists()
+    grid.prepare_grid(corpus_dir, output_dir, num_jobs=1, lists_dir=lists_dir)  # sound alone again
+    assert read_manifest(output_dir / "train") is None
+
+
+def test_grid_with_sound_beside_videos_and_without_videos(grid_dir, lists_dir, tmp_path, write_talking_head):
+    with pytest.raises(LrsmsError, match="no videos; expected one of video"):
+        grid.prepare_grid(grid_dir, tmp_path / "data", num_jobs=1, lists_dir=lists_dir, mouth_size=32)
+    names = [path.stem for path in sorted(grid_dir.glob("audio_25k/s1/*.wav"))]
+    write_talking_head(grid_dir / "video/s1" / f"{names[0]}.mp4")
+    grid.prepare_grid(grid_dir, tmp_path / "data", num_jobs=1, lists_dir=lists_dir, mouth_size=32)
+    folders = [tmp_path / "data" / split for split in ("train", "dev", "test")]
+    rows = [row for folder in folders for row in read_excluded(folder / WITHOUT_VIDEO)]
+    assert rows and {row.reason for row in rows} == {"missing_video"}

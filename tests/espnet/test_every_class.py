@@ -13,6 +13,7 @@ from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from torch import nn
 
 import lrsms
+from lrsms.avsr.frames import row_size
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank import LowRankConfig, LowRankLSTM, LowRankLSTMCell, RankPlan, Recurrent, low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
@@ -27,6 +28,11 @@ STACKED = {"use_projection": False}  # all layers in one nn.LSTM
 WORDS = {"input_layer": "embed"}  # an encoder of tokens
 ATTENTION = {"adim": 12, "aheads": 2, "aconv_chans": 3, "aconv_filts": 5}
 RNN = {"hidden_size": 16, "num_layers": 2}
+AUDIOVISUAL = BLOCKS | {
+    **{"linear_units": 32, "cnn_module_kernel": 7, "fusion_units": 40, "region": 12},
+    "audio_frontend": {"channels": (4, 8), "blocks": (1, 1)},
+    "video_frontend": {"channels": (4, 8), "blocks": (1, 1)},
+}
 ROWS = {
     "lowrank_conformer": [CONFORMER, CONFORMER | WORDS],
     "lowrank_transformer": [BLOCKS | {"linear_units": 32}, BLOCKS | {"linear_units": 32} | WORDS],
@@ -36,6 +42,7 @@ ROWS = {
     "lowrank_vgg_rnn": [LSTM, LSTM | STACKED | {"bidirectional": False}],
     "lowrank_contextual_block_conformer": [CHUNKS | {"macaron_style": True, "cnn_module_kernel": 7}],
     "lowrank_contextual_block_transformer": [CHUNKS],
+    "lowrank_av_conformer": [AUDIOVISUAL, AUDIOVISUAL | {"modality": "audio"}, AUDIOVISUAL | {"modality": "video"}],
 }
 DECODER_ROWS = {
     "lowrank_transformer": [{"attention_heads": 2, "linear_units": 32, "num_blocks": 2}],
@@ -66,7 +73,8 @@ class Case:
     def build(self, cls: type[nn.Module], seed: int = 0, **options) -> nn.Module:
         torch.manual_seed(seed)
         words = self.options.get("input_layer") == "embed"
-        sizes = (TOKENS if words else BINS,) if self.part == "encoder" else (TOKENS, SIZE)
+        features = row_size(12, 12) if "region" in self.options else BINS
+        sizes = (TOKENS if words else features,) if self.part == "encoder" else (TOKENS, SIZE)
         return cls(*sizes, **copy.deepcopy(self.options), **options).eval()
 
     def dense(self, seed: int = 0) -> nn.Module:
@@ -85,6 +93,8 @@ class Case:
         if self.part == "decoder":
             memory, tokens = torch.randn(2, 11, SIZE), torch.randint(TOKENS, (2, 5))
             return memory, torch.tensor([11, 8]), tokens, torch.tensor([5, 3])
+        if "region" in self.options:
+            return torch.rand(2, 20, row_size(12, 12)), torch.tensor([20, 14])
         words = self.options.get("input_layer") == "embed"
         x = torch.randint(TOKENS, (2, 60)) if words else torch.randn(2, 60, BINS)
         return x, torch.tensor([60, 44])
@@ -126,7 +136,11 @@ def test_every_matrix_has_a_role(case):
     known = {entry.module for entry in plan.entries}
     known |= {f"{entry.module.rpartition('.')[0]}.{entry.reader}" for entry in plan.entries if entry.reader}
     matrices = {path for path, module in dense.named_modules() if matrix_shape(module) or isinstance(module, nn.LSTM)}
-    left = {path for path in matrices - known if not re.fullmatch(r"att_list\.0\.(gvec|mlp_att|loc_conv)(\.\d)?", path)}
+    left = {
+        path
+        for path in matrices - known
+        if not re.fullmatch(r"att_list\.0\.(gvec|mlp_att|loc_conv)(\.\d)?|audio.frontend.stem", path)
+    }
     assert known <= matrices and left == set()  # few channels or one row: nothing to gain
 
 

@@ -11,6 +11,9 @@ from lrsms.espnet.iterator import CutsIterFactory, usable_cuts
 class Ids:
     """Stands for CutsDataset: a batch is its ids."""
 
+    def set_epoch(self, epoch):
+        pass
+
     def __getitem__(self, cuts):
         return [cut.id for cut in cuts]
 

@@ -1,0 +1,1 @@
+"""Audio-visual recognition: frame-synchronous arrays, front-ends, mouth regions, talking mouths, noise."""

@@ -1,0 +1,45 @@
+"""Decode splits with one audio-visual checkpoint over noise and with either stream missing.
+
+Usage: python -m lrsms.bin.conditions --asr_exp exp/train_lrsms --splits test --nj 2
+Then python -m lrsms.bin.score adds the table and the picture of WER over SNR to exp/RESULTS.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb, str2bool
+
+
+def main() -> None:
+    """Parse options and decode each split under every condition."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
+    parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
+    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
+    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--snrs", default="clean 20 15 10 5 0 -5", help="dB of babble, separated by spaces, and clean")
+    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
+    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
+    parser.add_argument("--seed", type=int, default=0, help="of the babble")
+    parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
+    parser.add_argument("--force", type=str2bool, default=False)
+    args = parser.parse_args()
+
+    from lrsms.avsr.conditions import grid, parse_snrs
+    from lrsms.espnet.av_decoding import ConditionsDecoding, modalities_of
+    from lrsms.espnet.decoding import Decoding
+
+    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    conditions = grid(modalities, parse_snrs(args.snrs))
+    train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
+    for split in args.splits.split():
+        cuts = args.data_dir / split / "cuts.jsonl.gz"
+        decoding = Decoding(args.asr_exp, cuts, args.config, args.checkpoint, args.nj, args.ngpu)
+        ConditionsDecoding(decoding, conditions, train_cuts, args.voices, args.seed).run(args.force)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,43 @@
+"""Draw an utterance of an audio-visual experiment: mouth, spectrogram, and what is understood when, as a PNG.
+
+Usage: python -m lrsms.bin.utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --picture utterance.png
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb
+
+
+def main() -> None:
+    """Parse options, decode the utterance under each modality, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
+    parser.add_argument("--picture", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--utterance", help="id of a cut of the split (default: its first)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
+    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
+    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--snr", default="clean", help="dB of babble, or clean")
+    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
+    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
+    parser.add_argument("--seed", type=int, default=0, help="of the babble")
+    args = parser.parse_args()
+
+    from lrsms.avsr.conditions import grid, parse_snrs
+    from lrsms.espnet.av_decoding import modalities_of
+    from lrsms.espnet.av_picture import UtterancePicture
+    from lrsms.espnet.decoding import Decoding
+
+    decoding = Decoding(args.asr_exp, args.data_dir / args.split / "cuts.jsonl.gz", args.config, args.checkpoint)
+    train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
+    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    conditions = grid(modalities, parse_snrs(args.snr)[:1])
+    UtterancePicture(decoding, train_cuts, args.voices, args.seed).draw(args.utterance, conditions, args.picture)
+    print(args.picture)
+
+
+if __name__ == "__main__":
+    run_verb(main)

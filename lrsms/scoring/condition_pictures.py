@@ -1,0 +1,60 @@
+"""The picture of WER over SNR, one line for each modality and experiment."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+
+from lrsms.scoring.conditions import MODALITIES, Scored, group_of, snr_order
+from lrsms.scoring.pictures import STYLE, name_legend, save
+
+_COLORS = {"audio": "C0", "video": "C2", "audiovisual": "C3"}
+_LINES = ("-", "--", ":", "-.")
+_MARKS = ("o", "s", "^", "D")
+
+
+def wer_over_snr(found: Sequence[Scored], picture: Path) -> bool:
+    """Draw WER over SNR: colours are modalities, line styles are experiments, seeds of one are averaged.
+
+    The span between the best and the worst seed is shaded. Returns whether there was anything to draw; where not,
+    ``picture`` does not exist afterwards.
+    """
+    if not found:
+        picture.unlink(missing_ok=True)
+        return False
+    snrs = snr_order(one.snr_db for one in found)[::-1]  # much noise on the left
+    place = {snr: index for index, snr in enumerate(snrs)}
+    groups = list(dict.fromkeys(group_of(one.experiment) for one in found))
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+        for number, group in enumerate(groups):
+            look = {"linestyle": _LINES[number % len(_LINES)], "marker": _MARKS[number % len(_MARKS)], "markersize": 5}
+            for modality in MODALITIES:
+                members = [one for one in found if group_of(one.experiment) == group and one.modality == modality]
+                rates: dict[float | None, list[float]] = {}
+                for one in members:
+                    rates.setdefault(one.snr_db, []).append(one.scores.wer.rate)
+                if modality == "video" and rates:  # no sound: the same at every ratio
+                    rates = dict.fromkeys(snrs, rates[None])
+                points = sorted((place[snr], values) for snr, values in rates.items())
+                if not points:
+                    continue
+                x, color = [x for x, _ in points], _COLORS[modality]
+                axis.plot(x, [sum(values) / len(values) for _, values in points], color=color, **look)
+                lows, highs = [min(values) for _, values in points], [max(values) for _, values in points]
+                axis.fill_between(x, lows, highs, color=color, alpha=0.12, linewidth=0)
+        axis.set_xticks(range(len(snrs)), ["clean" if snr is None else f"{snr:g}" for snr in snrs])
+        axis.set(xlabel="SNR of the babble, dB", ylabel="WER, %")
+        axis.set_ylim(bottom=0)
+        drawn = [modality for modality in MODALITIES if any(one.modality == modality for one in found)]
+        handles = [Line2D([], [], color=_COLORS[modality], label=modality) for modality in drawn]
+        for number, group in enumerate(groups):
+            seeds = len({one.experiment for one in found if group_of(one.experiment) == group})
+            label = group + (f", mean of {seeds} seeds" if seeds > 1 else "")
+            line, mark = _LINES[number % len(_LINES)], _MARKS[number % len(_MARKS)]
+            handles.append(Line2D([], [], color="0.3", linestyle=line, marker=mark, markersize=5, label=label))
+        name_legend(figure, handles)
+        save(figure, picture)
+        plt.close(figure)
+    return True

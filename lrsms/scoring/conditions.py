@@ -1,0 +1,225 @@
+"""WER over noise and missing streams: the tables and the picture of audio-visual experiments."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrsms.errors import LrsmsError
+from lrsms.scoring.bootstrap import PairedDifference, paired_bootstrap
+from lrsms.scoring.decoding import DecodingScores, score_decoding
+from lrsms.scoring.report import markdown_table
+
+PICTURE = "wer_over_snr.png"
+TABLE = "conditions.json"
+MODALITIES = ("audio", "video", "audiovisual")
+_FOLDERS = "**/conditions_*/*/*/decode.json"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One experiment under one condition."""
+
+    experiment: str
+    decode: str
+    split: str
+    modality: str
+    snr_db: float | None
+    scores: DecodingScores
+    noise: str  # voices and seed of the babble
+    command: str
+
+    @property
+    def key(self) -> tuple[str, float | None]:
+        """The condition."""
+        return self.modality, self.snr_db
+
+
+def conditions_folder(experiment: Path, config: Path, checkpoint: str, split: str) -> Path:
+    """``<experiment>/conditions_<config>_<checkpoint>/<split>``, in which each condition has a folder."""
+    name = config.stem.removeprefix("decode").strip("_")
+    return experiment / "_".join(["conditions", *filter(None, [name]), checkpoint.removesuffix(".pth")]) / split
+
+
+def condition_inputs(exp_dir: Path, data_dir: Path) -> list[Path]:
+    """Files behind the tables: hypotheses, what decoding recorded, references."""
+    folders = _folders(exp_dir)
+    inputs = [folder / name for folder in folders for name in ("text", "decode.json")]
+    return inputs + sorted({_cuts(data_dir, folder) for folder in folders})
+
+
+def _folders(exp_dir: Path) -> list[Path]:
+    return sorted(path.parent for path in exp_dir.glob(_FOLDERS))
+
+
+def _cuts(data_dir: Path, folder: Path) -> Path:
+    return data_dir / folder.parent.name / "cuts.jsonl.gz"
+
+
+def score_conditions(exp_dir: Path, data_dir: Path) -> list[Scored]:
+    """Score everything that ``lrsms.bin.conditions`` has decoded under ``exp_dir``.
+
+    Raises:
+        LrsmsError: a malformed ``decode.json`` or hypotheses that do not fit the references.
+    """
+    found = []
+    for folder in _folders(exp_dir):
+        decode = json.loads((folder / "decode.json").read_text(encoding="utf-8"))
+        if decode.get("modality") not in MODALITIES or "snr_db" not in decode:
+            raise LrsmsError(f"{folder / 'decode.json'} says no condition; run python -m lrsms.bin.conditions again")
+        experiment = folder.parents[2].relative_to(exp_dir).as_posix()
+        scores = score_decoding(folder, _cuts(data_dir, folder))
+        names = (experiment, folder.parents[1].name, folder.parent.name)
+        noise = f"{decode.get('babble_voices', '?')} voices, seed {decode.get('seed', '?')}"
+        condition = (decode["modality"], decode["snr_db"])
+        found.append(Scored(*names, *condition, scores, noise, str(decode.get("command", "?"))))
+    return found
+
+
+def rows(found: Iterable[Scored]) -> list[dict]:
+    """One object for each experiment and condition; WER in percent, ``snr_db`` null without noise."""
+    return [
+        {
+            "experiment": one.experiment,
+            "decode": one.decode,
+            "split": one.split,
+            "modality": one.modality,
+            "snr_db": one.snr_db,
+            "wer": round(one.scores.wer.rate, 3),
+            "wer_low": round(one.scores.wer.low, 3),
+            "wer_high": round(one.scores.wer.high, 3),
+            "cer": round(one.scores.cer.rate, 3),
+            "utterances": one.scores.wer.total.sentences,
+            "words": one.scores.wer.total.tokens,
+        }
+        for one in found
+    ]
+
+
+def group_of(experiment: str) -> str:
+    """Name of an experiment without its seed: what is averaged over seeds."""
+    return re.sub(r"_seed\d+$", "", experiment)
+
+
+def snr_order(snrs: Iterable[float | None]) -> list[float | None]:
+    """Without noise first, then from little noise to much."""
+    return sorted(set(snrs), key=lambda snr: float("-inf") if snr is None else -snr)
+
+
+def section(found: Sequence[Scored], heading: str = "##") -> str:
+    """Markdown: WER of every condition, what the video gains at each ratio, and low rank against dense."""
+    parts = [f"{heading} WER over noise and modality", "", f"![WER over SNR]({PICTURE})", ""]
+    several = len({(one.decode, one.split) for one in found}) > 1
+    for (decode, split), members in _by(found, lambda one: (one.decode, one.split)).items():
+        if several:
+            parts += [f"{heading}# {decode}/{split}", ""]
+        parts += [_wer_table(members), ""]
+        gain = _gain_table(members)
+        if gain:
+            parts += ["What video adds to audio, WER difference in points, paired bootstrap over utterances:", ""]
+            parts += [gain, ""]
+        between = _between_table(members)
+        if between:
+            parts += ["Against the first experiment, all ratios together, paired bootstrap over utterances:", ""]
+            parts += [between, ""]
+    parts += [
+        "One checkpoint each: for audio the mouth regions are zeros, for video the samples are. Babble is of training "
+        "utterances, the same for an utterance at every ratio.",
+        "",
+    ]
+    made = dict.fromkeys((one.experiment, one.command, one.noise) for one in found)
+    parts += [*(f"- {experiment}: `{command}`; babble of {noise}" for experiment, command, noise in made), ""]
+    return "\n".join(parts)
+
+
+def _by(found: Iterable[Scored], key) -> dict:
+    groups: dict = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    return groups
+
+
+def _wer_table(found: Sequence[Scored]) -> str:
+    snrs = snr_order(one.snr_db for one in found)
+    header = ["experiment", "modality", *("clean" if snr is None else f"{snr:g} dB" for snr in snrs)]
+    lines = []
+    for experiment, members in _by(found, lambda one: one.experiment).items():
+        for modality in MODALITIES:
+            rates = {one.snr_db: one.scores.wer.rate for one in members if one.modality == modality}
+            if rates:
+                lines.append([experiment, modality, *_rates(rates, snrs, modality)])
+    for group, members in _by(found, lambda one: group_of(one.experiment)).items():
+        seeds = {one.experiment for one in members}
+        for modality in MODALITIES if len(seeds) > 1 else ():
+            means = _means(members, modality)
+            if means:
+                lines.append([f"mean of {len(seeds)} {group}", modality, *_rates(means, snrs, modality)])
+    return markdown_table(header, lines)
+
+
+def _rates(rates: Mapping[float | None, float], snrs: Sequence[float | None], modality: str) -> list[str]:
+    if modality == "video":  # no sound, no noise: one number for all
+        return [f"{rates[None]:.2f}", *["same"] * (len(snrs) - 1)]
+    return [f"{rates[snr]:.2f}" if snr in rates else "-" for snr in snrs]
+
+
+def _means(found: Iterable[Scored], modality: str) -> dict[float | None, float]:
+    rates: dict[float | None, list[float]] = {}
+    for one in found:
+        if one.modality == modality:
+            rates.setdefault(one.snr_db, []).append(one.scores.wer.rate)
+    return {snr: sum(values) / len(values) for snr, values in rates.items()}
+
+
+def _gain_table(found: Sequence[Scored]) -> str:
+    """Audio-visual minus audio at each ratio."""
+    lines = []
+    snrs = snr_order(one.snr_db for one in found)
+    for experiment, members in _by(found, lambda one: one.experiment).items():
+        by_key = {one.key: [one] for one in members}
+        cells = []
+        for snr in snrs:
+            pair = by_key.get(("audio", snr)), by_key.get(("audiovisual", snr))
+            cells.append(_difference(_paired(*pair)) if all(pair) else "-")
+        if any(cell != "-" for cell in cells):
+            lines.append([experiment, *cells])
+    header = ["experiment", *("clean" if snr is None else f"{snr:g} dB" for snr in snrs)]
+    return markdown_table(header, lines, left=1) if lines else ""
+
+
+def _between_table(found: Sequence[Scored]) -> str:
+    """Every other experiment minus the first, each modality over all conditions that both have."""
+    experiments = _by(found, lambda one: one.experiment)
+    first, *others = experiments
+    lines = []
+    for other in others:
+        for modality in MODALITIES:
+            sides = [{one.key: one for one in experiments[name] if one.modality == modality} for name in (first, other)]
+            shared = [key for key in sides[0] if key in sides[1]]
+            if shared:
+                found_difference = _paired(*([side[key] for key in shared] for side in sides))
+                cells = [_difference(found_difference), f"{found_difference.not_worse:.3f}"]
+                lines.append([other, first, modality, str(len(shared)), *cells])
+    header = ("experiment", "compared with", "modality", "conditions", "WER difference, points [95 %]", "P(not worse)")
+    return markdown_table(header, lines, left=3) if lines else ""
+
+
+def _paired(a: Sequence[Scored], b: Sequence[Scored]) -> PairedDifference:
+    """Paired by utterance: an utterance's errors and words are those under all of the conditions."""
+    sums = []
+    for side in (a, b):
+        errors: dict[str, int] = {}
+        tokens: dict[str, int] = {}
+        for one in side:
+            for name, count in one.scores.wer.counts.items():
+                errors[name] = errors.get(name, 0) + count.errors
+                tokens[name] = tokens.get(name, 0) + count.tokens
+        sums.append((errors, tokens))
+    (errors_a, tokens), (errors_b, _) = sums
+    names = sorted(errors_a)
+    return paired_bootstrap(*([table[name] for name in names] for table in (errors_a, errors_b, tokens)))
+
+
+def _difference(found: PairedDifference) -> str:
+    return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
