@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from espnet2.bin.asr_inference import Speech2Text
 from lhotse import CutSet
 from tqdm import tqdm
 
-import lrsms.espnet  # noqa: F401  (registers the low-rank classes)
-from lrsms.bench.made_up import write_made_up
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.decoding import open_recogniser
+from lrsms.espnet.made_up import write_made_up
 from lrsms.espnet.measure import trainable_parameters
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
 from lrsms.scoring.bootstrap import paired_bootstrap
@@ -128,35 +127,22 @@ def _models(experiment: Path, checkpoint: str, precisions: Sequence[str], option
         if experiment.suffix == ".yaml":
             config, experiment = experiment, Path(scratch) / "made_up"
             write_made_up(config, experiment, checkpoint)
-        return [(precision, _load(experiment, checkpoint, precision, options)) for precision in precisions]
+        return [(precision, open_recogniser(experiment, checkpoint, options, precision)) for precision in precisions]
 
 
-def _load(experiment: Path, checkpoint: str, precision: str, options: dict) -> Speech2Text:
-    for path in (experiment / "config.yaml", experiment / checkpoint):
-        if not path.exists():
-            raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-    return Speech2Text(
-        experiment / "config.yaml",
-        experiment / checkpoint,
-        **options,
-        quantize_asr_model=precision == "int8",
-        quantize_modules=["Linear", "LSTM"],
-    )
-
-
-def _timed(recognise: Callable, model: Speech2Text, audio: torch.Tensor) -> tuple[float, str]:
+def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
     began = time.perf_counter()
     text = recognise(model, audio)
     return time.perf_counter() - began, text
 
 
 @torch.no_grad()
-def _beam(model: Speech2Text, audio: torch.Tensor) -> str:
+def _beam(model, audio: torch.Tensor) -> str:
     return model(audio)[0][0] or ""
 
 
 @torch.no_grad()
-def _greedy(model: Speech2Text, audio: torch.Tensor) -> str:
+def _greedy(model, audio: torch.Tensor) -> str:
     encoded, _ = model.asr_model.encode(audio[None], torch.tensor([len(audio)]))
     encoded = encoded[0] if isinstance(encoded, tuple) else encoded
     best = torch.unique_consecutive(model.asr_model.ctc.argmax(encoded)[0])

@@ -1,22 +1,23 @@
-"""Benchmarks of trained models; each prints its table and leaves it in output_dir, with JSON and picture.
+"""Benchmarks; each prints its table and leaves it in output_dir, with JSON and picture.
 
 Usage: python -m lrsms.bin.bench truncation --asr_exp exp/X          plain, whitened, activation_pca without fine-tuning
        python -m lrsms.bin.bench controllers --asr_exp exp/X         all controllers at equal trials and equal time
        python -m lrsms.bin.bench trials --asr_exp exp/X              trials per minute against the naive way
        python -m lrsms.bin.bench loop --asr_exp exp/X                single shots against the iterative loop
        python -m lrsms.bin.bench decode --asr_exp exp/X exp/Y        real-time factors, fp32 and int8
+       python -m lrsms.bin.bench train --configs conf/X.yaml conf/Y.yaml    training steps on made-up speech
 """
 
 import argparse
 from pathlib import Path
 
-from lrsms.bin import run_verb
+from lrsms.bin import run_verb, str2bool
 
 
 def main() -> None:
     """Parse options, run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode"))
+    parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode", "train"))
     parser.add_argument(
         "--asr_exp",
         type=Path,
@@ -39,10 +40,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="trials: how often each is timed")
     parser.add_argument("--utterances", type=int, help="decode: the first so many of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
-    parser.add_argument("--threads", type=int, default=1, help="decode: of torch")
+    parser.add_argument("--threads", type=int, default=1, help="decode, train: of torch")
+    parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
+    parser.add_argument("--batch", type=int, default=4, help="train: utterances in a batch")
+    parser.add_argument("--seconds", type=float, default=8.0, help="train: length of each utterance")
+    parser.add_argument("--steps", type=int, default=5, help="train: timed steps of each config")
+    parser.add_argument("--vocab_size", type=int, default=5000, help="train: output tokens")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train: where")
+    parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
+    parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimiser takes part")
     parser.add_argument("--nj", type=int, default=1, help="loop: processes that run trials and decode")
     args = parser.parse_args()
 
+    needed = "configs" if args.what == "train" else "asr_exp"
+    if not getattr(args, needed):
+        parser.error(f"{args.what} needs --{needed}")
+    if args.what == "train":
+        from lrsms.bench.training import train_speed
+
+        names = ("batch", "seconds", "steps", "vocab_size", "device", "amp", "update", "threads")
+        print(train_speed(args.configs, args.output_dir, **{name: getattr(args, name) for name in names}))
+        return
     if args.what == "decode":
         from lrsms.bench.decoding import decode_speed
 

@@ -205,6 +205,25 @@ def _configure(loads: Mapping[str, Load], *arguments) -> None:
     _recogniser, _loads, _arguments = None, loads, arguments
 
 
+def open_recogniser(asr_exp: Path, checkpoint: str, options: Mapping, precision: str = "fp32") -> Speech2Text:
+    """ESPnet's search around a trained model, on the CPU.
+
+    Args:
+        asr_exp: the experiment's folder.
+        checkpoint: file name in it.
+        options: of ``Speech2Text``.
+        precision: ``fp32``, or ``int8``: torch's dynamic quantisation of Linear and LSTM.
+
+    Raises:
+        LrsmsError: files are missing.
+    """
+    for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
+        if not path.exists():
+            raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
+    quantised = {"quantize_asr_model": precision == "int8", "quantize_modules": ["Linear", "LSTM"]}
+    return Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **options, **quantised)
+
+
 def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1

@@ -97,22 +97,6 @@ def time_steps(
     ]
 
 
-def table(times: Sequence[StepTime]) -> str:
-    """Markdown, one row a config; speed-ups are against the first."""
-    first = times[0]
-    lines = [
-        "| config | parameters | forward s | backward s | step s | faster | update s | GPU memory |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for one in times:
-        memory = f"{one.memory / 2**30:.1f} GiB" if one.memory else ""
-        lines.append(
-            f"| {Path(one.config).stem} | {one.parameters:,} | {one.forward:.3f} | {one.backward:.3f} | "
-            f"{one.step:.3f} | {first.step / one.step:.2f}x | {one.update:.3f} | {memory} |"
-        )
-    return "\n".join(lines)
-
-
 class _Trained:
     """A model with its optimiser."""
 

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from lrsms.bench import decoding, looping, searching
+from lrsms.bench import decoding, looping, searching, training
 from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compression import EspnetToolkit
+from lrsms.espnet.decoding import open_recogniser
 
 CHECKPOINT = "valid.acc.ave.pth"
 OPTIONS = {
@@ -101,7 +102,7 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
 def test_int8_is_quantised(experiment):
     import torch
 
-    model = decoding._load(experiment.output_dir, CHECKPOINT, "int8", {"beam_size": 2}).asr_model
+    model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     quantised = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     assert quantised and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
 
@@ -116,6 +117,15 @@ def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_
             tmp_path,
             precisions=("int4",),
         )
+
+
+def test_training_steps_are_timed_on_made_up_speech(write_config, dense_parts, tmp_path):
+    configs = [write_config(tmp_path / "dense.yaml", **dense_parts), write_config(tmp_path / "low.yaml")]
+    options = dict(batch=2, seconds=1.0, steps=2, vocab_size=20, device="cpu", amp=False, update=True)
+    table = training.train_speed(configs, tmp_path / "out", threads=1, **options)
+    dense, low = read(tmp_path / "out", "train")["results"]
+    assert dense["parameters"] > low["parameters"] and "| dense " in table
+    assert all(one[part] > 0 for one in (dense, low) for part in ("forward", "backward", "update"))
 
 
 def test_the_verb_says_what_it_does_not_know(experiment):
