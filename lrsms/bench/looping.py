@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lrsms.bench import pictures
@@ -21,7 +21,8 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
     """Compress in one step to each level, and step by step; score all of them on ``split``.
 
     Every single shot has its own search, truncation and fine-tuning, with as many trials and epochs as an iteration
-    of the loop has. Killed, the same call goes on.
+    of the loop has; the smallest comes once more with as many epochs as all of the loop's iterations together, so that
+    what the loop gains is not mere training. Killed, the same call goes on.
 
     Args:
         toolkit: of the experiment, with the loop's options; experiments come below ``toolkit.root``.
@@ -36,7 +37,11 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
     for level in levels:
         single = dict(compression=level, target=level, max_iterations=1, retries=0, tolerance=100.0)
         runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{level:g}x", single)]
-    runs += [("loop", root, one) for root, one in _run(toolkit, "loop", {})]
+    loop = _run(toolkit, "loop", {})
+    if loop:
+        long = {**single, "finetune": _longer(toolkit.config.finetune, _epochs(*loop[-1]))}
+        runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{levels[-1]:g}x_long", long)]
+    runs += [("loop", root, one) for root, one in loop]
     reference = toolkit.errors(toolkit.original, split)
     size = toolkit.cost(toolkit.original)
     found = [_result("original", toolkit.original.name, 1.0, size, 0, None, reference, reference)]
@@ -58,8 +63,9 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
         [
             f"`{toolkit.original.name}`; each single shot: one search of {toolkit.config.trials} trials "
             f"({toolkit.config.controller}), truncation ({toolkit.config.truncation}) and fine-tuning, as in one "
-            "iteration of the loop. Epochs: of fine-tuning since the original. Differences to the original on "
-            f"{split}: paired bootstrap over utterances; P(not worse): share of resamples without more errors."
+            "iteration of the loop (`_long`: with the epochs of all). Epochs: of fine-tuning since the original. "
+            f"Differences to the original on {split}: paired bootstrap over utterances; P(not worse): share of "
+            "resamples without more errors."
         ],
         {"experiment": toolkit.original.name, "split": split, "results": found},
         left=2,
@@ -83,6 +89,14 @@ def _run(toolkit: EspnetToolkit, name: str, changes: dict) -> list[tuple[Path, I
     if (inner.root / chosen.name).exists() and not chosen.exists():
         shutil.copy(inner.root / chosen.name, toolkit.root)
     return [(inner.root, one) for one in done]
+
+
+def _longer(finetune: Mapping, epochs: int) -> dict:
+    """The same fine-tuning over more epochs; a schedule that ends with the training ends with the longer one."""
+    longer, schedule = {**finetune, "epochs": epochs}, finetune.get("scheduler_conf") or {}
+    if schedule.get("T_max") == finetune.get("epochs"):
+        longer["scheduler_conf"] = {**schedule, "T_max": epochs}
+    return longer
 
 
 def _epochs(root: Path, one: Iteration) -> int:

@@ -67,14 +67,18 @@ def single_shot_and_loop(results: Sequence[Mapping], split: str, picture: Path) 
             if not found:
                 continue
             color = f"C{index}"
-            points = [(one["times"], one["wer"]) for one in found if one["accepted"]]
+            long = [one for one in found if one["experiment"].endswith("_long")]
+            points = [(one["times"], one["wer"]) for one in found if one["accepted"] and one not in long]
             if points:
                 axis.plot(*zip(*points), color=color, linewidth=1)
             for one in found:
                 low, high = one["wer"] - one["difference"] + one["low"], one["wer"] - one["difference"] + one["high"]
                 axis.plot([one["times"]] * 2, [max(0, low), high], color=color, linewidth=1, alpha=0.6)
                 face = color if one["accepted"] else "white"
-                axis.plot(one["times"], one["wer"], "o", color=color, markerfacecolor=face)
+                axis.plot(one["times"], one["wer"], "*" if one in long else "o", color=color, markerfacecolor=face)
+            if long:
+                label = f"{way}, with the loop's epochs"
+                handles += axis.plot([], [], "*", color=color, linestyle="none", label=label)
             handles += axis.plot([], [], "o-", color=color, label=way)
         axis.set(xlabel="times smaller than the original", ylabel=f"{split} WER, %")
         axis.set_title("bars: 95 % interval of the difference to the original; hollow: rejected on dev")

@@ -66,13 +66,18 @@ def test_the_naive_trial_is_timed_beside_ours(toolkit, tmp_path):
 
 
 def test_single_shots_and_the_loop_start_from_the_same_original(toolkit, tmp_path):
-    looping.single_shot_and_loop(toolkit, [1.2, 50], "test", tmp_path / "out")
+    looping.single_shot_and_loop(toolkit, [50, 1.2], "test", tmp_path / "out")
     found = read(tmp_path / "out", "loop")["results"]
-    assert [one["way"] for one in found] == ["original", "single shot", "loop", "loop"]  # 50x: no grid
-    assert found[0]["difference"] == 0 and found[0]["times"] == 1
+    ways = [(one["way"], one["experiment"], one["epochs"]) for one in found]
+    assert ways[0][0] == "original" and found[0]["difference"] == 0 and found[0]["times"] == 1
+    assert ways[1:] == [  # nothing of 50x: no grid meets it
+        ("single shot", "single_1.2x", 1),
+        ("single shot", "single_1.2x_long", 2),
+        ("loop", "iter1", 1),
+        ("loop", "iter2", 2),
+    ]
     assert found[1]["times"] >= 1.2 * 0.999
-    assert [one["epochs"] for one in found] == [0, 1, 1, 2]
-    assert found[3]["times"] > found[2]["times"] >= 1.1 * 0.999
+    assert found[4]["times"] > found[3]["times"] >= 1.1 * 0.999
     assert (tmp_path / "out" / "loop.png").stat().st_size > 5000
 
 
