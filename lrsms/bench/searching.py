@@ -44,6 +44,8 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
     evaluator = toolkit.evaluator(compressible, compressible.utterances(toolkit.cuts(split)))
     cost = toolkit.cost(toolkit.original)
     space = SearchSpace.make(toolkit.searched(compressible), _FINE, cost, budget=toolkit.config.budget, multiple=1)
+    for x in times:
+        space.check(cost / x)
     arms = [(x, method) for x in times for method in METHODS]
     found = [{"times": 1.0, "method": "original", **{name: evaluator.score(name) for name in fidelities}}]
     for x, method in tqdm(arms, desc="truncations", unit="model", delay=2):
