@@ -73,13 +73,12 @@ def test_own_data_needs_a_folder(run, tmp_path):
 def test_digits_options_reach_the_generator(run, tmp_path, monkeypatch):
     calls = []
     fake = SimpleNamespace(
-        DEFAULT_NUM_TRAIN=9, DEFAULT_NUM_DEV=8, DEFAULT_NUM_TEST=7,
         prepare_digits=lambda output_dir, **options: calls.append((output_dir, options)),
     )  # fmt: skip
     monkeypatch.setattr("lrsms.data.digits", fake, raising=False)
     monkeypatch.setitem(sys.modules, "lrsms.data.digits", fake)
     run(prepare, "--corpus", "digits", "--output_dir", tmp_path, "--num_train", 5, "--seed", 3, "--num_jobs", 1)
-    assert calls == [(tmp_path, {"num_train": 5, "num_dev": 8, "num_test": 7, "seed": 3, "num_jobs": 1})]
+    assert calls == [(tmp_path, {"num_train": 5, "seed": 3, "num_jobs": 1})]  # the rest has defaults there
 
 
 @pytest.mark.parametrize("num_jobs", [0, -1])
@@ -89,7 +88,7 @@ def test_num_jobs(run, tmp_path, num_jobs):
 
 
 def test_an_option_of_another_corpus_is_refused(run, tmp_path):
-    with pytest.raises(LrsmsError, match="--num_train is for digits; --corpus grid does not read it"):
+    with pytest.raises(LrsmsError, match="--num_train is for digits, talking_digits; --corpus grid does not read it"):
         run(prepare, "--corpus", "grid", "--output_dir", tmp_path, "--num_train", 5)
 
 
