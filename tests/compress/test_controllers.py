@@ -124,3 +124,12 @@ def test_a_resumed_search_proposes_the_same(name):
 def test_an_unknown_controller_is_refused():
     with pytest.raises(LrsmsError, match="controller: 'bayes' is unknown; one of reinforce"):
         make("bayes", problem()[2])
+
+
+@pytest.mark.parametrize("trials", [6, 12, 40])
+def test_sensitivity_begins_with_equal_energy_and_so_is_never_worse(trials):
+    _, energies = run("energy", trials=trials)
+    best, history = run("sensitivity", trials=trials)
+    starts = min(6, trials // 2)
+    assert [one.choice for one in history[:starts]] == [one.choice for one in energies[:starts]]
+    assert best <= min(one.error for one in history[:starts])

@@ -1,8 +1,9 @@
-"""Per-layer sensitivity curves, then the exact budgeted choice, then exchanges around it.
+"""Equal energy, per-layer sensitivity curves, the exact budgeted choice, then exchanges around the best of all.
 
-First every group is tried at every level by itself, all others dense. As if errors added up, dynamic programming then
-finds the choice of least total error within the budget (cf. ASVD, Yuan et al. 2023). They do not quite add up:
-the trials that are left move one level between groups of the best choice so far.
+The first trials are those of :mod:`lrsms.compress.controllers.energy`, which cost next to nothing and are hard to beat
+from nowhere. Then every group is tried at every level by itself, all others dense. As if errors added up, dynamic
+programming finds the choice of least total error within the budget (cf. ASVD, Yuan et al. 2023). They do not quite add
+up: the trials that are left move one level between groups of the best choice so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from optuna.trial import Trial
 
+from lrsms.compress.controllers import energy
 from lrsms.compress.controllers.base import Context, Finished, Proposal
 
 _SHARE = 0.6  # of the trials, at most, for the curves
@@ -31,6 +33,7 @@ class Sensitivity:
         ]
         order = sorted(order, key=lambda one: (_bits(one[1]), one))[: int(_SHARE * context.trials)]
         self.singles = [self._single(*one) for one in order]
+        self.energy, self.starts = energy.make(context), min(len(energy.POWERS), context.trials // 2)
 
     def _single(self, group: int, level: int) -> tuple[int, ...]:
         choice = list(self.context.space.largest)
@@ -38,13 +41,16 @@ class Sensitivity:
         return tuple(choice)
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """A single, the planned choice, or an exchange."""
+        """Equal energy, a single, the planned choice, or an exchange."""
         tried = {finished.choice for finished in history}
-        if trial.number < len(self.singles):
-            return Proposal(self.singles[trial.number], exact=True)
+        if trial.number < self.starts:
+            return self.energy.propose(trial, history)
+        number = trial.number - self.starts
+        if number < len(self.singles):
+            return Proposal(self.singles[number], exact=True)
         space, limit = self.context.space, self.context.limit
         planned = plan(space, self._curves(history), limit)
-        if planned not in tried and trial.number == len(self.singles):
+        if planned not in tried and number == len(self.singles):
             return Proposal(planned, exact=True)
         fitting = [finished for finished in history if finished.cost <= limit]
         best = min(fitting, key=lambda finished: finished.error).choice if fitting else planned
