@@ -63,7 +63,7 @@ def decode_speed(
     torch.set_num_threads(threads)
     options = read_yaml(decode_config)
     models = {
-        (experiment.stem if experiment.suffix == ".yaml" else experiment.name, precision): model
+        (_label(experiment), precision): model
         for experiment in experiments
         for precision, model in _models(experiment, checkpoint, precisions, options)
     }
@@ -120,6 +120,13 @@ def decode_speed(
         {"results": results, "utterances": len(chosen), "threads": threads, "options": options},
         left=3,
     )
+
+
+def _label(experiment: Path) -> str:
+    """Name of an experiment; of an iteration of a compression, with the compression's."""
+    if experiment.suffix == ".yaml":
+        return experiment.stem
+    return f"{experiment.parent.name}/{experiment.name}" if experiment.name.startswith("iter") else experiment.name
 
 
 def _models(experiment: Path, checkpoint: str, precisions: Sequence[str], options: dict) -> list:

@@ -72,7 +72,7 @@ def sandbox(tmp_path):
 
 
 def test_every_dependency_is_looked_for():
-    modules = {"espnet": "espnet2", "pyyaml": "yaml"}
+    modules = {"espnet": "espnet2", "pyyaml": "yaml", "opencv-python-headless": "cv2"}
     dependencies = (ROOT / "pyproject.toml").read_text().split("dependencies = [")[1].split("]")[0]
     names = set(re.findall(r'^\s*"([\w-]+)', dependencies, re.MULTILINE))
     looked_for = (ROOT / "utils/bootstrap.sh").read_text().split('_modules="')[1].split('"')[0].split()
