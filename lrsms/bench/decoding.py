@@ -145,7 +145,8 @@ def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]
 
 @torch.no_grad()
 def _beam(model, audio: torch.Tensor) -> str:
-    return model(audio)[0][0] or ""
+    found = model(audio)
+    return (found[0][0] if found else "") or ""
 
 
 @torch.no_grad()
