@@ -17,8 +17,7 @@ def test_the_recipes_configurations_are_good(root):
     configs = sorted([*root.glob("conf/train*.yaml"), *root.glob("egs/*/*/conf/train*.yaml")])
     assert len(configs) >= 2
     for config in configs:
-        video = "avsr1" in config.parts
-        expected = "av_conformer" if video else "conformer"
+        expected = "av_conformer" if "avsr1" in config.parts else "rnn" if "rnn" in config.stem else "conformer"
         assert check_training_config(config, ASRTask)["encoder"].removeprefix("lowrank_") == expected
 
 

@@ -29,6 +29,8 @@ def test_formula_is_the_encoders(input_layer, fs, experiment, build_model):
 class NoFormula(torch.nn.Module):
     """Frames that are no linear function of the length."""
 
+    encoder = None
+
     def encode(self, waveform, lengths):
         if lengths[0] < 100:
             raise RuntimeError("Kernel size can't be greater than actual input size")
@@ -45,6 +47,8 @@ def test_an_encoder_without_a_formula_is_asked_each_time():
 
 def test_other_errors_are_not_hidden():
     class Broken(torch.nn.Module):
+        encoder = None
+
         def encode(self, waveform, lengths):
             raise ValueError("a defect")
 
