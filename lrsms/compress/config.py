@@ -26,7 +26,7 @@ class CompressConfig:
     tolerance: float = 0.0
     confidence: float = 0.05
     retries: int = 1
-    roles: tuple[str, ...] | None = None
+    roles: tuple[str, ...] | None = tuple(role for role in ROLES if role != "output")
     ratios: tuple = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, DENSE)
     tie: str = "none"
     multiple: int = 2
