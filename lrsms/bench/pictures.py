@@ -32,7 +32,7 @@ def controllers(arms: Sequence[Mapping], clock: float, unit: str, picture: Path)
             handles += axes[0].plot(trials, best.mean(0), color=f"C{index}", label=name)
             axes[0].fill_between(trials, best.min(0), best.max(0), color=f"C{index}", alpha=0.12, linewidth=0)
             times = np.linspace(0, max(arm["seconds"][-1] for arm in mine), 200)
-            at = np.array([[_at(arm, time) for time in times] for arm in mine]).mean(0)
+            at = np.array([[best_at(arm, time) for time in times] for arm in mine]).mean(0)
             axes[1].plot(times, at, color=f"C{index}")
         axes[1].axvline(clock, color="0.5", linestyle="--", linewidth=1)
         finite = [error for arm in arms for error in arm["best"] if np.isfinite(error)]
@@ -43,9 +43,10 @@ def controllers(arms: Sequence[Mapping], clock: float, unit: str, picture: Path)
         save(figure, picture)
 
 
-def _at(arm: Mapping, time: float) -> float:
+def best_at(arm: Mapping, time: float) -> float:
+    """The best of an arm's trials that had ended after ``time`` seconds; infinite where none had."""
     done = [best for best, seconds in zip(arm["best"], arm["seconds"]) if seconds <= time]
-    return done[-1] if done else np.nan
+    return done[-1] if done else float("inf")
 
 
 def single_shot_and_loop(results: Sequence[Mapping], split: str, picture: Path) -> None:

@@ -95,7 +95,7 @@ def controllers(
     sliced = toolkit.sliced(compressible, toolkit.config.truncation)
     clock = _common_clock(arms)
     for arm in tqdm(arms, desc=f"scores on {split}", unit="model", delay=2):
-        arm["at_trials"], arm["at_time"] = arm["best"][-1], _best_at(arm, clock)
+        arm["at_trials"], arm["at_time"] = arm["best"][-1], pictures.best_at(arm, clock)
         with sliced.at(arm.pop("ranks")):
             arm["loss"], arm["ctc"] = held_out.score("loss"), held_out.score("ctc")
     rows = []
@@ -139,7 +139,7 @@ def _search_all(toolkit: EspnetToolkit, times: float, names: Sequence[str], seed
             searches.append(search)
     toolkit.config = config
     running = [search.steps() for search in searches]
-    studies = [next(steps) for steps in running]
+    studies = [next(steps)[0] for steps in running]
     for _ in tqdm(range(config.trials), desc="controllers", unit="trial of each"):
         for steps in running:
             next(steps, None)
@@ -157,11 +157,6 @@ def _common_clock(arms: Sequence[dict]) -> float:
     """Seconds that the baseline of random draws took, which thinks about nothing; without it, the quickest arm's."""
     times = [arm["seconds"][-1] for arm in arms if arm["controller"] == "random"]
     return float(np.median(times)) if times else min(arm["seconds"][-1] for arm in arms)
-
-
-def _best_at(arm: dict, clock: float) -> float:
-    done = [best for best, seconds in zip(arm["best"], arm["seconds"]) if seconds <= clock]
-    return done[-1] if done else float("inf")
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -79,18 +79,18 @@ class Search:
     def run_trials(self, progress: bool = True) -> optuna.Study:
         """Run trials until all workers together have run as many as asked for."""
         with tqdm(total=self.trials, desc=self.name, unit="trial", dynamic_ncols=True, disable=not progress) as bar:
-            for study in self.steps():
-                bar.update(min(self.trials, len(_history(study))) - bar.n)
+            for study, scored in self.steps():
+                bar.update(min(self.trials, scored) - bar.n)
         return study
 
-    def steps(self) -> Iterator[optuna.Study]:
-        """The same, one trial at a time: yields the study before each, and once when all are there."""
+    def steps(self) -> Iterator[tuple[optuna.Study, int]]:
+        """The same, one trial at a time: yields study and scored trials before each, and once when all are there."""
         self.space.check(self.limit)
         controller = make(self.controller, Context(self.space, self.limit, self.seed, self.trials, self.values))
         study = self._study(controller)
         while True:
-            yield study
             history = _history(study)
+            yield study, len(history)
             if len(history) + _running(study) >= self.trials:
                 return
             trial = study.ask()
