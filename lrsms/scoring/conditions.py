@@ -121,7 +121,10 @@ def section(found: Sequence[Scored], heading: str = "##") -> str:
             parts += [gain, ""]
         between = _between_table(members)
         if between:
-            parts += ["Against the first experiment, all ratios together, paired bootstrap over utterances:", ""]
+            parts += [
+                "Against the first configuration, all ratios and seeds together, paired bootstrap over utterances:",
+                "",
+            ]
             parts += [between, ""]
     parts += [
         "One checkpoint each: for audio the mouth regions are zeros, for video the samples are. Babble is of training "
@@ -189,20 +192,29 @@ def _gain_table(found: Sequence[Scored]) -> str:
 
 
 def _between_table(found: Sequence[Scored]) -> str:
-    """Every other experiment minus the first, each modality over all conditions that both have."""
-    experiments = _by(found, lambda one: one.experiment)
-    first, *others = experiments
+    """Every other configuration minus the first, each modality over all conditions, and seeds, that both have."""
+    groups = {
+        group: list(_by(members, lambda one: one.experiment).values())
+        for group, members in _by(found, lambda one: group_of(one.experiment)).items()
+    }
+    first, *others = groups
     lines = []
     for other in others:
+        seeds = list(zip(groups[first], groups[other]))
         for modality in MODALITIES:
-            sides = [{one.key: one for one in experiments[name] if one.modality == modality} for name in (first, other)]
-            shared = [key for key in sides[0] if key in sides[1]]
-            if shared:
-                found_difference = _paired(*([side[key] for key in shared] for side in sides))
-                cells = [_difference(found_difference), f"{found_difference.not_worse:.3f}"]
-                lines.append([other, first, modality, str(len(shared)), *cells])
-    header = ("experiment", "compared with", "modality", "conditions", "WER difference, points [95 %]", "P(not worse)")
-    return markdown_table(header, lines, left=3) if lines else ""
+            sides: tuple[list[Scored], list[Scored]] = ([], [])
+            for pair in seeds:
+                by_key = [{one.key: one for one in members if one.modality == modality} for members in pair]
+                shared = [key for key in by_key[0] if key in by_key[1]]
+                for side, table in zip(sides, by_key):
+                    side.extend(table[key] for key in shared)
+            if sides[0]:
+                difference = _paired(*sides)
+                cells = [_difference(difference), f"{difference.not_worse:.3f}"]
+                conditions = len({one.key for one in sides[0]})
+                lines.append([other, first, modality, str(len(seeds)), str(conditions), *cells])
+    header = ("configuration", "compared with", "modality", "seeds", "conditions")
+    return markdown_table((*header, "WER difference, points [95 %]", "P(not worse)"), lines, left=3) if lines else ""
 
 
 def _paired(a: Sequence[Scored], b: Sequence[Scored]) -> PairedDifference:

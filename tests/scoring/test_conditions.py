@@ -93,6 +93,19 @@ def test_what_video_adds_is_audiovisual_minus_audio(recipe, add):
     assert float(worst[2]) < 0  # clear of zero where noise is loud
 
 
+def test_configurations_are_compared_over_all_seeds_that_both_have(recipe, add):
+    for experiment, factor in (("dense", 1.0), ("dense_seed1", 1.0), ("lowrank", 1.0), ("lowrank_seed1", 1.5)):
+        add(experiment, factor)
+    found = score_conditions(recipe / "exp", recipe / "data")
+    wers = {(one.experiment, one.modality): one.scores.wer.rate for one in found if one.modality == "video"}
+    table = section(found).partition("Against the first configuration")[2].splitlines()
+    line = next(line for line in table if line.startswith("| lowrank") and "| video" in line)
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[:5] == ["lowrank", "dense", "video", "2", "1"]
+    means = [sum(wers[name, "video"] for name in (group, f"{group}_seed1")) / 2 for group in ("dense", "lowrank")]
+    assert float(cells[5].split()[0]) == pytest.approx(means[1] - means[0], abs=0.006)
+
+
 def test_a_single_modality_has_no_gain_and_one_experiment_no_rival(recipe, add):
     add("dense")
     found = [one for one in score_conditions(recipe / "exp", recipe / "data") if one.modality == "audio"]
