@@ -17,14 +17,65 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
 
-from lrsms.avsr.frames import SAMPLES, missing, row_size, split
+from lrsms.avsr.frames import FRAME_SHIFT, SAMPLES, SAMPLING_RATE, missing, row_size, split
 from lrsms.avsr.frontends import AudioResNet, MouthResNet
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import check_keys
+from lrsms.espnet.frontend import KaldiFbank
 
 STREAMS = ("audio", "video")
 MODALITIES = (*STREAMS, "audiovisual")
-FRONTENDS = {"audio": AudioResNet, "video": MouthResNet}
+
+
+class AudioFilterBank(nn.Module):
+    """Log-Mel filter banks every 10 ms, four of them to a video frame: ``(B, T * 640)`` -> ``(B, T, 4 * filters)``.
+
+    AV-HuBERT's sound (Shi et al. 2022), each band at mean 0 and variance 1 over the utterance. Nothing is learnt here:
+    for corpora too small to learn filters of the waveform from.
+
+    Args:
+        num_filters: Mel bins.
+
+    Raises:
+        LrsmsError: ``num_filters`` is not a whole number of at least 1.
+    """
+
+    _PER_FRAME = 4
+
+    def __init__(self, num_filters: int = 40):
+        super().__init__()
+        if isinstance(num_filters, bool) or not isinstance(num_filters, int) or num_filters < 1:
+            raise LrsmsError(f"audio_frontend.num_filters: {num_filters!r} is not a whole number of at least 1")
+        with torch.device("cpu"):  # Lhotse computes its tables with numpy, where a plan is made on `meta` too
+            self.fbank = KaldiFbank(SAMPLING_RATE, num_filters, frame_shift=FRAME_SHIFT / self._PER_FRAME)
+        self.features = self._PER_FRAME * num_filters
+
+    def forward(self, samples: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """Features ``(B, T, 4 * filters)``, zero where an utterance has padding.
+
+        Args:
+            samples: ``(B, T * 640)``.
+            real: ``(B, T)``, false behind the end of an utterance; None where no utterance has padding.
+        """
+        batch, frames = samples.shape[0], samples.shape[1] // SAMPLES
+        if samples.is_meta:
+            return samples.new_empty(batch, frames, self.features)
+        counts = samples.new_full((batch,), frames, dtype=torch.long) if real is None else real.sum(1)
+        bands = self.fbank(samples, counts * SAMPLES)[0]
+        bands = nn.functional.pad(bands, (0, 0, 0, frames * self._PER_FRAME - bands.shape[1]))
+        if real is None:
+            real = samples.new_ones(batch, frames, dtype=torch.bool)
+        real = real.repeat_interleave(self._PER_FRAME, 1)[:, :, None]
+        count = real.sum(1, keepdim=True)
+        centred = (bands - (bands * real).sum(1, keepdim=True) / count) * real
+        bands = centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-5)
+        return bands.reshape(batch, frames, self.features)
+
+
+FRONTENDS = {
+    "audio": {"resnet": AudioResNet, "fbank": AudioFilterBank},
+    "video": {"resnet": MouthResNet},
+}
 
 
 class AVConformerEncoder(AbsEncoder):
@@ -40,7 +91,8 @@ class AVConformerEncoder(AbsEncoder):
         modality: ``audio``, ``video`` or ``audiovisual``; a stream that is not of it is not looked at.
         region: height and width of the mouth region in pixels, one number for a square.
         modality_dropout: probabilities ``{audio: p, video: q}`` that training drops one stream of an utterance.
-        audio_frontend: options of :class:`~lrsms.avsr.frontends.AudioResNet`.
+        audio_frontend: ``type: resnet`` (default) and options of :class:`~lrsms.avsr.frontends.AudioResNet`, or
+            ``type: fbank`` and those of :class:`AudioFilterBank`.
         video_frontend: options of :class:`~lrsms.avsr.frontends.MouthResNet`.
         fusion_units: width of the MLP behind both Conformers.
         attention_heads, linear_units, num_blocks, dropout_rate, positional_dropout_rate, attention_dropout_rate,
@@ -281,6 +333,9 @@ def _modality_dropout(probabilities: Mapping[str, float] | None, modality: str) 
 
 
 def _frontend(name: str, options: Mapping | None) -> nn.Module:
-    cls = FRONTENDS[name]
-    check_keys(options or {}, inspect.signature(cls).parameters, f"encoder_conf.{name}_frontend")
-    return cls(**(options or {}))
+    where, options = f"encoder_conf.{name}_frontend", dict(options or {})
+    kind, kinds = options.pop("type", "resnet"), FRONTENDS[name]
+    if kind not in kinds:
+        raise LrsmsError(f"{where}.type: {kind!r} is unknown; one of {', '.join(kinds)}")
+    check_keys(options, inspect.signature(kinds[kind]).parameters, where)
+    return kinds[kind](**options)

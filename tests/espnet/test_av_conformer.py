@@ -47,15 +47,36 @@ def build(**options) -> AVConformerEncoder:
     return model.eval()
 
 
-@pytest.mark.parametrize("modality", ["audio", "video", "audiovisual"])
+FBANK = {"audio_frontend": {"type": "fbank", "num_filters": 10}}
+
+
+@pytest.mark.parametrize(
+    ("modality", "options"), [("audio", {}), ("video", {}), ("audiovisual", {}), ("audiovisual", FBANK)]
+)
 @torch.no_grad()
-def test_an_utterance_in_a_padded_batch_is_encoded_as_alone(modality):
-    model, x = build(modality=modality), batch()
+def test_an_utterance_in_a_padded_batch_is_encoded_as_alone(modality, options):
+    model, x = build(modality=modality, **options), batch()
     encoded, lengths, _ = model(x, LENGTHS)
     assert encoded.shape == (4, 20, 16) and torch.equal(lengths, LENGTHS)
     for index, length in enumerate(LENGTHS.tolist()):
         alone = model(x[index : index + 1, :length], torch.tensor([length]))[0]
         torch.testing.assert_close(encoded[index, :length], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_filter_banks_tell_pitch_and_frame_and_not_loudness():
+    frontend = build(**FBANK).audio.frontend
+    assert not list(frontend.parameters())
+    time = torch.arange(20 * SAMPLES) / 16000
+    pitch = torch.where(time < 10 * 0.04, 300.0, 3000.0)
+    tones = torch.sin(2 * torch.pi * pitch * time) + 0.1 * torch.randn(
+        len(time), generator=torch.Generator().manual_seed(0)
+    )
+    features = frontend(tones[None])[0].unflatten(1, (4, 10))  # video frame, step of 10 ms, band
+    assert features.shape == (20, 4, 10)
+    low, high = features[2:8].mean((0, 1)), features[12:18].mean((0, 1))
+    assert low[:3].max() > high[:3].max() + 1 and high[-4:].max() > low[-4:].max() + 1
+    torch.testing.assert_close(frontend(0.1 * tones[None])[0].unflatten(1, (4, 10)), features, rtol=0.02, atol=0.05)
 
 
 @torch.no_grad()
