@@ -25,6 +25,8 @@ class AvConfig:
     Attributes:
         snrs: dB of babble in training, one drawn for each utterance and epoch; None is no noise.
         valid_snrs: the same for validation, one for each utterance, always the same.
+        clean_epochs: the first so many epochs of training have neither noise nor masks: from a standing start in noise
+            a small corpus teaches its grammar and no sounds.
         babble_voices: how many talk at once in the noise.
         resize: pixels of a side that the stored regions are brought to before the window is taken; None keeps them.
         random_crop: whether the window into the mouth regions is anywhere in training; else in the centre.
@@ -34,6 +36,7 @@ class AvConfig:
 
     snrs: tuple[float | None, ...] = (None,)
     valid_snrs: tuple[float | None, ...] = (None,)
+    clean_epochs: int = 0
     babble_voices: int = 4
     resize: int | None = None
     random_crop: bool = True
@@ -58,7 +61,8 @@ class AvConfig:
         for name in ("audio_mask", "video_mask"):
             if options.get(name) is not None:
                 options[name] = _time_mask(options[name], f"{where}.{name}")
-        for name, low, high, kind in (("babble_voices", 1, 100, int), ("flip", 0, 1, (int, float))):
+        numbers = (("clean_epochs", 0, 10**6, int), ("babble_voices", 1, 100, int), ("flip", 0, 1, (int, float)))
+        for name, low, high, kind in numbers:
             value = options.get(name, low)
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
                 raise LrsmsError(f"{where}.{name}: {value!r}: expected a number from {low} to {high}")

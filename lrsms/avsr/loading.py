@@ -117,11 +117,14 @@ class Loader:
         regions = self._regions(cut)
         samples = cut.load_audio()[0]
         samples = samples if regions is None else fit_samples(samples, len(regions), TOLERANCE + FRAME_SHIFT)
+        hard = self.train and self.epoch > self.config.clean_epochs
         snrs = self.config.snrs if self.train else self.config.valid_snrs
-        samples = self.noisy(cut, samples, snrs[rng.integers(len(snrs))])
+        snr = snrs[rng.integers(len(snrs))]
+        if hard or not self.train:
+            samples = self.noisy(cut, samples, snr)
         if regions is not None:
             regions = self._window(regions, rng)
-        if self.train:
+        if hard:
             samples, regions = self._masked(samples, regions, rng)
         return pack(samples, regions, size=self.region)
 

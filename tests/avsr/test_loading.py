@@ -135,9 +135,9 @@ def test_another_sampling_rate_is_an_error(make_cut):
 def noisy(make_cut, voices):
     rng = np.random.default_rng(0)
     cut = make_cut("it", rng.normal(0, 0.05, 50 * SAMPLES), rng.integers(1, 255, (50, 20, 20), np.uint8))
-    config = AvConfig(snrs=(-5.0, 0.0, 5.0, None))
 
-    def load(**options):
+    def load(clean_epochs=0, **options):
+        config = AvConfig(snrs=(-5.0, 0.0, 5.0, None), clean_epochs=clean_epochs)
         return Loader((16, 16), config, babble=Babble(voices, voices=2), **options)(cut)
 
     return load
@@ -164,6 +164,17 @@ def test_training_masks_both_streams_and_mixes_every_ratio(noisy):
     assert max(silent) > 3 and max(dark) > 3 and max(silent + dark) <= 20
     powers = {round(float(np.mean(array[:, :SAMPLES] ** 2)), 4) for array in arrays}
     assert len(powers) > 3
+
+
+def test_the_first_epochs_may_be_clean(noisy):
+    still = noisy()[:, :SAMPLES]
+    for epoch in (1, 2):
+        early = noisy(train=True, epoch=epoch, clean_epochs=2)
+        np.testing.assert_array_equal(early[:, :SAMPLES], still)
+        assert not np.any(np.all(early[:, SAMPLES:] == 0, axis=1))  # no masks; the window still moves
+    for epoch in (3, 4):
+        late = noisy(train=True, epoch=epoch, clean_epochs=2)
+        np.testing.assert_array_equal(late, noisy(train=True, epoch=epoch))
 
 
 def test_the_noise_of_a_loader_has_the_ratio_too(make_cut, voices):
