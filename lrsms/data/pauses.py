@@ -13,9 +13,11 @@ import numpy as np
 
 _FRAME = 0.01  # seconds
 _SILENCE = -70.0  # dB below full scale: no model has heard speech there
-_LONGEST_MARGIN = 0.3  # seconds of a pause that are kept at either side of speech
+_LONGEST_MARGIN = 0.75  # seconds of a pause that are kept at either side of speech
 _SHORT_PAUSE = 0.15  # seconds; where a piece is too long, such a one will do
 _SHORTEST_PIECE = 0.5  # seconds
+_NEIGHBOURHOOD = 6.0  # seconds at either side that the noise floor is taken from
+_CLICK = 0.1  # seconds
 _CONTRAST = 6.0  # dB between noise floor and speech; with less, no pause can be told
 
 
@@ -56,7 +58,7 @@ class Splitter:
             return []
         if len(samples) <= self.max_seconds * self.sampling_rate:
             return [Piece(0, len(samples))]
-        active = levels > threshold(levels)
+        active = find_speech(levels)
         pieces: list[Piece] = []
         for start, end in self._stretches(active):
             pieces += self._shortened(active, start, end)
@@ -65,11 +67,18 @@ class Splitter:
         ]
 
     def _stretches(self, active: np.ndarray) -> list[tuple[int, int]]:
-        """Frames between long pauses, with a margin of them at either side."""
-        margin = round(min(_LONGEST_MARGIN, self.min_pause / 2) / _FRAME)
-        edges = [0, *(edge for pause in _pauses(active, self.min_pause) for edge in pause), len(active)]
-        found = [(begin, end) for begin, end in zip(edges[::2], edges[1::2]) if end > begin]
-        return [(max(0, begin - margin), min(len(active), end + margin)) for begin, end in found]
+        """Frames between long pauses, with up to half of the pause at either side."""
+        margin, pauses = round(_LONGEST_MARGIN / _FRAME), _pauses(active, self.min_pause)
+        found, begin = [], 0
+        for first, last in pauses:
+            between = first > 0 and last < len(active)
+            kept = min(margin, (last - first) // 2 if between else last - first)
+            if first > 0:
+                found.append((begin, first + kept))
+            begin = last - kept
+        if not pauses or pauses[-1][1] < len(active):
+            found.append((begin, len(active)))
+        return found
 
     def _shortened(self, active: np.ndarray, start: int, end: int) -> list[Piece]:
         longest = round(self.max_seconds / _FRAME)
@@ -116,16 +125,39 @@ def frame_levels(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
     return 10 * np.log10(power + 1e-12)
 
 
-def threshold(levels: np.ndarray) -> float:
-    """Level in dB above which a frame is taken for speech: up to 10 dB over the noise floor (10th percentile)."""
-    floor, loud = np.percentile(np.maximum(levels, _SILENCE), [10, 99.5])
-    if loud - floor < _CONTRAST:
+def find_speech(levels: np.ndarray) -> np.ndarray:
+    """Which frames are louder than a pause, ``(frames,)`` of booleans; all where no pause can be told.
+
+    A frame is, from up to 10 dB over the noise floor on; the floor is the 10th percentile of the six seconds at
+    either side, as noise changes within a recording. Clicks of less than 0.1 s in a pause are part of it.
+
+    Args:
+        levels: of :func:`frame_levels`.
+    """
+    levels = np.maximum(levels, _SILENCE)
+    centres = np.arange(0, len(levels), round(1 / _FRAME))
+    reach = round(_NEIGHBOURHOOD / _FRAME)
+    limits = [_threshold(levels[max(0, centre - reach) : centre + reach + 1]) for centre in centres]
+    active = levels > np.interp(np.arange(len(levels)), centres, limits)
+    for begin, end in _runs(active):
+        if (end - begin) * _FRAME < _CLICK:
+            active[begin:end] = False
+    return active
+
+
+def _threshold(levels: np.ndarray) -> float:
+    floor, loud = np.percentile(levels, [10, 99])
+    if loud <= _SILENCE:
         return _SILENCE
-    return max(_SILENCE, floor + min(10.0, 0.3 * (loud - floor)))
+    return floor + min(10.0, 0.3 * (loud - floor)) if loud - floor >= _CONTRAST else _SILENCE - 1
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """First and last frame (exclusive) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
 
 
 def _pauses(active: np.ndarray, seconds: float) -> list[tuple[int, int]]:
-    """First and last frame (exclusive) of each run without speech of at least ``seconds``."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([1], active.astype(np.int8), [1]))))
-    runs = edges.reshape(-1, 2)
-    return [(int(begin), int(end)) for begin, end in runs if (end - begin) * _FRAME >= seconds - 1e-9]
+    """Runs without speech of at least ``seconds``."""
+    return [(begin, end) for begin, end in _runs(~active) if (end - begin) * _FRAME >= seconds - 1e-9]
