@@ -62,7 +62,8 @@ def export_kaldi(cuts: Path, output_dir: Path, *, audio_format: str = "flac", nu
         cuts: manifest of cuts. One of several supervisions becomes as many utterances; one of none, and one whose
             audio cannot be read, is listed in ``excluded.tsv`` and counted.
         output_dir: the data folder; audio goes into its folder ``data``.
-        audio_format: ``flac``, ``wav``, or ``ark`` for one Kaldi archive of WAV (ESPnet's type ``kaldi_ark``).
+        audio_format: ``flac``, ``wav``, or ``ark`` for one Kaldi archive of WAV. ESPnet's loader of the type
+            ``kaldi_ark`` leaves samples the 16-bit integers that they are; its ``sound`` divides by 32768.
         num_jobs: threads that read audio.
 
     Raises:

@@ -25,8 +25,8 @@ def read_yaml(path: Path) -> dict:
     except OSError as error:
         raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.constructor.ConstructorError as error:
-        what = f"{error.problem}{str(error.problem_mark).strip()}"
-        raise LrsmsError(f"{path}: not plain YAML: {what}; only plain values are read") from error
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise LrsmsError(f"{path}: not plain YAML: line {line}: {error.problem}; only plain values are read") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LrsmsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, Mapping):

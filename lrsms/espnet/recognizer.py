@@ -74,7 +74,7 @@ class Recognizer:
             raise LrsmsError(f"min_pause: {min_pause}: must be above 0")
         self._files, folder, checkpoint, more = _locate(Path(model), checkpoint)
         self._config = read_yaml(folder / "config.yaml")
-        options = _options(decode, self._config.get("token_list"))
+        options = _options(decode, self._config)
         more |= _bpe_model(self._config, folder)
         self._recogniser = open_recogniser(folder, checkpoint, {**more, **options, "device": device}, precision)
         self._model = self._recogniser.asr_model
@@ -201,11 +201,14 @@ def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDire
     return None, model, checkpoint, {}
 
 
-def _options(decode: Mapping | str | Path | None, tokens: object) -> dict:
-    """Of ``Speech2Text``; the default beam is as large as the token list allows."""
+def _options(decode: Mapping | str | Path | None, config: Mapping) -> dict:
+    """Of ``Speech2Text``; by default what the model has (CTC, decoder) and a beam that its token list allows."""
+    tokens, trained = config.get("token_list"), (config.get("model_conf") or {}).get("ctc_weight")
     count = len(tokens) if isinstance(tokens, list) else None
     if decode is None:
-        return _DEFAULTS if count is None else _DEFAULTS | {"beam_size": max(1, min(10, count - 1))}
+        weight = {"ctc_weight": float(trained)} if trained in (0, 1) else {}
+        beam = {} if count is None else {"beam_size": max(1, min(_DEFAULTS["beam_size"], count - 1))}
+        return _DEFAULTS | weight | beam
     where = str(decode) if isinstance(decode, str | Path) else "decode"
     options = read_options(Path(decode)) if isinstance(decode, str | Path) else check_options(decode, where)
     if count is not None:
