@@ -12,7 +12,7 @@ import functools
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -144,7 +144,7 @@ def _building_from_file(build_model_from_file):
         config = check_config(path, cls)
         weights = None if model_file is None else read_weights(Path(model_file))
         try:
-            with weights_only():
+            with nullcontext() if trusted() else weights_only():  # a further model may be more than weights
                 model, args = build_model_from_file(cls, path, model_file, device)
         except LrsmsError:
             raise

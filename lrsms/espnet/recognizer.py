@@ -73,10 +73,13 @@ class Recognizer:
         if not min_pause > 0:
             raise LrsmsError(f"min_pause: {min_pause}: must be above 0")
         self._files, folder, checkpoint, more = _locate(Path(model), checkpoint)
-        self._config = read_yaml(folder / "config.yaml")
-        options = _options(decode, self._config)
-        more |= _bpe_model(self._config, folder)
-        self._recogniser = open_recogniser(folder, checkpoint, {**more, **options, "device": device}, precision)
+        try:
+            self._config = read_yaml(folder / "config.yaml")
+            options = _options(decode, self._config) | {"device": device}
+            more |= _bpe_model(self._config, folder)
+            self._recogniser = open_recogniser(folder, checkpoint, more | options, precision)
+        except LrsmsError as error:  # of an archive's files, which have been copied elsewhere
+            raise LrsmsError(str(error).replace(str(folder), str(model))) from error
         self._model = self._recogniser.asr_model
         self.sampling_rate = sampling_rate(self._config.get("frontend_conf"))
         self._region = _region(self._config, folder / "config.yaml")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from espnet2.bin.asr_inference import Speech2Text
+from espnet2.main_funcs.pack_funcs import pack
 from espnet2.tasks import abs_task
 from espnet2.tasks.asr import ASRTask, encoder_choices
 from espnet2.tasks.lm import LMTask
@@ -109,6 +110,14 @@ def test_a_pickle_that_executes_is_refused_at_every_entrance(opener, spoiled, tm
     with pytest.raises(LrsmsError, match=rf"{CHECKPOINT}: refused, it holds more than weights and would execute code"):
         OPENERS[opener](spoiled, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
+def test_a_packed_pickle_is_refused_by_the_archives_name(suffix, spoiled, tmp_path, monkeypatch):
+    monkeypatch.chdir(spoiled)
+    pack({"asr_model_file": CHECKPOINT}, {"asr_train_config": "config.yaml"}, tmp_path / f"model.{suffix}")
+    with pytest.raises(LrsmsError, match=rf"^{tmp_path}/model.{suffix}/model.pth: refused, it holds more than weights"):
+        Recognizer(tmp_path / f"model.{suffix}")
 
 
 def test_decoding_a_hostile_model_leaves_no_folder(spoiled, corpus, tmp_path):
