@@ -75,6 +75,7 @@ class Recognizer:
         self._files, folder, checkpoint, more = _locate(Path(model), checkpoint)
         try:
             self._config = read_yaml(folder / "config.yaml")
+            self._region = _region(self._config, folder / "config.yaml")
             options = _options(decode, self._config) | {"device": device}
             more |= _bpe_model(self._config, folder)
             self._recogniser = open_recogniser(folder, checkpoint, more | options, precision)
@@ -82,7 +83,6 @@ class Recognizer:
             raise LrsmsError(str(error).replace(str(folder), str(model))) from error
         self._model = self._recogniser.asr_model
         self.sampling_rate = sampling_rate(self._config.get("frontend_conf"))
-        self._region = _region(self._config, folder / "config.yaml")
         overlap = 3.0 if self._has_ctc else 0.0  # without times, nothing could join the words of two pieces
         self._split = Splitter(self.sampling_rate, max_seconds, min_pause, overlap)
         self._shift: float | None = None
