@@ -56,7 +56,7 @@ def duration(path: Path) -> float:
     """Seconds that a sound file's header says; 0 where it cannot be read."""
     try:
         info = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError):
+    except (soundfile.SoundFileError, OSError, TypeError):
         return 0.0
     return info.frames / info.samplerate
 

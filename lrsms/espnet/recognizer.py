@@ -42,7 +42,8 @@ class Recognizer:
 
     Args:
         model: an experiment's folder with ``config.yaml`` and weights, or an archive of ``espnet2.bin.pack``.
-        checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or the only ``.pth`` file there is.
+        checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or else the only average (``*.ave.pth``) or
+            the only ``.pth`` file there is.
         decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
             beam of 10 with CTC and attention weighed alike.
         device: ``cpu`` or ``cuda``.
@@ -198,7 +199,9 @@ def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDire
         raise LrsmsError(f"{model}: neither an experiment's folder nor an archive of espnet2.bin.pack")
     there = sorted(path.name for path in model.glob("*.pth"))
     if checkpoint is None:
-        checkpoint = there[0] if len(there) == 1 else CHECKPOINT
+        averaged = [name for name in there if name.endswith(".ave.pth")]
+        only = next((found[0] for found in (averaged, there) if len(found) == 1), CHECKPOINT)
+        checkpoint = CHECKPOINT if CHECKPOINT in there else only
     if not (model / checkpoint).exists():
         raise LrsmsError(f"{model / checkpoint}: not there; {model} holds {', '.join(there) or 'no checkpoint'}")
     return None, model, checkpoint, {}

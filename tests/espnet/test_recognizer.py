@@ -194,6 +194,9 @@ def test_the_only_checkpoint_there_is_serves(model):
     with pytest.raises(LrsmsError, match=rf"{CHECKPOINT}: not there; .* holds 7epoch.pth, 8epoch.pth"):
         Recognizer(model)
     assert Recognizer(model, checkpoint="8epoch.pth").sampling_rate == RATE
+    (model / "7epoch.pth").rename(model / "valid.loss_ctc.ave.pth")
+    (model / "8epoch.pth").write_bytes(b"no weights")
+    assert Recognizer(model).sampling_rate == RATE
 
 
 @pytest.mark.parametrize(
