@@ -1,12 +1,13 @@
 """LR-SMS: train and ship speech models a fraction of the size, in the recipes you already have."""
 
 __version__ = "0.1.0"
+_LAZY = {"merge_": "lrsms.lowrank.merge", "Recognizer": "lrsms.espnet.recognizer"}
 
 
 def __getattr__(name: str):
-    """``lrsms.merge_``, imported when it is asked for: ``import lrsms`` alone imports nothing."""
-    if name == "merge_":
-        from lrsms.lowrank.merge import merge_
+    """``lrsms.merge_`` and ``lrsms.Recognizer``, imported when asked for: ``import lrsms`` alone imports nothing."""
+    if name in _LAZY:
+        import importlib
 
-        return merge_
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

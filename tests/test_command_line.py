@@ -10,7 +10,7 @@ from lrsms.errors import LrsmsError
 
 VERBS = (
     *("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress"),
-    *("conditions", "utterance"),
+    *("conditions", "utterance", "transcribe", "export_kaldi"),
 )
 
 
@@ -34,6 +34,18 @@ def test_help_imports_nothing_heavy(verb, root):
         "assert not heavy, heavy\n"
     )
     assert "usage" in output_of(code, root).lower()
+
+
+def test_the_package_alone_imports_nothing(root):
+    code = (
+        "import sys, lrsms\n"
+        "assert not {'torch', 'espnet2', 'lhotse', 'lrsms.espnet'} & set(sys.modules)\n"
+        "try:\n"
+        "    lrsms.Recogniser\n"
+        "except AttributeError as error:\n"
+        "    print(error)\n"
+    )
+    assert "no attribute 'Recogniser'" in output_of(code, root)
 
 
 def test_low_rank_core_needs_torch_only(root):

@@ -6,7 +6,6 @@ video is of no use stays as audio alone, listed and counted (:mod:`lrsms.data.mo
 """
 
 import os
-import wave
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
+from lrsms.data.audio import announced_samples
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
@@ -28,7 +28,6 @@ from lrsms.errors import LrsmsError
 STAGE = "cuts"
 _BLOCK = 1 << 22  # samples read at once: bounds the memory of hour-long recordings
 _TOLERANCE = 0.025  # seconds a supervision may reach beyond its recording: rounding in the tables of others
-_STREAMED = 0x7FFF0000  # bytes; WAV files written to a pipe announce about this size, or the double of it
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,6 @@ class Limits:
     max_duration: float | None = None
 
 
-def _announced_samples(path: Path) -> int | None:
-    """Samples per channel that a PCM WAV header promises; None for other formats.
-
-    libsndfile silently shortens the count to what a truncated WAV file holds, so the header is read apart.
-    """
-    try:
-        with wave.open(str(path), "rb") as file:
-            samples, width = file.getnframes(), file.getnchannels() * file.getsampwidth()
-            return None if samples * width >= _STREAMED else samples
-    except (wave.Error, EOFError, OSError):
-        return None
-
-
 def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
     with soundfile.SoundFile(path) as file:
         if file.samplerate != recording.sampling_rate:
@@ -59,7 +45,7 @@ def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
             return "sampling_rate", found + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
-        expected = max(recording.num_samples, _announced_samples(path) or 0, file.frames)
+        expected = max(recording.num_samples, announced_samples(path) or 0, file.frames)
         samples = 0
         while len(block := file.read(_BLOCK, dtype="float32")):
             samples += len(block)

@@ -7,6 +7,7 @@ perhaps ``segments`` (utterance, recording, start and end in seconds). A Lhotse 
 the cuts are not read.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lhotse import CutSet, RecordingSet, SupervisionSegment, SupervisionSet
@@ -18,7 +19,8 @@ from lrsms.errors import LrsmsError
 SPLITS = ("train", "dev", "test")
 
 
-def _read_wav_scp(path: Path) -> dict[str, Path]:
+def read_wav_scp(path: Path) -> dict[str, Path]:
+    """Recording id to file; raises :class:`LrsmsError` where the table is malformed or holds commands."""
     table = read_table(path)
     pipes = [name for name, value in table.items() if value.endswith("|")]
     if pipes:
@@ -41,14 +43,19 @@ def _read_segments(path: Path) -> dict[str, tuple[str, float, float]]:
     return segments
 
 
-def read_kaldi(folder: Path, *, num_jobs: int) -> Split:
+def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None = None) -> Split:
     """Manifests of one Kaldi folder; what lacks audio, text, speaker or a valid segment is excluded.
+
+    Args:
+        folder: with ``wav.scp``, ``text``, ``utt2spk`` and perhaps ``segments``.
+        num_jobs: threads that read headers.
+        paths: recording id to file, where they are others than in ``wav.scp``.
 
     Raises:
         LrsmsError: a file is missing or malformed, an id repeats, or ``wav.scp`` holds commands.
     """
     require_layout(folder, ["wav.scp", "text", "utt2spk"], "--kaldi_dir")
-    paths = _read_wav_scp(folder / "wav.scp")
+    paths = read_wav_scp(folder / "wav.scp") if paths is None else paths
     texts, speakers = read_table(folder / "text"), read_table(folder / "utt2spk")
     recordings, exclusions = open_recordings(paths, num_jobs=num_jobs, title=f"{folder.name}: read headers")
     if (folder / "segments").exists():

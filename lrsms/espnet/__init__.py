@@ -11,24 +11,38 @@ registered when it is imported, which may be later than this package, or never.
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Callable
 
 import lrsms.espnet.compat  # noqa: F401  (before any other import of ESPnet: it keeps them quiet)
 
-_TASK = "espnet2.tasks.asr"
+_TASK, _EVERY_TASK = "espnet2.tasks.asr", "espnet2.tasks.abs_task"
 
 
 def register() -> None:
     """Add the low-rank classes to ESPnet's registries now. Calling it again changes nothing."""
     from lrsms.espnet import registry
 
+    guard()
     registry.register()
 
 
+def guard() -> None:
+    """Have every task of ESPnet open models through :mod:`lrsms.espnet.door`. Calling it again changes nothing."""
+    from espnet2.tasks import abs_task
+
+    from lrsms.espnet import door
+
+    door.install(abs_task)
+
+
 class _Registration(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds ESPnet's task as Python itself would, and registers once it is loaded."""
+    """Finds a module of ESPnet as Python itself would, and calls ``then`` once it is loaded."""
+
+    def __init__(self, module: str, then: Callable[[], None]):
+        self.module, self.then = module, then
 
     def find_spec(self, name, path=None, target=None):
-        if name != _TASK:
+        if name != self.module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -45,10 +59,11 @@ class _Registration(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__spec__.loader = module.__loader__ = self.loader  # what Python would have left there
         with nothing_printed():  # ESPnet's imports report what optional parts they did not find
             self.loader.exec_module(module)
-        register()
+        self.then()
 
 
-if _TASK in sys.modules:
-    register()
-elif not any(isinstance(finder, _Registration) for finder in sys.meta_path):
-    sys.meta_path.insert(0, _Registration())
+for _module, _then in ((_EVERY_TASK, guard), (_TASK, register)):
+    if _module in sys.modules:
+        _then()
+    elif not any(isinstance(finder, _Registration) and finder.module == _module for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Registration(_module, _then))

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
@@ -19,7 +20,7 @@ from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
 
 # What ESPnet's reporter stores beside weights: durations, and means as numpy scalars.
-_REPORTER_TYPES = [
+REPORTER_TYPES = [
     datetime.timedelta,
     numpy.dtype,
     numpy._core.multiarray.scalar,
@@ -37,16 +38,32 @@ def read_checkpoint(path: Path) -> dict:
     if not path.exists():
         raise LrsmsError(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals(_REPORTER_TYPES):
+        with torch.serialization.safe_globals(REPORTER_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported class" in str(error):
+    except Exception as error:  # what a damaged or hostile pickle raises has many types
+        marks = ("GLOBAL", "Unsupported class") if isinstance(error, pickle.UnpicklingError) else ("TorchScript",)
+        if any(mark in str(error) for mark in marks):
             raise LrsmsError(
                 f"{path}: refused, it holds more than weights and would execute code on loading"
             ) from error
         raise LrsmsError(f"{path}: truncated or not a checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise LrsmsError(f"{path}: truncated or not a checkpoint") from error
+
+
+def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
+    """The weights of a model as ESPnet saves them, read as :func:`read_checkpoint` does; DeepSpeed's form too.
+
+    Raises:
+        LrsmsError: as :func:`read_checkpoint`, or the file holds something else than named weights.
+    """
+    found = read_checkpoint(path)
+    found = found.get("module", found) if isinstance(found, Mapping) else found
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise LrsmsError(f"{path}: holds no weights by name but {type(found).__name__}; give a model's .pth file")
+    if "optimizers" in found and "model" in found:
+        raise LrsmsError(f"{path}: is the state of a training; give the weights beside it, such as valid.acc.ave.pth")
+    if not any(isinstance(value, torch.Tensor) for value in found.values()):
+        raise LrsmsError(f"{path}: holds no weights")
+    return found
 
 
 def is_whole(path: Path) -> bool:
@@ -70,8 +87,7 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
         LrsmsError: one of the two is low-rank where the other is dense or of another rank, or weights of a low-rank
             model are missing. A sentence that names both files and the first such layer.
     """
-    weights = read_checkpoint(checkpoint)
-    weights = weights.get("module", weights)  # DeepSpeed's form
+    weights = read_weights(checkpoint)
     factored = dict(low_rank_layers(model))
     for path, module in model.named_modules():
         if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:

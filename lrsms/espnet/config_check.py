@@ -24,7 +24,10 @@ def read_yaml(path: Path) -> dict:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise LrsmsError(f"{path}: not plain YAML: line {line}: {error.problem}; only plain values are read") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LrsmsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, Mapping):
         raise LrsmsError(f"{path}: the top level is not a mapping of options")

@@ -54,15 +54,21 @@ def token_times(
     ]
 
 
-def words_of(timed: Sequence[TimedToken], space: str = "<space>", mark: str = "\u2581") -> list[TimedToken]:
+def words_of(
+    timed: Sequence[TimedToken], space: str = "<space>", mark: str = "\u2581", pieces: bool | None = None
+) -> list[TimedToken]:
     """Join tokens to words.
 
     Args:
         timed: tokens in order.
         space: the token between words (characters).
-        mark: what begins a word (sub-words); without either among the tokens, each token is a word.
+        mark: what begins a word (sub-words).
+        pieces: whether tokens are pieces of words; None where only the tokens can tell: without a space or a mark
+            among them, each is a word.
     """
-    if not any(one.token == space or one.token.startswith(mark) for one in timed):
+    if pieces is None:
+        pieces = any(one.token == space or one.token.startswith(mark) for one in timed)
+    if not pieces:
         return [one for one in timed]
     words: list[list[TimedToken]] = [[]]
     for one in timed:

@@ -105,9 +105,7 @@ class Decoding:
         Raises:
             LrsmsError: missing inputs or an unknown option.
         """
-        options = read_yaml(self.config)
-        allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
-        check_keys(options, allowed, str(self.config))
+        options = read_options(self.config)
         model = self.asr_exp / self.checkpoint
         for path, remedy in ((model, "run stage 3 to its end"), (self.cuts, "run stage 1 first")):
             if not path.exists():
@@ -117,13 +115,7 @@ class Decoding:
         return options
 
     def _check_beam(self, beam_size: int) -> None:
-        # A beam with room for CTC's blank keeps it, and ESPnet's prefix scores then cancel to the best hypothesis, "".
-        tokens = len(read_yaml(self.asr_exp / "config.yaml")["token_list"])
-        if beam_size >= tokens:
-            raise LrsmsError(
-                f"{self.config}: beam_size: {beam_size}: too large for {tokens} tokens, blank included; "
-                f"write at most {tokens - 1}"
-            )
+        check_beam(beam_size, len(read_yaml(self.asr_exp / "config.yaml")["token_list"]), str(self.config))
 
     def _decode(self, options: dict) -> None:
         cuts = self.sorted_cuts()
@@ -197,6 +189,31 @@ class Decoding:
         context.set_forkserver_preload([__name__])
         with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
             yield from pool.map(_recognise, jobs)
+
+
+def read_options(config: Path) -> dict:
+    """The options of a decoding YAML.
+
+    Raises:
+        LrsmsError: unreadable, or an unknown option.
+    """
+    return check_options(read_yaml(config), str(config))
+
+
+def check_options(options: Mapping, where: str) -> dict:
+    """The same of options that come from elsewhere; ``where`` names them in messages."""
+    allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
+    check_keys(options, allowed, where)
+    return dict(options)
+
+
+def check_beam(beam_size: int, tokens: int, where: str) -> None:
+    """Refuse a beam with room for CTC's blank: it keeps it, and ESPnet's prefix scores then cancel to the best, ""."""
+    if beam_size >= tokens:
+        raise LrsmsError(
+            f"{where}: beam_size: {beam_size}: too large for {tokens} tokens, blank included; "
+            f"write at most {tokens - 1}"
+        )
 
 
 def _configure(loads: Mapping[str, Load], *arguments) -> None:

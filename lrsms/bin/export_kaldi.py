@@ -1,0 +1,37 @@
+"""Write cuts as a stock Kaldi or ESPnet data folder, or read one back.
+
+Usage: python -m lrsms.bin.export_kaldi --cuts data/test/cuts.jsonl.gz --output_dir kaldi/test
+       python -m lrsms.bin.export_kaldi --from kaldi/test --output_dir data/test
+
+The first leaves wav.scp (sound files of their own, or with --audio_format ark one Kaldi archive), text, utt2spk,
+spk2utt and utt2dur; the second recordings and supervisions, which lrsms.bin.cuts makes cuts of.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from lrsms.bin import run_verb
+
+
+def main() -> None:
+    """Parse options and convert in the direction asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--cuts", type=Path, help="manifest of cuts to write as a Kaldi folder")
+    source.add_argument("--from", dest="kaldi_dir", type=Path, help="Kaldi folder to make manifests of")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--audio_format", choices=("flac", "wav", "ark"), default="flac", help="with --cuts; 16 bit")
+    parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="threads that read audio")
+    args = parser.parse_args()
+
+    from lrsms.data.kaldi import export_kaldi, import_kaldi
+
+    if args.cuts is not None:
+        export_kaldi(args.cuts, args.output_dir, audio_format=args.audio_format, num_jobs=args.num_jobs)
+    else:
+        import_kaldi(args.kaldi_dir, args.output_dir, num_jobs=args.num_jobs)
+
+
+if __name__ == "__main__":
+    run_verb(main)

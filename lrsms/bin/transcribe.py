@@ -1,0 +1,50 @@
+"""Write down what is said in recordings.
+
+Usage: python -m lrsms.bin.transcribe exp/train_lrsms speech.wav more.flac folder
+       sox talk.mp3 -t wav - | python -m lrsms.bin.transcribe exp/train_lrsms - --format srt > talk.srt
+
+Text goes to standard output (with the file's name before it where there are several) or, with --output_dir, to one
+file each. A recording that cannot be read is named, the others still come out, and the exit status is 1.
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb
+
+
+def main() -> None:
+    """Parse options, open the model, transcribe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="an experiment's folder, or an archive of espnet2.bin.pack")
+    parser.add_argument("audio", nargs="+", help="sound files, folders of them, or - for standard input")
+    parser.add_argument("--format", choices=("txt", "srt", "json"), default="txt", help="json: one line a recording")
+    parser.add_argument("--output_dir", type=Path, help="folder for one file for each recording")
+    parser.add_argument("--config", type=Path, help="options of ESPnet's Speech2Text, such as conf/decode.yaml")
+    parser.add_argument("--checkpoint", help="file name in the experiment's folder (default: valid.acc.ave.pth)")
+    parser.add_argument("--channel", type=int, help="of the recordings, from 0 (default: the mean of all)")
+    parser.add_argument(
+        "--max_seconds", type=float, default=20.0, help="longer recordings are cut at their pauses into such pieces"
+    )
+    parser.add_argument("--min_pause", type=float, default=0.5, help="seconds; longer ones are cut at each of these")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    args = parser.parse_args()
+
+    from lrsms import Recognizer
+    from lrsms.espnet.transcribing import Transcribing
+
+    recognizer = Recognizer(
+        args.model,
+        checkpoint=args.checkpoint,
+        decode=args.config,
+        device=args.device,
+        precision=args.precision,
+        max_seconds=args.max_seconds,
+        min_pause=args.min_pause,
+    )
+    Transcribing(recognizer, args.format, args.output_dir, args.channel).run(args.audio)
+
+
+if __name__ == "__main__":
+    run_verb(main)
