@@ -279,8 +279,8 @@ def measure(
         ),
         [_row(one, len(chosen)) for one in results],
         [
-            f"{len(chosen)} utterances of {duration / len(chosen):.1f} s on average, {threads} thread(s) of CPU, each "
-            f"utterance by every form in turns, from waveform to text. Search: `ctc` is the best path, `beam` ESPnet's. "
+            f"{len(chosen)} utterances of {duration / len(chosen):.1f} s on average, {threads} thread(s) of CPU, "
+            f"each utterance by every form in turns, from waveform to text. `ctc`: the best path; `beam`: ESPnet's. "
             f"MB: of the networks that the search needs. Difference: than {arms[0].experiment} in the same form. "
             f"Same text: utterances that come out as from the checkpoint with the same search. {_versions()}.",
             *notes,

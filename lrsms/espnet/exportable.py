@@ -2,7 +2,8 @@
 
 Where ESPnet asks tensors for numbers while it builds masks and positional encodings, a copy of the model gets parts
 that compute the same from shapes. What differs is padding: ESPnet's convolutions look beyond the end of an utterance
-that is shorter than its batch; here every utterance comes out as it would alone.
+that is shorter than its batch; here every utterance comes out as it would alone. (Not with ``rel_pos_type: legacy``,
+by whose definition attention depends on the length of the whole batch.)
 """
 
 from __future__ import annotations

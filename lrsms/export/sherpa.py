@@ -1,9 +1,9 @@
 """What sherpa-onnx reads: its ``zipformer2_ctc`` models, whose features are Kaldi's as icefall and Lhotse compute them.
 
-Of sherpa-onnx's CTC models this is the one whose front-end is ``kaldi_fbank`` to the bit of its definition: samples in
-[-1, 1], no dither, frames centred by mirrored edges, a Povey window. (WeNet's are dithered and scaled to 16 bits, NeMo's
-are Slaney's filters.) Inputs ``x (batch, frames, bins)`` and ``x_lens``; outputs log-probabilities and their lengths;
-blank is token 0. sherpa-onnx takes an output frame for 40 ms.
+Of its CTC models this is the one whose front-end is what ``kaldi_fbank`` is: samples in [-1, 1], no dither, frames
+centred by mirrored edges, a Povey window. (WeNet's are dithered and scaled to 16 bits, NeMo's filters are Slaney's.)
+Inputs are ``x (batch, frames, bins)`` and ``x_lens``, outputs log-probabilities and their lengths; blank is token 0.
+sherpa-onnx takes an output frame for 40 ms.
 """
 
 from __future__ import annotations
