@@ -11,7 +11,7 @@ pack     one zip file with a model card, to share: it opens with ESPnet and `imp
 import argparse
 from pathlib import Path
 
-from lrsms.bin import run_verb
+from lrsms.bin import run_verb, str2bool
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
 
@@ -34,22 +34,51 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of the checked search")
     parser.add_argument("--license", default="", help="pack: for the model card")
+    parser.add_argument("--force", type=str2bool, default=False, help="export again although nothing has changed")
     args = parser.parse_args()
     if args.output_dir is not None and len(args.format) > 1:
         parser.error("--output_dir goes with one --format")
 
-    import lrsms.espnet  # noqa: F401
+    from lrsms import stamp
 
     for form in args.format:
         folder = args.output_dir or args.asr_exp / "export" / form
-        if form == "espnet":
-            _merge(args, folder)
-        elif form == "pack":
-            from lrsms.espnet.packing import pack_experiment
+        state = (folder / "inputs.json", *_inputs(args, form))
+        if not args.force and stamp.is_current(*state):
+            print(f"stage 8: {folder} is written and its inputs have not changed; skipped")
+            continue
+        _export(args, form, folder)
+        stamp.write(*state)
 
-            print(pack_experiment(args.asr_exp, folder, args.checkpoint, license_name=args.license).summary)
-        else:
-            _write_onnx(args, form, folder)
+
+def _cuts(args: argparse.Namespace) -> Path:
+    return args.data_dir / args.check / "cuts.jsonl.gz"
+
+
+def _inputs(args: argparse.Namespace, form: str) -> tuple[dict, list[Path]]:
+    """Arguments and files that an export depends on."""
+    files = [args.asr_exp / "config.yaml", (args.asr_exp / args.checkpoint).resolve()]
+    arguments = {"checkpoint": args.checkpoint}
+    if form == "pack":
+        return arguments | {"license": args.license}, [*files, args.asr_exp.resolve().parent / "results.json"]
+    arguments |= {"merge": args.merge}
+    if form in ("onnx", "sherpa"):
+        arguments |= {"precisions": args.precisions, "check": args.check, "utterances": args.utterances}
+        files += [_cuts(args), args.config] if args.check else []
+    return arguments, files
+
+
+def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
+    import lrsms.espnet  # noqa: F401
+
+    if form == "espnet":
+        _merge(args, folder)
+    elif form == "pack":
+        from lrsms.espnet.packing import pack_experiment
+
+        print(pack_experiment(args.asr_exp, folder, args.checkpoint, license_name=args.license).summary)
+    else:
+        _write_onnx(args, form, folder)
 
 
 def _merge(args: argparse.Namespace, folder: Path) -> None:
@@ -71,8 +100,7 @@ def _write_onnx(args: argparse.Namespace, form: str, folder: Path) -> None:
         from lrsms.bench.exporting import check_export
 
         options = {"merge": merge, "precisions": args.precisions, "utterances": args.utterances}
-        cuts = args.data_dir / args.check / "cuts.jsonl.gz"
-        print(check_export(done, args.asr_exp, cuts, args.config, args.checkpoint, **options))
+        print(check_export(done, args.asr_exp, _cuts(args), args.config, args.checkpoint, **options))
 
 
 if __name__ == "__main__":
