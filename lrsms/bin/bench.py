@@ -76,7 +76,8 @@ def main() -> None:
 
         names = ("merges", "precisions", "searches", "utterances", "threads")
         options = {name: getattr(args, name) for name in names}
-        work_dir = args.work_dir or args.output_dir / "exported"
+        first = args.asr_exp[0]
+        work_dir = args.work_dir or first.with_name(f"{first.name}_bench") / "exported"
         cuts = args.data_dir / args.split / "cuts.jsonl.gz"
         places = (args.output_dir, work_dir)
         print(compare_exports(args.asr_exp, cuts, args.decode_config, args.checkpoint, *places, **options))
