@@ -334,9 +334,11 @@ def _adapt_relative(module: nn.Module, _) -> None:
 
 
 def _adapt_legacy_relative(module: nn.Module, _) -> None:
+    last = module.pe.shape[1] - 1  # ESPnet counts down from the end of its table, not of the utterance
+
     def forward(self, x):
         positions = torch.arange(x.shape[1], dtype=torch.float32)
-        return x * self.xscale, _sinusoids(x.shape[1] - 1 - positions, self.d_model)[None]
+        return x * self.xscale, _sinusoids(last - positions, self.d_model)[None]
 
     module.forward = MethodType(forward, module)
     module.pe = None
