@@ -6,8 +6,10 @@
 #   egs/<corpus>/asr1/run.sh --corpus-dir DIR           the same stages on a real corpus
 #
 #   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
+#   ./run.sh --stage 8 --stop-stage 8                   ONNX files of it, for onnxruntime and sherpa-onnx
 #
-# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring; 6 compression, 7 its decoding and scoring.
+# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring; 6 compression, 7 its decoding and scoring;
+# 8 export.
 # A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
 # Results: exp/RESULTS.md and exp/results.json.
 #
@@ -50,6 +52,9 @@ decode_config=conf/decode.yaml
 snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
+export_formats="onnx sherpa"     # stage 8: also espnet (factors multiplied out) and pack (one file to share)
+merge=                           # stage 8: layers to make dense: all, faster or none (default: the format's)
+check="test"                     # stage 8: split to recognise with what was exported and the checkpoint; "" for none
 checkpoint=valid.acc.ave.pth     # of the experiment's folder
 nj=                              # processes in preparation and decoding (default: one for each core)
 results_dir=                     # also write RESULTS.md, results.json and pictures here
@@ -128,4 +133,10 @@ if within 7; then
       --splits "${test_splits}" --config "${decode_config}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
   done
   run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
+fi
+if within 8; then
+  for format in ${export_formats}; do
+    run export --asr_exp "exp/${tag}" --format "${format}" --merge "${merge}" --check "${check}" --data_dir data \
+      --config "${decode_config}" --checkpoint "${checkpoint}" --force "${force}"
+  done
 fi

@@ -63,7 +63,7 @@ def decode_speed(
     torch.set_num_threads(threads)
     options = read_yaml(decode_config)
     models = {
-        (_label(experiment), precision): model
+        (label(experiment), precision): model
         for experiment in experiments
         for precision, model in _models(experiment, checkpoint, precisions, options)
     }
@@ -78,7 +78,7 @@ def decode_speed(
         words.append(len(reference))
         turn = number % len(arms)
         for arm in arms[turn:] + arms[:turn]:
-            recognise = _beam if arm[2] == "beam" else _greedy
+            recognise = beam_search if arm[2] == "beam" else best_path
             if number == 0:
                 recognise(models[arm[:2]], audio)  # warm-up
             spent, text = _timed(recognise, models[arm[:2]], audio)
@@ -122,7 +122,7 @@ def decode_speed(
     )
 
 
-def _label(experiment: Path) -> str:
+def label(experiment: Path) -> str:
     """Name of an experiment; of an iteration of a compression, with the compression's."""
     if experiment.suffix == ".yaml":
         return experiment.stem
@@ -144,13 +144,15 @@ def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]
 
 
 @torch.no_grad()
-def _beam(model, audio: torch.Tensor) -> str:
+def beam_search(model, audio: torch.Tensor) -> str:
+    """Text of ESPnet's search; empty where it finds none."""
     found = model(audio)
     return (found[0][0] if found else "") or ""
 
 
 @torch.no_grad()
-def _greedy(model, audio: torch.Tensor) -> str:
+def best_path(model, audio: torch.Tensor) -> str:
+    """Text of CTC's best path."""
     encoded, _ = model.asr_model.encode(audio[None], torch.tensor([len(audio)]))
     encoded = encoded[0] if isinstance(encoded, tuple) else encoded
     best = torch.unique_consecutive(model.asr_model.ctc.argmax(encoded)[0])

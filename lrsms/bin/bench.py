@@ -5,6 +5,7 @@ Usage: python -m lrsms.bin.bench truncation --asr_exp exp/X          plain, whit
        python -m lrsms.bin.bench trials --asr_exp exp/X              trials per minute against the naive way
        python -m lrsms.bin.bench loop --asr_exp exp/X                single shots against the iterative loop
        python -m lrsms.bin.bench decode --asr_exp exp/X exp/Y        real-time factors, fp32 and int8
+       python -m lrsms.bin.bench export --asr_exp exp/X exp/Y        ONNX, int8 and sherpa-onnx beside the checkpoints
        python -m lrsms.bin.bench train --configs conf/X.yaml conf/Y.yaml    training steps on made-up speech
 """
 
@@ -17,13 +18,13 @@ from lrsms.bin import run_verb, str2bool
 def main() -> None:
     """Parse options, run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode", "train"))
+    parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode", "export", "train"))
     parser.add_argument(
         "--asr_exp",
         type=Path,
         nargs="+",
         required=True,
-        help="trained experiment; decode takes several, and YAML: random weights",
+        help="trained experiment; decode and export take several, decode also YAML: random weights",
     )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
@@ -38,9 +39,11 @@ def main() -> None:
     parser.add_argument("--controllers", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5, help="trials: how often each is timed")
-    parser.add_argument("--utterances", type=int, help="decode: the first so many of the split")
+    parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
-    parser.add_argument("--threads", type=int, default=1, help="decode, train: of torch")
+    parser.add_argument("--searches", nargs="+", default=["ctc", "beam"], help="export: best path, ESPnet's search")
+    parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
+    parser.add_argument("--threads", type=int, default=1, help="decode, export, train: of torch")
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
     parser.add_argument("--batch", type=int, default=4, help="train: utterances in a batch")
     parser.add_argument("--seconds", type=float, default=8.0, help="train: length of each utterance")
@@ -67,6 +70,17 @@ def main() -> None:
         options = {"utterances": args.utterances, "precisions": args.precisions, "threads": args.threads}
         cuts = args.data_dir / args.split / "cuts.jsonl.gz"
         print(decode_speed(args.asr_exp, cuts, args.decode_config, args.checkpoint, args.output_dir, **options))
+        return
+    if args.what == "export":
+        from lrsms.bench.exporting import compare_exports
+
+        names = ("merges", "precisions", "searches", "utterances", "threads")
+        options = {name: getattr(args, name) for name in names}
+        first = args.asr_exp[0]
+        work_dir = args.work_dir or first.with_name(f"{first.name}_bench") / "exported"
+        cuts = args.data_dir / args.split / "cuts.jsonl.gz"
+        places = (args.output_dir, work_dir)
+        print(compare_exports(args.asr_exp, cuts, args.decode_config, args.checkpoint, *places, **options))
         return
 
     from lrsms.compress.controllers import CONTROLLERS

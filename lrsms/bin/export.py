@@ -1,35 +1,106 @@
-"""Stage 8: write a trained model in another form. Usage: python -m lrsms.bin.export --asr_exp exp/tag
+"""Stage 8: write a trained model in other forms. Usage: python -m lrsms.bin.export --asr_exp exp/tag --format onnx
 
-The form `espnet` folds the factors into dense weights: an ordinary ESPnet experiment, equal within rounding.
+espnet   the factors folded into dense weights: an ordinary ESPnet experiment, equal within rounding
+onnx     encoder + CTC and the attention decoder, in float32 and int8; needs pip install 'lrsms[export]'
+sherpa   a CTC model, in float32 and int8, with tokens.txt: sherpa-onnx opens it as zipformer_ctc
+pack     one zip file with a model card, to share: it opens with ESPnet and `import lrsms.espnet`
+
+--check test recognises data/test with what was written and with the checkpoint: same text, WER, size, speed.
 """
 
 import argparse
 from pathlib import Path
 
-from lrsms.bin import run_verb
+from lrsms.bin import run_verb, str2bool
+
+_FORMATS = ("espnet", "onnx", "sherpa", "pack")
 
 
 def main() -> None:
     """Parse options and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
-    parser.add_argument("--format", choices=("espnet",), default="espnet")
+    parser.add_argument("--format", choices=_FORMATS, nargs="+", default=["espnet"])
     parser.add_argument("--output_dir", type=Path, help="default: export/<format> in the experiment's folder")
     parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
     parser.add_argument(
-        "--merge", choices=("all", "faster"), default="all", help="which layers: all, or by timing them here"
+        "--merge",
+        choices=("all", "faster", "none"),
+        help="layers to make dense: faster, by timing them here, is the default of onnx and sherpa; all, of espnet",
     )
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa")
+    parser.add_argument("--check", default="", help="onnx, sherpa: a split under data_dir to recognise")
+    parser.add_argument("--utterances", type=int, help="of that split, the first so many; default: all")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of the checked search")
+    parser.add_argument("--license", default="", help="pack: for the model card")
+    parser.add_argument("--force", type=str2bool, default=False, help="export again although nothing has changed")
     args = parser.parse_args()
+    if args.output_dir is not None and len(args.format) > 1:
+        parser.error("--output_dir goes with one --format")
 
+    from lrsms import stamp
+
+    for form in args.format:
+        folder = args.output_dir or args.asr_exp / "export" / form
+        state = (folder / "inputs.json", *_inputs(args, form))
+        if not args.force and stamp.is_current(*state):
+            print(f"stage 8: {folder} is written and its inputs have not changed; skipped")
+            continue
+        _export(args, form, folder)
+        stamp.write(*state)
+
+
+def _cuts(args: argparse.Namespace) -> Path:
+    return args.data_dir / args.check / "cuts.jsonl.gz"
+
+
+def _inputs(args: argparse.Namespace, form: str) -> tuple[dict, list[Path]]:
+    """Arguments and files that an export depends on."""
+    files = [args.asr_exp / "config.yaml", (args.asr_exp / args.checkpoint).resolve()]
+    arguments = {"checkpoint": args.checkpoint}
+    if form == "pack":
+        return arguments | {"license": args.license}, [*files, args.asr_exp.resolve().parent / "results.json"]
+    arguments |= {"merge": args.merge}
+    if form in ("onnx", "sherpa"):
+        arguments |= {"precisions": args.precisions, "check": args.check, "utterances": args.utterances}
+        files += [_cuts(args), args.config] if args.check else []
+    return arguments, files
+
+
+def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
     import lrsms.espnet  # noqa: F401
+
+    if form == "espnet":
+        _merge(args, folder)
+    elif form == "pack":
+        from lrsms.espnet.packing import pack_experiment
+
+        print(pack_experiment(args.asr_exp, folder, args.checkpoint, license_name=args.license).summary)
+    else:
+        _write_onnx(args, form, folder)
+
+
+def _merge(args: argparse.Namespace, folder: Path) -> None:
     from lrsms.espnet.export import merge_experiment
 
-    done = merge_experiment(
-        args.asr_exp, args.output_dir or args.asr_exp / "export" / args.format, args.checkpoint, args.merge
-    )
+    done = merge_experiment(args.asr_exp, folder, args.checkpoint, args.merge or "all")
     print(f"{done.folder}: {done.merged} layers merged, {done.kept} kept factored, {done.parameters:,} parameters")
     print(f"largest change of the encoder's output: {done.difference:.1e}")
     print(f"opens with `import lrsms.espnet` ({done.foreign})" if done.foreign else "opens with ESPnet alone")
+
+
+def _write_onnx(args: argparse.Namespace, form: str, folder: Path) -> None:
+    from lrsms.espnet.onnx_export import export_onnx
+
+    merge = args.merge or "faster"
+    done = export_onnx(args.asr_exp, folder, args.checkpoint, form=form, merge=merge, precisions=args.precisions)
+    print(done.summary)
+    if args.check:
+        from lrsms.bench.exporting import check_export
+
+        options = {"merge": merge, "precisions": args.precisions, "utterances": args.utterances}
+        print(check_export(done, args.asr_exp, _cuts(args), args.config, args.checkpoint, **options))
 
 
 if __name__ == "__main__":

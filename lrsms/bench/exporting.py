@@ -1,0 +1,344 @@
+"""Exported forms of models side by side: checkpoint, ONNX, int8 and sherpa-onnx; error rate, size and speed of each."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from lhotse import CutSet
+from tqdm import tqdm
+
+from lrsms.bench.decoding import beam_search, best_path, label
+from lrsms.bench.results import write_results
+from lrsms.bench.timing import Spread
+from lrsms.errors import LrsmsError
+from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.decoding import open_recogniser
+from lrsms.espnet.onnx_decoding import open_onnx_recogniser
+from lrsms.espnet.onnx_export import OnnxModel, export_onnx
+from lrsms.export import sherpa
+from lrsms.export.files import PRECISIONS
+from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
+from lrsms.scoring.bootstrap import paired_bootstrap
+
+SEARCHES = ("ctc", "beam")
+_LAYERS = {"faster": "the faster ones dense", "all": "dense", "none": "factored"}
+_SAME = 0.99  # of utterances: an export in float32 has the checkpoint's text, rounding aside
+
+
+@dataclass
+class Arm:
+    """One form of one model with one search.
+
+    Attributes:
+        experiment: its name.
+        form: ``checkpoint``, ``onnx`` or ``sherpa-onnx``.
+        precision: ``fp32`` or ``int8``.
+        layers: which factored layers are how.
+        search: ``ctc``, the best path, or ``beam``, ESPnet's.
+        size: bytes of what the search needs.
+        recognise: a waveform to text.
+        texts, seconds: of each utterance, as they come.
+    """
+
+    experiment: str
+    form: str
+    precision: str
+    layers: str
+    search: str
+    size: int
+    recognise: Callable[[torch.Tensor], str]
+    texts: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def compare_exports(
+    experiments: Sequence[Path],
+    cuts: Path,
+    decode_config: Path,
+    checkpoint: str,
+    folder: Path,
+    work_dir: Path,
+    *,
+    merges: Sequence[str] = ("faster", "all", "none"),
+    precisions: Sequence[str] = PRECISIONS,
+    searches: Sequence[str] = SEARCHES,
+    utterances: int | None = None,
+    threads: int = 1,
+) -> str:
+    """Export each experiment in every form, then recognise every utterance with every one of them in turns.
+
+    Args:
+        experiments: trained; the first is what the others are compared with, form by form.
+        cuts: manifest of the utterances.
+        decode_config: options of ESPnet's ``Speech2Text``, for the beam.
+        checkpoint: file name in each experiment.
+        folder: for the results.
+        work_dir: for the exported files.
+        merges: of :data:`lrsms.espnet.onnx_export.MERGES`; of a model without factored layers, one.
+        precisions: of ``fp32``, ``int8``.
+        searches: of ``ctc``, ``beam``.
+        utterances: how many of the manifest, the first; None for all.
+        threads: of torch, onnxruntime and sherpa-onnx.
+
+    Returns:
+        The table.
+
+    Raises:
+        LrsmsError: no utterance, or an experiment that cannot be exported.
+    """
+    for search in searches:
+        if search not in SEARCHES:
+            raise LrsmsError(f"--searches: {search!r} is unknown; any of {', '.join(SEARCHES)}")
+    if not cuts.exists():
+        raise LrsmsError(f"{cuts}: not there; run stage 1 first")
+    options, notes, arms = read_yaml(decode_config), [], []
+    for experiment in experiments:
+        name, base = label(experiment), work_dir / label(experiment).replace("/", "_")
+        arms += checkpoint_arms(experiment, checkpoint, options, searches)
+        for merge in merges:
+            done = export_onnx(experiment, base / f"onnx_{merge}", checkpoint, merge=merge, precisions=precisions)
+            arms += onnx_arms(experiment, checkpoint, options, done, merge, precisions, searches, threads)
+            notes += [f"{name}: {note}." for note in done.notes if note not in "".join(notes)]
+            if not done.layers:
+                break
+        try:
+            done = export_onnx(
+                experiment, base / "sherpa", checkpoint, form="sherpa", merge=merges[0], precisions=precisions
+            )
+        except LrsmsError as error:
+            notes.append(f"{name}: not for sherpa-onnx: {error}.")
+            continue
+        if "ctc" in searches:
+            arms += sherpa_arms(experiment, done, merges[0], precisions, threads)
+            notes += [f"{name}: {note}." for note in done.notes]
+    return measure(arms, cuts, folder, "export", notes, utterances=utterances, threads=threads)
+
+
+def check_export(
+    done: OnnxModel,
+    experiment: Path,
+    cuts: Path,
+    decode_config: Path,
+    checkpoint: str,
+    *,
+    merge: str,
+    precisions: Sequence[str],
+    utterances: int | None = None,
+) -> str:
+    """One export beside its checkpoint, on one thread; leaves ``check.md`` and ``check.json`` in its folder.
+
+    Returns:
+        The table.
+
+    Raises:
+        LrsmsError: in float32, more than one utterance in a hundred comes out as another text.
+    """
+    options = read_yaml(decode_config)
+    searches = SEARCHES if done.decoder else ("ctc",)
+    arms = checkpoint_arms(experiment, checkpoint, options, searches)
+    if done.form == "sherpa":
+        arms += sherpa_arms(experiment, done, merge, precisions, 1)
+    else:
+        arms += onnx_arms(experiment, checkpoint, options, done, merge, precisions, searches, 1)
+    table = measure(arms, cuts, done.folder, "check", list(done.notes), utterances=utterances)
+    for arm in arms:
+        same = _same(arm, arms)
+        if arm.precision == "fp32" and same < _SAME * len(arm.texts):
+            raise LrsmsError(
+                f"{done.folder}: {arm.form} with search {arm.search} has the checkpoint's text for {same} of "
+                f"{len(arm.texts)} utterances only; see check.md there"
+            )
+    return table
+
+
+def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: Sequence[str]) -> list[Arm]:
+    """The model as it was trained, by ESPnet."""
+    recogniser = open_recogniser(experiment, checkpoint, options)
+    model = recogniser.asr_model
+    parts = {"ctc": (model.encoder, model.ctc), "beam": (model.encoder, model.ctc, model.decoder)}
+    return [
+        Arm(
+            *(label(experiment), "checkpoint", "fp32", "as trained", search),
+            sum(value.numel() * value.element_size() for part in parts[search] for value in part.parameters()),
+            _recognise(recogniser, search),
+        )
+        for search in searches
+    ]
+
+
+def onnx_arms(
+    experiment: Path,
+    checkpoint: str,
+    options: dict,
+    done: OnnxModel,
+    merge: str,
+    precisions: Sequence[str],
+    searches: Sequence[str],
+    threads: int,
+) -> list[Arm]:
+    """The exported networks in ESPnet's search and on the best path."""
+    arms = []
+    for precision in precisions:
+        recogniser = open_onnx_recogniser(experiment, checkpoint, options, done, precision, threads)
+        for search in searches:
+            if search == "ctc" or done.decoder:
+                size = done.size(precision, decoder=search == "beam")
+                layers = _layers(done, merge, precision)
+                arm = Arm(label(experiment), "onnx", precision, layers, search, size, _recognise(recogniser, search))
+                arms.append(arm)
+    return arms
+
+
+def sherpa_arms(experiment: Path, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int) -> list[Arm]:
+    """sherpa-onnx: its features, its onnxruntime, its search."""
+    arms = []
+    for precision in precisions:
+        model = done.encoder_file(precision)
+        recogniser = sherpa.open_recogniser(model, done.features, threads)
+        layers = _layers(done, merge, precision)
+        size = model.stat().st_size
+        recognise = _sherpa_recognise(recogniser, done.features.sampling_rate)
+        arms.append(Arm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognise))
+    return arms
+
+
+def _layers(done: OnnxModel, merge: str, precision: str) -> str:
+    if not done.layers:
+        return "dense"
+    return f"{done.merged[precision]} of {done.layers} dense" if merge == "faster" else _LAYERS[merge]
+
+
+def _recognise(recogniser, search: str) -> Callable[[torch.Tensor], str]:
+    return lambda audio: (beam_search if search == "beam" else best_path)(recogniser, audio)
+
+
+def _sherpa_recognise(recogniser, sampling_rate: int) -> Callable[[torch.Tensor], str]:
+    def recognise(audio: torch.Tensor) -> str:
+        stream = recogniser.create_stream()
+        stream.accept_waveform(sampling_rate, audio.numpy())
+        recogniser.decode_stream(stream)
+        return stream.result.text.strip()
+
+    return recognise
+
+
+def measure(
+    arms: Sequence[Arm],
+    cuts: Path,
+    folder: Path,
+    name: str,
+    notes: Sequence[str],
+    *,
+    utterances: int | None = None,
+    threads: int = 1,
+) -> str:
+    """Recognise every utterance with every arm in turns and write the results.
+
+    Args:
+        arms: of the same experiments' forms; error rates are compared with the first arm of the same form.
+        cuts: manifest.
+        folder, name: of the results.
+        notes: below the table.
+        utterances: how many, the first; None for all.
+        threads: of torch, for the note.
+
+    Returns:
+        The table.
+    """
+    if not cuts.exists():
+        raise LrsmsError(f"{cuts}: not there; run stage 1 first")
+    chosen = list(CutSet.from_file(cuts))[:utterances]
+    if not chosen:
+        raise LrsmsError(f"{cuts}: holds no cut to decode")
+    torch.set_num_threads(threads)
+    references = [to_words(cut.supervisions[0].text or "") for cut in chosen]
+    for number, cut in enumerate(tqdm(chosen, desc=f"{len(arms)} forms", unit="utt", dynamic_ncols=True)):
+        audio = torch.from_numpy(cut.load_audio()[0])
+        turn = number % len(arms)
+        for arm in [*arms[turn:], *arms[:turn]]:
+            if number == 0:
+                arm.recognise(audio)  # warm-up
+            began = time.perf_counter()
+            arm.texts.append(arm.recognise(audio))
+            arm.seconds.append(time.perf_counter() - began)
+    duration = sum(cut.duration for cut in chosen)
+    results = [_result(arm, arms, references, duration) for arm in _grouped(arms)]
+    return write_results(
+        folder,
+        name,
+        "Exported models",
+        (
+            *("form", "precision", "search", "experiment", "layers", "MB", "WER %", "difference, points [95 %]"),
+            *("same text", "RTF", "seconds per utterance [quartiles]"),
+        ),
+        [_row(one, len(chosen)) for one in results],
+        [
+            f"{len(chosen)} utterances of {duration / len(chosen):.1f} s on average, {threads} thread(s) of CPU, "
+            f"each utterance by every form in turns, from waveform to text. `ctc`: the best path; `beam`: ESPnet's. "
+            f"MB: of the networks that the search needs. Difference: than {arms[0].experiment} in the same form. "
+            f"Same text: utterances that come out as from the checkpoint with the same search. {_versions()}.",
+            *notes,
+        ],
+        {"results": results, "utterances": len(chosen), "threads": threads},
+        left=5,
+    )
+
+
+def _versions() -> str:
+    packages = ("onnx", "onnxruntime", "sherpa-onnx")
+    found = [name for name in packages if importlib.util.find_spec(name.replace("-", "_")) is not None]
+    return ", ".join(f"{name} {metadata.version(name)}" for name in found)
+
+
+def _grouped(arms: Sequence[Arm]) -> list[Arm]:
+    """Forms of all experiments beside each other."""
+    order: dict[tuple, int] = {}
+    for arm in arms:
+        order.setdefault((arm.search, arm.form, arm.precision), len(order))
+    return sorted(arms, key=lambda arm: (SEARCHES.index(arm.search), order[arm.search, arm.form, arm.precision]))
+
+
+def _same(arm: Arm, arms: Sequence[Arm]) -> int:
+    """Utterances whose text is that of the checkpoint with the same search."""
+    (reference,) = (
+        one for one in arms if (one.experiment, one.form, one.search) == (arm.experiment, "checkpoint", arm.search)
+    )
+    return sum(mine.split() == its.split() for mine, its in zip(arm.texts, reference.texts))
+
+
+def _errors(arm: Arm, references: Sequence[list[str]]) -> list[int]:
+    return [count_pairs(align_tokens(words, to_words(text))).errors for words, text in zip(references, arm.texts)]
+
+
+def _result(arm: Arm, arms: Sequence[Arm], references: Sequence[list[str]], duration: float) -> dict:
+    base = next(one for one in arms if (one.form, one.precision, one.search) == (arm.form, arm.precision, arm.search))
+    words = [len(reference) for reference in references]
+    errors = _errors(arm, references)
+    difference = paired_bootstrap(_errors(base, references), errors, words)
+    return {
+        **{key: getattr(arm, key) for key in ("form", "precision", "search", "experiment", "layers")},
+        "bytes": arm.size,
+        "wer": 100.0 * sum(errors) / sum(words),
+        "wer_difference": [difference.difference, difference.low, difference.high],
+        "compared_with": [base.experiment, base.layers],
+        "same_text": _same(arm, arms),
+        "rtf": sum(arm.seconds) / duration,
+        "latency": Spread.of(arm.seconds).__dict__,
+    }
+
+
+def _row(one: dict, utterances: int) -> tuple[str, ...]:
+    difference, latency = one["wer_difference"], one["latency"]
+    return (
+        *(one[key] for key in ("form", "precision", "search", "experiment", "layers")),
+        *(f"{one['bytes'] / 1e6:.2f}", f"{one['wer']:.2f}"),
+        f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",
+        *(f"{one['same_text']} of {utterances}", f"{one['rtf']:.4f}"),
+        f"{latency['median']:.4f} [{latency['low']:.4f}, {latency['high']:.4f}]",
+    )
