@@ -108,6 +108,7 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             factorize_(self, self.rank_plan)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
+            self.fast = fast
             make_fast_(self, fast, f"{part}_conf.fast")
 
     LowRank.low_rank_roles, LowRank.low_rank_base = roles, base

@@ -35,6 +35,9 @@ with nothing_printed():  # the second says that flash attention is not installed
         from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
     except ImportError:
+        from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+        from espnet.nets.pytorch_backend.conformer.swish import Swish
+        from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet.nets.pytorch_backend.transformer import attention, subsampling
 
 MultiHeadedAttention = attention.MultiHeadedAttention

@@ -21,7 +21,8 @@ class FastConvolutionModule(ConvolutionModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, frames, channels)`` to the same shape."""
         convolutions = (self.pointwise_conv1, self.depthwise_conv, self.pointwise_conv2)
-        if plain_wanted() or hooked(*convolutions) or not all(map(_pointwise, convolutions[::2])):
+        linear = isinstance(self.pointwise_conv1, PointwiseLinear)
+        if not linear and (plain_wanted() or hooked(*convolutions) or not all(map(_pointwise, convolutions[::2]))):
             return super().forward(x)
         batch, frames, channels = x.shape
         x = F.glu(_as_linear(self.pointwise_conv1, x), dim=-1)
@@ -34,9 +35,38 @@ def _pointwise(convolution: nn.Module) -> bool:
     return type(convolution) in (nn.Conv1d, LowRankConv1d)
 
 
-def _as_linear(convolution: nn.Conv1d | LowRankConv1d, x: torch.Tensor) -> torch.Tensor:
+class PointwiseLinear(nn.Sequential):
+    """A pointwise convolution as linear layers, ``(..., in)`` to ``(..., out)``: torch quantises those alone."""
+
+
+def pointwise_as_linear_(model: nn.Module) -> None:
+    """Turn the pointwise convolutions of fast convolution modules into linear layers; names of weights change."""
+    for module in model.modules():
+        if isinstance(module, FastConvolutionModule):
+            for name in ("pointwise_conv1", "pointwise_conv2"):
+                convolution = getattr(module, name)
+                if _pointwise(convolution):
+                    setattr(module, name, PointwiseLinear(*map(_linear_like, _layers(convolution))))
+
+
+def _linear_like(convolution: nn.Conv1d) -> nn.Linear:
+    linear = nn.Linear(convolution.in_channels, convolution.out_channels, bias=convolution.bias is not None)
+    with torch.no_grad():
+        linear.weight.copy_(convolution.weight.squeeze(-1))
+        if convolution.bias is not None:
+            linear.bias.copy_(convolution.bias)
+    return linear.to(convolution.weight).train(convolution.training)
+
+
+def _layers(convolution: nn.Conv1d | LowRankConv1d) -> tuple[nn.Module, ...]:
+    return tuple(convolution) if isinstance(convolution, LowRankConv1d) else (convolution,)
+
+
+def _as_linear(convolution: nn.Conv1d | LowRankConv1d | PointwiseLinear, x: torch.Tensor) -> torch.Tensor:
     """``(..., in)`` to ``(..., out)`` by the weights of a pointwise convolution."""
-    for layer in convolution if isinstance(convolution, LowRankConv1d) else (convolution,):
+    if isinstance(convolution, PointwiseLinear):
+        return convolution(x)
+    for layer in _layers(convolution):
         x = F.linear(x, layer.weight.squeeze(-1), layer.bias)
     return x
 
