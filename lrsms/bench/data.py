@@ -185,7 +185,7 @@ def _growth_table(growth: Sequence[dict]) -> str:
         )
         for one in growth
     ]
-    header = ("hours", "utterances", "first batch s", "memory MiB", "one pass s", "memory MiB after it")
+    header = ("hours", "utterances", "first batch s", "memory MiB", "one pass s", "MiB after it")
     return markdown_table(header, rows)
 
 

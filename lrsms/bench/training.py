@@ -59,13 +59,13 @@ def train_speed(
         "Training speed",
         (
             *("configuration", "parameters", "audio s per s", "x faster", "step s [quartiles]"),
-            *("forward s", "backward s", "update s", "peak memory GiB", "of the first's"),
+            *("forward s", "backward s", "update s", "CPU s", "peak memory GiB", "of the first's"),
         ),
         [_row(one) for one in found],
         [
             f"{where}, {precision}, batches of {batch} utterances, the longest of {seconds:g} s and the shortest "
             f"{spread:.0%} shorter; {steps} steps in turns after one to warm up, medians. Each model in a process of "
-            f"its own; memory: {'of torch on the GPU' if device == 'cuda' else 'the most that the process has had'}. "
+            f"its own; CPU s: processor time of a step; memory: {'of torch on the GPU' if device == 'cuda' else 'the most that the process has had'}. "
             "Faster: audio per second of the whole step, than the first."
         ],
         {"results": found, "options": {**options, "batch": batch, "seconds": seconds, "spread": spread}},
@@ -93,6 +93,7 @@ def _result(path: str, arm: Worker, steps: Sequence[Step]) -> dict:
         "parameters": arm.call("parameters"),
         "audio_per_second": steps[0].audio / whole.median,
         "step": asdict(whole),
+        "cpu": statistics.median(step.cpu for step in steps),
         **{part: statistics.median(getattr(step, part) for step in steps) for part in parts},
         "memory": arm.call("peak_memory"),
     }
@@ -103,6 +104,6 @@ def _row(one: Mapping) -> tuple[str, ...]:
     return (
         *(one["config"], f"{one['parameters']:,}", f"{one['audio_per_second']:.2f}", f"{one['times_faster']:.2f}"),
         f"{step['median']:.3f} [{step['low']:.3f}, {step['high']:.3f}]",
-        *(f"{one[part]:.3f}" for part in ("forward", "backward", "update")),
+        *(f"{one[part]:.3f}" for part in ("forward", "backward", "update", "cpu")),
         *(f"{one['memory'] / 2**30:.2f}", f"{one['memory_share']:.2f}"),
     )

@@ -70,12 +70,15 @@ class Step:
         backward: of the gradients.
         update: of the optimiser that the config names; 0 where it was left out.
         audio: seconds of speech in the batch, padding not counted.
+        cpu: seconds of processor time of the whole step, of the program and of the system for it: what a busy machine
+            changes least.
     """
 
     forward: float
     backward: float
     update: float
     audio: float
+    cpu: float
 
     @property
     def seconds(self) -> float:
@@ -148,7 +151,7 @@ class MadeUpTraining:
     def step(self, speech, speech_lengths, text, text_lengths, audio: float) -> Step:
         """A step on a batch as ESPnet's model takes it; ``audio`` is its seconds of speech."""
         inputs = [one.to(self.device) for one in (speech, speech_lengths, text, text_lengths)]
-        moments = [self._now()]
+        moments, worked = [self._now()], time.process_time()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
             loss = self.model(*inputs)[0]
         moments.append(self._now())
@@ -160,7 +163,8 @@ class MadeUpTraining:
         else:
             moments.append(moments[-1])
         self.model.zero_grad(set_to_none=True)
-        return Step(*(after - before for before, after in zip(moments, moments[1:])), audio)
+        parts = (after - before for before, after in zip(moments, moments[1:]))
+        return Step(*parts, audio, time.process_time() - worked)
 
     def _now(self) -> float:
         if self.device == "cuda":
