@@ -79,8 +79,8 @@ def data_speed(
             for one in ways
         ],
         [
-            f"{ways[0]['utterances']} utterances; batches of {max_duration:g} s of audio. Prepare: FLAC, lists of files "
-            "and collected statistics, which ESPnet wants once for a corpus.",
+            f"{ways[0]['utterances']} utterances; batches of {max_duration:g} s of audio. Prepare: FLAC, lists of "
+            "files and collected statistics, which ESPnet wants once for a corpus.",
             "\n## Growth\n",
             second,
             f"\nMade-up manifests (utterances of {_SHORTEST:g} to {_LONGEST:g} s, all of one sound file), each in a "

@@ -53,6 +53,7 @@ def train_speed(
         one["memory_share"] = one["memory"] / base["memory"]
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {options.get('threads', 1)} thread(s)"
     precision = "bfloat16 autocast" if amp else "float32"
+    memory = "of torch on the GPU" if device == "cuda" else "the most that the process has had"
     return write_results(
         folder,
         "train",
@@ -65,7 +66,7 @@ def train_speed(
         [
             f"{where}, {precision}, batches of {batch} utterances, the longest of {seconds:g} s and the shortest "
             f"{spread:.0%} shorter; {steps} steps in turns after one to warm up, medians. Each model in a process of "
-            f"its own; CPU s: processor time of a step; memory: {'of torch on the GPU' if device == 'cuda' else 'the most that the process has had'}. "
+            f"its own; CPU s: processor time of a step; memory: {memory}. "
             "Faster: audio per second of the whole step, than the first."
         ],
         {"results": found, "options": {**options, "batch": batch, "seconds": seconds, "spread": spread}},

@@ -20,7 +20,7 @@ class Worker:
     """
 
     def __init__(self, make: Callable, *args, **kwargs):
-        # A server that has imported ESPnet once, and forks; forking this process is unsafe after torch has used threads.
+        # A server that has imported ESPnet once, and forks; forking here is unsafe after torch has used threads.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([make.__module__])
         self._pipe, inner = context.Pipe()
