@@ -86,7 +86,7 @@ def step_time_over_scale(
             "\n## Gradients of one update\n",
             _forecast_table(forecast),
             "\nOn paper, not run: float32 gradients; in a ring all-reduce each process sends 2 (n - 1) / n times as "
-            "many bytes, at the link's nominal speed and with no overlap with the backward pass, which hides part of it.",
+            "many bytes, at the link's nominal speed, none of it hidden behind the backward pass as it would be.",
         ],
         {"results": found, "forecast": forecast, "links": LINKS, "size": size, "batch": batch},
         left=3,

@@ -1,4 +1,4 @@
-"""Fast paths against ESPnet's own code: the same numbers, the same weights, and aside where they would be in the way."""
+"""Fast paths against ESPnet's own code: the same numbers, the same weights, and out of the way where they must be."""
 
 import copy
 import pickle

@@ -118,7 +118,7 @@ def _convolve(layer: nn.Conv2d | LowRankConv2d, x: torch.Tensor) -> torch.Tensor
     if layer.in_channels == 1:
         return _convolve_one_channel(layer, x)
     x = _Convolution.apply(x, layer.weight, layer.stride)
-    return x if layer.bias is None else x + layer.bias[:, None, None]
+    return x if layer.bias is None else x + layer.bias.to(x.dtype)[:, None, None]
 
 
 def _convolve_one_channel(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
