@@ -1,10 +1,10 @@
-"""How fast trained models decode: real-time factor of beam search and of greedy CTC, fp32 and int8, side by side."""
+"""How fast trained models decode: real-time factor of beam search and of greedy CTC, side by side."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +18,13 @@ from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
 from lrsms.espnet.measure import trainable_parameters
+from lrsms.lowrank import low_rank_layers
+from lrsms.lowrank.merge import merge_
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
 from lrsms.scoring.bootstrap import paired_bootstrap
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")
+WEIGHTS = ("stored", "merged", "faster")
 
 
 def decode_speed(
@@ -32,8 +35,9 @@ def decode_speed(
     folder: Path,
     *,
     utterances: int | None = None,
-    precisions: Sequence[str] = PRECISIONS,
-    threads: int = 1,
+    precisions: Sequence[str] = ("fp32", "int8"),
+    weights: Sequence[str] = ("stored",),
+    threads: Sequence[int] = (1,),
 ) -> str:
     """Every model decodes every utterance, in turns, by ESPnet's beam search and by its best CTC path.
 
@@ -45,30 +49,32 @@ def decode_speed(
         checkpoint: file name in each experiment.
         folder: for the results.
         utterances: how many of the manifest, the first; None for all.
-        precisions: of ``fp32``, ``int8`` (torch's dynamic quantisation of Linear and LSTM).
-        threads: of torch.
+        precisions: of :func:`lrsms.espnet.decoding.open_recogniser`.
+        weights: of low-rank models: ``stored`` as they are, ``merged`` into dense ones, or merged where that runs
+            ``faster`` (:func:`lrsms.lowrank.merge.merge_`).
+        threads: of torch; with several, each in turn.
 
     Returns:
         The table.
 
     Raises:
-        LrsmsError: an unknown precision, or no utterance.
+        LrsmsError: an unknown precision or kind of weights, or no utterance.
     """
-    unknown = set(precisions) - set(PRECISIONS)
-    if unknown:
-        raise LrsmsError(f"--precisions: {sorted(unknown)[0]!r} is unknown; any of {', '.join(PRECISIONS)}")
+    for option, given, known in (("precisions", precisions, PRECISIONS), ("weights", weights, WEIGHTS)):
+        unknown = set(given) - set(known)
+        if unknown:
+            raise LrsmsError(f"--{option}: {sorted(unknown)[0]!r} is unknown; any of {', '.join(known)}")
     chosen = list(CutSet.from_file(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads[0])
     options = read_yaml(decode_config)
-    models = {
-        (label(experiment), precision): model
-        for experiment in experiments
-        for precision, model in _models(experiment, checkpoint, precisions, options)
-    }
+    models, parameters = {}, {}
+    for experiment in experiments:
+        for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options):
+            models[name, precision], parameters[name] = model, parameters.get(name, size)
     made_up = any(experiment.suffix == ".yaml" for experiment in experiments)
-    arms = [(*key, way) for key in models for way in ("beam", "ctc")]
+    arms = [(*key, way, count) for key in models for way in ("beam", "ctc") for count in threads]
     seconds: dict[tuple, list[float]] = {arm: [] for arm in arms}
     errors: dict[tuple, list[int]] = {arm: [] for arm in arms}
     words = []
@@ -79,6 +85,7 @@ def decode_speed(
         turn = number % len(arms)
         for arm in arms[turn:] + arms[:turn]:
             recognise = beam_search if arm[2] == "beam" else best_path
+            torch.set_num_threads(arm[3])
             if number == 0:
                 recognise(models[arm[:2]], audio)  # warm-up
             spent, text = _timed(recognise, models[arm[:2]], audio)
@@ -88,13 +95,13 @@ def decode_speed(
     first = next(iter(models))
     results = []
     for arm in arms:
-        base = (*first, arm[2])
+        base = (*first, *arm[2:])
         difference = paired_bootstrap(errors[base], errors[arm], words)
         wer = [100.0 * sum(errors[arm]) / sum(words), difference.difference, difference.low, difference.high]
         results.append(
             {
-                **dict(zip(("experiment", "precision", "search"), arm)),
-                "parameters": trainable_parameters(models[arm[0], precisions[0]].asr_model),
+                **dict(zip(("experiment", "precision", "search", "threads"), arm)),
+                "parameters": parameters[arm[0]],
                 "rtf": sum(seconds[arm]) / sum(durations),
                 "latency": Spread.of(seconds[arm]).__dict__,
                 "times_faster": sum(seconds[base]) / sum(seconds[arm]),
@@ -107,17 +114,17 @@ def decode_speed(
         "decode",
         "Decoding speed",
         (
-            *("experiment", "precision", "search", "parameters", "RTF", "seconds per utterance [quartiles]"),
+            *("experiment", "precision", "search", "threads", "parameters", "RTF", "seconds per utterance [quartiles]"),
             *("x faster", "WER %", "difference, points [95 %]"),
         ),
         [_row(one) for one in results],
         [
-            f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, {threads} thread(s) of CPU; "
+            f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a CPU; "
             f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} with the "
-            f"same search.{' Random weights: there is no WER.' if made_up else ''} "
+            f"same search and threads.{' Random weights: there is no WER.' if made_up else ''} "
             f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
-        {"results": results, "utterances": len(chosen), "threads": threads, "options": options},
+        {"results": results, "utterances": len(chosen), "threads": list(threads), "options": options},
         left=3,
     )
 
@@ -129,12 +136,30 @@ def label(experiment: Path) -> str:
     return f"{experiment.parent.name}/{experiment.name}" if experiment.name.startswith("iter") else experiment.name
 
 
-def _models(experiment: Path, checkpoint: str, precisions: Sequence[str], options: dict) -> list:
+def _models(
+    experiment: Path, checkpoint: str, precisions: Sequence[str], weights: Sequence[str], options: dict
+) -> Iterator[tuple[str, str, object, int]]:
+    """Name, precision, recogniser and parameters of each form of an experiment that is asked for."""
+    source = experiment
     with tempfile.TemporaryDirectory() as scratch:
         if experiment.suffix == ".yaml":
-            config, experiment = experiment, Path(scratch) / "made_up"
-            write_made_up(config, experiment, checkpoint)
-        return [(precision, open_recogniser(experiment, checkpoint, options, precision)) for precision in precisions]
+            experiment = Path(scratch) / "made_up"
+            write_made_up(source, experiment, checkpoint)
+        low_rank = any(low_rank_layers(open_recogniser(experiment, checkpoint, options).asr_model))
+        for kind in weights if low_rank else ("stored",):
+            name = label(source)
+            if kind != "stored":
+                name += ", merged" if kind == "merged" else ", merged where faster"
+            parameters = 0
+
+            def change(model) -> None:
+                nonlocal parameters
+                if kind != "stored":
+                    merge_(model, only="all" if kind == "merged" else kind)
+                parameters = trainable_parameters(model)
+
+            for precision in precisions:
+                yield name, precision, open_recogniser(experiment, checkpoint, options, precision, change), parameters
 
 
 def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
@@ -164,7 +189,8 @@ def _row(one: dict) -> tuple[str, ...]:
     latency, difference = one["latency"], one["wer_difference"]
     wer = "-" if one["wer"] is None else f"{one['wer']:.2f}"
     return (
-        *(one["experiment"], one["precision"], one["search"], f"{one['parameters']:,}", f"{one['rtf']:.4f}"),
+        *(one["experiment"], one["precision"], one["search"], str(one["threads"])),
+        *(f"{one['parameters']:,}", f"{one['rtf']:.4f}"),
         f"{latency['median']:.3f} [{latency['low']:.3f}, {latency['high']:.3f}]",
         *(f"{one['times_faster']:.2f}", wer),
         "-" if difference is None else f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",

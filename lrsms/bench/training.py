@@ -1,60 +1,110 @@
-"""How fast models train: forward, backward and update on made-up speech, side by side."""
+"""How fast models train: forward, backward and update on made-up speech, each model in a process of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from lrsms.bench.results import write_results
-from lrsms.espnet.step_time import time_steps
+from lrsms.bench.timing import Spread
+from lrsms.bench.workers import Worker, workers
+from lrsms.espnet.made_up import MadeUpTraining, Step
 
 
-def train_speed(configs: Sequence[Path], folder: Path, *, threads: int | None = None, **options) -> str:
+def train_speed(
+    configs: Sequence[Path],
+    folder: Path,
+    *,
+    batch: int,
+    seconds: float,
+    steps: int = 5,
+    spread: float = 0.2,
+    device: str = "cpu",
+    amp: bool = False,
+    **options,
+) -> str:
     """Training steps of each config, in turns.
 
     Args:
         configs: training YAMLs; the first is what the others are compared with.
         folder: for the results.
-        threads: of torch; None for its own number.
-        **options: of :func:`lrsms.espnet.step_time.time_steps`.
+        batch, seconds, spread: of :meth:`lrsms.espnet.made_up.MadeUpTraining.made_up_step`.
+        steps: timed steps of each config; one more before them warms up.
+        device, amp, **options: of :class:`lrsms.espnet.made_up.MadeUpTraining`.
 
     Returns:
         The table.
 
     Raises:
-        LrsmsError: a config that training would refuse.
+        LrsmsError: a config that training would refuse, or no memory for the models side by side.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    found = time_steps(configs, **options)
-    rows = [
-        (
-            *(Path(one.config).stem, f"{one.parameters:,}"),
-            *(f"{seconds:.3f}" for seconds in (one.forward, one.backward, one.step)),
-            *(f"{found[0].step / one.step:.2f}", f"{one.update:.3f}"),
-            f"{one.memory / 2**30:.1f}" if one.memory else "-",
-        )
-        for one in found
-    ]
-    device = (
-        torch.cuda.get_device_name() if options["device"] == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    )
-    precision = "bfloat16 autocast" if options["amp"] else "float32"
+    options = {"device": device, "amp": amp, **options}
+    with workers({str(path): (MadeUpTraining, (path,), options) for path in configs}) as arms:
+        taken = _in_turns(arms, steps, batch=batch, seconds=seconds, spread=spread)
+        found = [_result(path, arm, taken[path]) for path, arm in arms.items()]
+    base = found[0]
+    for one in found:
+        one["times_faster"] = one["audio_per_second"] / base["audio_per_second"]
+        one["memory_share"] = one["memory"] / base["memory"]
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {options.get('threads', 1)} thread(s)"
+    precision = "bfloat16 autocast" if amp else "float32"
+    memory = "of torch on the GPU" if device == "cuda" else "the most that the process has had"
     return write_results(
         folder,
         "train",
         "Training speed",
         (
-            *("configuration", "parameters", "forward s", "backward s", "both s", "x faster", "update s"),
-            "GPU memory GiB",
+            *("configuration", "parameters", "audio s per s", "x faster", "step s [quartiles]"),
+            *("forward s", "backward s", "update s", "CPU s", "peak memory GiB", "of the first's"),
         ),
-        rows,
+        [_row(one) for one in found],
         [
-            f"{device}, {precision}, batches of {options['batch']} x {options['seconds']:g} s, medians of "
-            f"{options['steps']} steps in turns after one to warm up. Faster: forward and backward, than the first."
+            f"{where}, {precision}, batches of {batch} utterances, the longest of {seconds:g} s and the shortest "
+            f"{spread:.0%} shorter; {steps} steps in turns after one to warm up, medians. Each model in a process of "
+            f"its own; CPU s: processor time of a step; memory: {memory}. "
+            "Faster: audio per second of the whole step, than the first."
         ],
-        {"results": [asdict(one) for one in found], "options": options},
+        {"results": found, "options": {**options, "batch": batch, "seconds": seconds, "spread": spread}},
+    )
+
+
+def _in_turns(arms: Mapping[str, Worker], steps: int, **step) -> dict[str, list[Step]]:
+    names, taken = list(arms), {name: [] for name in arms}
+    with tqdm(total=(steps + 1) * len(names), desc="training steps", unit="step", delay=2) as bar:
+        for number in range(-1, steps):
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                one = arms[name].call("made_up_step", **step, seed=number + 1)
+                if number >= 0:
+                    taken[name].append(one)
+                bar.update()
+    return taken
+
+
+def _result(path: str, arm: Worker, steps: Sequence[Step]) -> dict:
+    whole = Spread.of([step.seconds for step in steps])
+    parts = ("forward", "backward", "update")
+    return {
+        "config": Path(path).stem,
+        "parameters": arm.call("parameters"),
+        "audio_per_second": steps[0].audio / whole.median,
+        "step": asdict(whole),
+        "cpu": statistics.median(step.cpu for step in steps),
+        **{part: statistics.median(getattr(step, part) for step in steps) for part in parts},
+        "memory": arm.call("peak_memory"),
+    }
+
+
+def _row(one: Mapping) -> tuple[str, ...]:
+    step = one["step"]
+    return (
+        *(one["config"], f"{one['parameters']:,}", f"{one['audio_per_second']:.2f}", f"{one['times_faster']:.2f}"),
+        f"{step['median']:.3f} [{step['low']:.3f}, {step['high']:.3f}]",
+        *(f"{one[part]:.3f}" for part in ("forward", "backward", "update", "cpu")),
+        *(f"{one['memory'] / 2**30:.2f}", f"{one['memory_share']:.2f}"),
     )

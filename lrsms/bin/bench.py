@@ -4,26 +4,39 @@ Usage: python -m lrsms.bin.bench truncation --asr_exp exp/X          plain, whit
        python -m lrsms.bin.bench controllers --asr_exp exp/X         all controllers at equal trials and equal time
        python -m lrsms.bin.bench trials --asr_exp exp/X              trials per minute against the naive way
        python -m lrsms.bin.bench loop --asr_exp exp/X                single shots against the iterative loop
-       python -m lrsms.bin.bench decode --asr_exp exp/X exp/Y        real-time factors, fp32 and int8
+       python -m lrsms.bin.bench decode --asr_exp exp/X exp/Y        real-time factors, fp32, bf16 and int8
+       python -m lrsms.bin.bench decode --size base                  the same with random weights
        python -m lrsms.bin.bench export --asr_exp exp/X exp/Y        ONNX, int8 and sherpa-onnx beside the checkpoints
-       python -m lrsms.bin.bench train --configs conf/X.yaml conf/Y.yaml    training steps on made-up speech
+       python -m lrsms.bin.bench train --size paper                  training steps on made-up speech
+       python -m lrsms.bin.bench train --configs conf/X.yaml conf/Y.yaml    the same of your own configurations
+       python -m lrsms.bin.bench layer --size paper                  what of a factored layer's fewer FLOPs is time
+       python -m lrsms.bin.bench data --data_dir data                batches against ESPnet's dump; 1 h to 1,000 h
+       python -m lrsms.bin.bench scale --size tiny                   step time over width, depth, length, processes
+
+Sizes and what is compared in them (--arms) are in benchmarks/.
 """
 
 import argparse
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+
+SEARCHES = ("truncation", "controllers", "trials", "loop")
+SPEEDS = ("layer", "train", "decode", "export", "data", "scale")
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def main() -> None:
     """Parse options, run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("truncation", "controllers", "trials", "loop", "decode", "export", "train"))
+    parser.add_argument("what", choices=(*SEARCHES, *SPEEDS))
     parser.add_argument(
         "--asr_exp",
         type=Path,
         nargs="+",
-        required=True,
+        default=[],
         help="trained experiment; decode and export take several, decode also YAML: random weights",
     )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
@@ -40,48 +53,40 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5, help="trials: how often each is timed")
     parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: fp32, bf16, int8")
     parser.add_argument("--searches", nargs="+", default=["ctc", "beam"], help="export: best path, ESPnet's search")
     parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
-    parser.add_argument("--threads", type=int, default=1, help="decode, export, train: of torch")
+    parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: stored, merged, faster")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch; decode takes several")
+    parser.add_argument("--size", help="of benchmarks/<size>_dense.yaml: tiny, base, paper")
+    parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="of benchmarks/arms.yaml")
+    parser.add_argument("--sizes_dir", type=Path, default=BENCHMARKS, help="where sizes and arms are")
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
-    parser.add_argument("--batch", type=int, default=4, help="train: utterances in a batch")
-    parser.add_argument("--seconds", type=float, default=8.0, help="train: length of each utterance")
-    parser.add_argument("--steps", type=int, default=5, help="train: timed steps of each config")
-    parser.add_argument("--vocab_size", type=int, default=5000, help="train: output tokens")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train: where")
+    parser.add_argument("--batch", type=int, default=4, help="train, scale: utterances in a batch")
+    parser.add_argument("--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance")
+    parser.add_argument("--spread", type=float, default=0.2, help="train: the shortest is so much shorter")
+    parser.add_argument("--steps", type=int, default=5, help="train, scale: timed steps of each config")
+    parser.add_argument("--vocab_size", type=int, default=5000, help="train, scale: output tokens")
+    parser.add_argument("--shapes", nargs="+", help="layer: as 768x3072; default: those of --size")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.125, 0.25, 0.5], help="layer: ranks")
+    parser.add_argument("--frames", type=int, default=4000, help="layer: rows of the input")
+    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="data: of made-up manifests")
+    parser.add_argument("--max_duration", type=float, default=60.0, help="data: seconds of audio in a batch")
+    parser.add_argument("--widths", type=int, nargs="*", default=[128, 256, 512], help="scale")
+    parser.add_argument("--depths", type=int, nargs="*", default=[6, 12], help="scale")
+    parser.add_argument("--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: seconds")
+    parser.add_argument("--worlds", type=int, nargs="*", default=[1, 2], help="scale: processes that train together")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: where")
     parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
     parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimiser takes part")
     parser.add_argument("--nj", type=int, default=1, help="loop: processes that run trials and decode")
     args = parser.parse_args()
 
-    needed = "configs" if args.what == "train" else "asr_exp"
-    if not getattr(args, needed):
-        parser.error(f"{args.what} needs --{needed}")
-    if args.what == "train":
-        from lrsms.bench.training import train_speed
-
-        names = ("batch", "seconds", "steps", "vocab_size", "device", "amp", "update", "threads")
-        print(train_speed(args.configs, args.output_dir, **{name: getattr(args, name) for name in names}))
+    if args.what in SPEEDS:
+        print(_speed(args, parser.error))
         return
-    if args.what == "decode":
-        from lrsms.bench.decoding import decode_speed
-
-        options = {"utterances": args.utterances, "precisions": args.precisions, "threads": args.threads}
-        cuts = args.data_dir / args.split / "cuts.jsonl.gz"
-        print(decode_speed(args.asr_exp, cuts, args.decode_config, args.checkpoint, args.output_dir, **options))
-        return
-    if args.what == "export":
-        from lrsms.bench.exporting import compare_exports
-
-        names = ("merges", "precisions", "searches", "utterances", "threads")
-        options = {name: getattr(args, name) for name in names}
-        first = args.asr_exp[0]
-        work_dir = args.work_dir or first.with_name(f"{first.name}_bench") / "exported"
-        cuts = args.data_dir / args.split / "cuts.jsonl.gz"
-        places = (args.output_dir, work_dir)
-        print(compare_exports(args.asr_exp, cuts, args.decode_config, args.checkpoint, *places, **options))
-        return
+    if not args.asr_exp:
+        parser.error(f"{args.what} needs --asr_exp")
 
     from lrsms.compress.controllers import CONTROLLERS
     from lrsms.errors import LrsmsError
@@ -120,6 +125,64 @@ def main() -> None:
         print(searching.trials_per_minute(toolkit, (args.times or [3.0])[0], args.rounds, folder))
     else:
         print(looping.single_shot_and_loop(toolkit, args.times or [2, 3, 5, 8], args.split, folder))
+
+
+def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
+    """The table of a benchmark of speed."""
+
+    def options(*names: str) -> dict:
+        return {name: getattr(args, name) for name in names}
+
+    if args.what == "layer":
+        from lrsms.bench.layer import layer_speed, shapes_of
+
+        shapes = shapes_of(args.shapes, args.sizes_dir, args.size or "paper")
+        more = options("frames", "rounds", "device", "amp")
+        return layer_speed(shapes, args.ratios, args.output_dir, threads=args.threads[0], **more)
+    if args.what == "scale":
+        from lrsms.bench.scale import step_time_over_scale
+
+        more = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
+        return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **more)
+    cuts = args.data_dir / args.split / "cuts.jsonl.gz"
+    if args.what == "export":
+        from lrsms.bench.exporting import compare_exports
+
+        if not args.asr_exp:
+            refuse("export needs --asr_exp")
+        first = args.asr_exp[0]
+        places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
+        more = options("merges", "precisions", "searches", "utterances")
+        given = (args.asr_exp, cuts, args.decode_config, args.checkpoint, *places)
+        return compare_exports(*given, threads=args.threads[0], **more)
+    with tempfile.TemporaryDirectory() as scratch:
+        configs = args.configs or []
+        if args.size:
+            from lrsms.bench.sizes import write_arms
+
+            configs = [*configs, *write_arms(args.sizes_dir, args.size, args.arms, Path(scratch))]
+        if args.what == "train":
+            from lrsms.bench.training import train_speed
+
+            if not configs:
+                refuse("train needs --size or --configs")
+            more = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
+            return train_speed(configs, args.output_dir, threads=args.threads[0], **more)
+        if args.what == "data":
+            from lrsms.bench.data import data_speed
+
+            if not configs:
+                from lrsms.bench.sizes import write_arms
+
+                configs = write_arms(args.sizes_dir, "base", ["lrsms"], Path(scratch))
+            more = options("hours", "max_duration", "steps")
+            return data_speed(cuts, configs[-1], args.output_dir, threads=args.threads[0], **more)
+        from lrsms.bench.decoding import decode_speed
+
+        if not args.asr_exp + configs:
+            refuse("decode needs --asr_exp or --size")
+        more = options("utterances", "precisions", "weights", "threads")
+        return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **more)
 
 
 if __name__ == "__main__":

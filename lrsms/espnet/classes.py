@@ -20,6 +20,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_conformer import AVConformerEncoder
+from lrsms.espnet.fast import make_fast_
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
 from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
@@ -79,7 +80,7 @@ CTC = {r"ctc_lo": "output"}  # `output` of an encoder's low_rank block
 
 
 def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -> type[nn.Module]:
-    """A subclass of ``base`` that takes every option of ``base`` and ``low_rank:``.
+    """A subclass of ``base`` that takes every option of ``base``, ``low_rank:`` and ``fast:``.
 
     Args:
         base: an ESPnet encoder or decoder class.
@@ -91,7 +92,7 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
     """
 
     class LowRank(base):
-        def __init__(self, *args, low_rank: Mapping | None = None, **kwargs):
+        def __init__(self, *args, low_rank: Mapping | None = None, fast: bool | str = True, **kwargs):
             super().__init__(*args, **kwargs)
             self.low_rank_where = f"{part}_conf.low_rank"
             config = LowRankConfig.parse(low_rank, where=self.low_rank_where)
@@ -107,13 +108,15 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             factorize_(self, self.rank_plan)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
+            self.fast = fast
+            make_fast_(self, fast, f"{part}_conf.fast")
 
     LowRank.low_rank_roles, LowRank.low_rank_base = roles, base
     LowRank.__name__ = LowRank.__qualname__ = f"LowRank{base.__name__}"
     LowRank.__module__ = __name__
     LowRank.__doc__ = f"{base.__name__} with low-rank weights; ``low_rank:`` is described in lrsms.lowrank.config."
     # ESPnet's print_config reads the signature and would otherwise miss the options of the dense class.
-    LowRank.__signature__ = _with_low_rank(inspect.signature(base))
+    LowRank.__signature__ = _with_ours(inspect.signature(base))
     return LowRank
 
 
@@ -149,9 +152,12 @@ def plan_ctc(ctc: nn.Module | None, config: LowRankConfig) -> RankPlan:
     return RankPlan.make(ctc, CTC, config, "encoder_conf.low_rank")
 
 
-def _with_low_rank(signature: inspect.Signature) -> inspect.Signature:
-    option = inspect.Parameter("low_rank", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mapping | None)
-    return signature.replace(parameters=[*signature.parameters.values(), option])
+def _with_ours(signature: inspect.Signature) -> inspect.Signature:
+    ours = [
+        inspect.Parameter("low_rank", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mapping | None),
+        inspect.Parameter("fast", inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool | str),
+    ]
+    return signature.replace(parameters=[*signature.parameters.values(), *ours])
 
 
 LOW_RANK_ENCODERS = {name: low_rank_class(base, roles, "encoder") for name, (base, roles) in ENCODERS.items()}

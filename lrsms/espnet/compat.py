@@ -30,11 +30,22 @@ def nothing_printed() -> Iterator[None]:
 
 with nothing_printed():  # the second says that flash attention is not installed
     try:  # 202611 moved espnet.nets to espnet2.legacy.nets
+        from espnet2.legacy.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+        from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
         from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
-        from espnet2.legacy.nets.pytorch_backend.transformer import attention  # noqa: F401
+        from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
     except ImportError:
+        from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+        from espnet.nets.pytorch_backend.conformer.swish import Swish
         from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
-        from espnet.nets.pytorch_backend.transformer import attention  # noqa: F401
+        from espnet.nets.pytorch_backend.transformer import attention, subsampling
+
+MultiHeadedAttention = attention.MultiHeadedAttention
+RelPositionMultiHeadedAttention = attention.RelPositionMultiHeadedAttention
+CONV2D_SUBSAMPLINGS = tuple(
+    getattr(subsampling, name)
+    for name in ("Conv2dSubsampling", *(f"Conv2dSubsampling{factor}" for factor in (1, 2, 6, 8)))
+)
 
 # Of an error rate over no words, early in a training.
 for _message in ("Mean of empty slice", "invalid value encountered in scalar divide"):
@@ -42,4 +53,12 @@ for _message in ("Mean of empty slice", "invalid value encountered in scalar div
 # On every forward pass, about a spelling of autocast that is ESPnet's own.
 warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
 
-__all__ = ["make_pad_mask", "nothing_printed"]
+__all__ = [
+    "CONV2D_SUBSAMPLINGS",
+    "ConvolutionModule",
+    "MultiHeadedAttention",
+    "RelPositionMultiHeadedAttention",
+    "Swish",
+    "make_pad_mask",
+    "nothing_printed",
+]

@@ -25,6 +25,7 @@ from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.config_check import check_keys, read_yaml
+from lrsms.espnet.fast.convolution import pointwise_as_linear_
 from lrsms.espnet.iterator import load_waveform
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
@@ -222,14 +223,22 @@ def _configure(loads: Mapping[str, Load], *arguments) -> None:
     _recogniser, _loads, _arguments = None, loads, arguments
 
 
-def open_recogniser(asr_exp: Path, checkpoint: str, options: Mapping, precision: str = "fp32") -> Speech2Text:
+def open_recogniser(
+    asr_exp: Path,
+    checkpoint: str,
+    options: Mapping,
+    precision: str = "fp32",
+    change: Callable[[torch.nn.Module], object] | None = None,
+) -> Speech2Text:
     """ESPnet's search around a trained model, on the CPU.
 
     Args:
         asr_exp: the experiment's folder.
         checkpoint: file name in it.
         options: of ``Speech2Text``.
-        precision: ``fp32``, or ``int8``: torch's dynamic quantisation of Linear and LSTM.
+        precision: ``fp32``; ``bf16``, weights of encoder, decoder and CTC in bfloat16, scores in float32; or ``int8``,
+            torch's dynamic quantisation of Linear, LSTM and the pointwise convolutions that have a fast path.
+        change: what is done to the model in place before, such as merging its factors.
 
     Raises:
         LrsmsError: files are missing.
@@ -237,8 +246,34 @@ def open_recogniser(asr_exp: Path, checkpoint: str, options: Mapping, precision:
     for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
         if not path.exists():
             raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-    quantised = {"quantize_asr_model": precision == "int8", "quantize_modules": ["Linear", "LSTM"]}
-    return Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **options, **quantised)
+    recogniser = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **options)
+    model = recogniser.asr_model  # its search holds the same decoder and CTC: they are changed in place
+    if change is not None:
+        change(model)
+    if precision == "int8":
+        pointwise_as_linear_(model)
+        torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear, torch.nn.LSTM}, torch.qint8, inplace=True)
+    elif precision == "bf16":
+        _to_bfloat16(model)
+    return recogniser
+
+
+def _to_bfloat16(model: torch.nn.Module) -> None:
+    """Features come and scores go in float32; what is between them is bfloat16."""
+
+    def rounded(module, inputs):
+        return tuple(x.bfloat16() if torch.is_tensor(x) and x.is_floating_point() else x for x in inputs)
+
+    def exact(module, inputs, output):
+        return output.float()
+
+    model.encoder.bfloat16().register_forward_pre_hook(rounded)
+    if model.ctc is not None:
+        model.ctc.ctc_lo.bfloat16().register_forward_hook(exact)
+    if model.decoder is not None:
+        model.decoder.bfloat16()
+        if getattr(model.decoder, "output_layer", None) is not None:
+            model.decoder.output_layer.register_forward_hook(exact)
 
 
 def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:

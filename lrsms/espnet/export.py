@@ -104,6 +104,7 @@ def _with_ranks_left(config: dict, model: nn.Module) -> str:
         else:
             config[part] = name.removeprefix("lowrank_")
             options.pop("low_rank", None)
+            options.pop("fast", None)
     if config.get("encoder") == "av_conformer":
         foreign.append("encoder: av_conformer is this package's")
     if config.get("frontend") == "kaldi_fbank":

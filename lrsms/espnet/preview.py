@@ -202,7 +202,7 @@ def _arguments(path: Path, vocab_size: int) -> argparse.Namespace:
 def _options(base: type, low_rank: bool) -> set[str]:
     import inspect
 
-    return {*inspect.signature(base).parameters} | ({"low_rank"} if low_rank else set())
+    return {*inspect.signature(base).parameters} | ({"low_rank", "fast"} if low_rank else set())
 
 
 def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float) -> dict[str, int]:

@@ -14,6 +14,7 @@ from lrsms.espnet import aids
 from lrsms.espnet.av_conformer import AVConformerEncoder, check_model
 from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.espnet.fast.allocator import keep_freed_memory
 from lrsms.espnet.frontend import KaldiFbank
 from lrsms.espnet.resolve import factorize_ctc, resolve
 from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
@@ -52,6 +53,9 @@ def _building(build_model):
         model = build_model(cls, args)
         check_model(model)
         factorize_ctc(model)
+        fast = any(getattr(part, "fast", False) for part in (model.encoder, model.decoder))
+        if fast and not getattr(args, "ngpu", 0):
+            keep_freed_memory()
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
         if _loading.get() is not None:

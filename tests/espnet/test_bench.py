@@ -100,7 +100,7 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
     beam, ctc = read(tmp_path, "decode")["results"]
     assert beam["experiment"] == "tiny" and beam["wer"] is None and beam["rtf"] > 0 and beam["parameters"] > 1000
     config.write_text(config.read_text() + "encodr: conformer\n")
-    with pytest.raises(LrsmsError, match="tiny.yaml: encodr: no option of ESPnet's ASR training"):
+    with pytest.raises(LrsmsError, match="tiny.yaml: unknown key 'encodr'; did you mean 'encoder'"):
         decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
 
 
@@ -113,7 +113,7 @@ def test_int8_is_quantised(experiment):
 
 
 def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_path):
-    with pytest.raises(LrsmsError, match="--precisions: 'int4' is unknown; any of fp32, int8"):
+    with pytest.raises(LrsmsError, match="--precisions: 'int4' is unknown; any of fp32, bf16, int8"):
         decoding.decode_speed(
             [experiment.output_dir],
             corpus / "dev/cuts.jsonl.gz",
@@ -126,11 +126,36 @@ def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_
 
 def test_training_steps_are_timed_on_made_up_speech(write_config, dense_parts, tmp_path):
     configs = [write_config(tmp_path / "dense.yaml", **dense_parts), write_config(tmp_path / "low.yaml")]
-    options = dict(batch=2, seconds=1.0, steps=2, vocab_size=20, device="cpu", amp=False, update=True)
+    options = dict(batch=2, seconds=1.0, steps=2, vocab_size=20)
     table = training.train_speed(configs, tmp_path / "out", threads=1, **options)
     dense, low = read(tmp_path / "out", "train")["results"]
     assert dense["parameters"] > low["parameters"] and "| dense " in table
-    assert all(one[part] > 0 for one in (dense, low) for part in ("forward", "backward", "update"))
+    assert all(one[part] > 0 for one in (dense, low) for part in ("forward", "backward", "update", "audio_per_second"))
+    assert 2**27 < dense["memory"] < 2**34 and dense["times_faster"] == dense["memory_share"] == 1.0
+
+
+def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, decode_config, tmp_path):
+    cuts, folders = corpus / "dev" / "cuts.jsonl.gz", [experiment.output_dir]
+    options = {"precisions": ["fp32", "bf16"], "weights": ["stored", "merged"], "threads": [1, 2]}
+    decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, utterances=2, **options)
+    found = read(tmp_path, "decode")["results"]
+    assert len(found) == 2 * 2 * 2 * 2 and {one["threads"] for one in found} == {1, 2}
+    stored, merged = (
+        {one["parameters"] for one in found if one["experiment"].endswith("merged") is kind} for kind in (False, True)
+    )
+    assert len(stored) == len(merged) == 1 and merged > stored or min(merged) > min(stored)
+    exact = {(one["search"], one["experiment"]): one["wer"] for one in found if one["precision"] == "fp32"}
+    assert exact["ctc", experiment.output_dir.name] == exact["ctc", f"{experiment.output_dir.name}, merged"]
+    with pytest.raises(LrsmsError, match="--weights: 'thin' is unknown; any of stored, merged, faster"):
+        decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, weights=["thin"])
+
+
+def test_pointwise_convolutions_are_quantised_too(experiment):
+    import torch
+
+    model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
+    assert not kept
 
 
 def test_the_verb_says_what_it_does_not_know(experiment):

@@ -28,8 +28,8 @@ def conformer(low_rank=None, **changes):
 @pytest.mark.parametrize(("ours", "dense"), [(Conformer, ConformerEncoder), (Decoder, TransformerDecoder)])
 def test_the_signature_is_the_dense_one_and_low_rank(ours, dense):
     shown = inspect.signature(ours).parameters
-    assert list(shown) == [*inspect.signature(dense).parameters, "low_rank"]
-    assert shown["low_rank"].default is None
+    assert list(shown) == [*inspect.signature(dense).parameters, "low_rank", "fast"]
+    assert shown["low_rank"].default is None and shown["fast"].default is True
     for name, parameter in inspect.signature(dense).parameters.items():
         assert shown[name].default == parameter.default
 
