@@ -143,7 +143,7 @@ def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, de
     stored, merged = (
         {one["parameters"] for one in found if one["experiment"].endswith("merged") is kind} for kind in (False, True)
     )
-    assert len(stored) == len(merged) == 1 and merged > stored or min(merged) > min(stored)
+    assert len(stored) == len(merged) == 1 and min(merged) > min(stored)
     exact = {(one["search"], one["experiment"]): one["wer"] for one in found if one["precision"] == "fp32"}
     assert exact["ctc", experiment.output_dir.name] == exact["ctc", f"{experiment.output_dir.name}, merged"]
     with pytest.raises(LrsmsError, match="--weights: 'thin' is unknown; any of stored, merged, faster"):

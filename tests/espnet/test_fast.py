@@ -172,6 +172,21 @@ def test_hooks_see_every_layer():
     assert len(seen) == 7
 
 
+class Doubled(nn.Conv1d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_layer_of_another_class_is_asked_and_not_its_weights_alone():
+    model = encoder().eval()
+    for block in model.encoders:
+        block.conv_module.depthwise_conv.__class__ = Doubled
+    with torch.no_grad():
+        found = model(*a_batch([97, 41]))[0]
+        with plain_paths():
+            torch.testing.assert_close(found, model(*a_batch([97, 41]))[0], **TOLERANCE)
+
+
 def test_attention_weights_are_there_for_those_who_plot_them():
     model, seen = encoder().eval(), []
     attention = model.encoders[0].self_attn

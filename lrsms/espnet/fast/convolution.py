@@ -73,7 +73,7 @@ def _as_linear(convolution: nn.Conv1d | LowRankConv1d | PointwiseLinear, x: torc
 
 def _depthwise(convolution: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """Depthwise convolution of ``(batch, frames, channels)`` over frames."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or type(convolution) is not nn.Conv1d:  # a subclass may do more, as the audio-visual one
         return convolution(x.transpose(1, 2)).transpose(1, 2)
     image = x.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, frames) with channels last in memory
     weight = convolution.weight.unsqueeze(2)
