@@ -1,4 +1,11 @@
-"""Score decoded splits and write RESULTS.md, results.json and the pictures."""
+"""Score decoded splits and write RESULTS.md, results.json and the pictures.
+
+Usage: python -m lrsms.bin.score --data_dir data --exp_dir exp
+       python -m lrsms.bin.score --decoded exp/asr_X/inference_Y/test --references dump/raw/test
+
+The second scores what ESPnet's own asr.sh has decoded, without sclite: it writes score_wer/result.txt and
+score_cer/result.txt in sclite's layout, which ESPnet's scripts/utils/show_asr_result.sh reads.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,12 +14,21 @@ from lrsms.bin import run_verb, str2bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lrsms.bin.score", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m lrsms.bin.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="holds <split>/cuts.jsonl.gz")
     parser.add_argument("--exp_dir", type=Path, default=Path("exp"), help="holds the experiments; results go here")
     parser.add_argument("--results_dir", type=Path, help="a second place for the results, e.g. the recipe's folder")
     parser.add_argument("--force", type=str2bool, default=False, help="score again although nothing has changed")
+    parser.add_argument("--decoded", type=Path, help="score this folder only: that of one split, with `text`")
+    parser.add_argument("--references", type=Path, help="with --decoded: Kaldi folder or manifest of cuts")
     args = parser.parse_args()
+    if (args.decoded is None) != (args.references is None):
+        parser.error("--decoded and --references go together")
+    if args.decoded is not None:
+        score_one(args.decoded, args.references)
+        return
 
     from lrsms.scoring.results import write_results
     from lrsms.sweep.tables import add_to_results
@@ -20,6 +36,21 @@ def main() -> None:
     print(write_results(args.data_dir, args.exp_dir, args.results_dir, args.force))
     if args.results_dir is not None:
         add_to_results(args.results_dir)
+
+
+def score_one(decoded: Path, references: Path) -> None:
+    """Score ``decoded/text`` and print word and character error rates in percent with their 95 % intervals."""
+    from lrsms.scoring.decoding import score_decoding
+
+    scores = score_decoding(decoded, references)
+    for name, score in (("WER", scores.wer), ("CER", scores.cer)):
+        counts = score.total
+        print(
+            f"{decoded}: {name} {score.rate:.2f} % [{score.low:.2f}, {score.high:.2f}], "
+            f"{counts.errors} errors in {counts.tokens}, {counts.sentences} utterances"
+        )
+    if scores.missing:
+        print(f"{decoded}: {scores.missing} utterances have no hypothesis and count as all deletions")
 
 
 if __name__ == "__main__":

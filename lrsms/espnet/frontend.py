@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import humanfriendly
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
@@ -13,7 +14,7 @@ class KaldiFbank(AbsFrontend):
     """``frontend: kaldi_fbank``: Lhotse's torch layer, so that a model also runs where Kaldi features are computed.
 
     Args:
-        fs: sampling rate in Hz.
+        fs: sampling rate in Hz; ESPnet's recipes write it as ``16k``.
         num_filters: Mel bins.
         frame_length: window in seconds.
         frame_shift: hop in seconds.
@@ -23,7 +24,7 @@ class KaldiFbank(AbsFrontend):
 
     def __init__(
         self,
-        fs: int = 16000,
+        fs: int | str = 16000,
         num_filters: int = 80,
         frame_length: float = 0.025,
         frame_shift: float = 0.01,
@@ -32,6 +33,7 @@ class KaldiFbank(AbsFrontend):
         high_freq: float = -400.0,
     ):
         super().__init__()
+        fs = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
         self.num_filters = num_filters
         self.hop, self.window = round(frame_shift * fs), round(frame_length * fs)
         self.fbank = Wav2LogFilterBank(

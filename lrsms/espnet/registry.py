@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 from contextvars import ContextVar
 from pathlib import Path
 
+from espnet2.asr.encoder.contextual_block_conformer_encoder import ContextualBlockConformerEncoder
+from espnet2.asr.encoder.contextual_block_transformer_encoder import ContextualBlockTransformerEncoder
 from espnet2.tasks import asr
 from espnet2.torch_utils.initialize import initialize
 from torch import nn
@@ -24,6 +27,17 @@ from lrsms.lowrank.recurrent import cell_matrix
 # (config file, checkpoint) that ESPnet is about to load into the model it builds.
 _loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=None)
 
+_BATCHES = "it makes batches of Lhotse cuts; with ESPnet's own data write batch_type: numel and batch_bins: {}"
+_VERB = "it is for training from Lhotse cuts: python -m lrsms.bin.train, ./run.sh --stage 3"
+# Option of lrsms.espnet.task.ASRTask -> what a user of ESPnet's own ASRTask is told.
+_OF_OUR_TASK = dict.fromkeys(
+    ("train_cuts", "valid_cuts", "av_conf", "warmup_epochs", "distill_from", "distill_weight", "distill_temperature"),
+    _VERB,
+) | {
+    "max_duration": _BATCHES.format("seconds times sampling rate, in samples"),
+    "num_buckets": _BATCHES.format("as many samples as a batch may hold"),
+}
+
 
 def register() -> None:
     """Make ``lowrank_*``, ``av_conformer`` and ``kaldi_fbank`` names for a config. Calling it again changes nothing."""
@@ -37,7 +51,26 @@ def register() -> None:
         task.build_model = classmethod(_building(task.build_model.__func__))
         task.build_model_from_file = classmethod(_loading_checked(task.build_model_from_file.__func__))
         task.build_optimizers = classmethod(_with_aids(task.build_optimizers.__func__))
+        task.get_parser = classmethod(_explaining(task.get_parser.__func__))
         task._lrsms_registered = True
+
+
+def _explaining(get_parser):
+    """ESPnet's own task does not know the options of ours: say what to write in their place."""
+
+    @functools.wraps(get_parser)
+    def build(cls):
+        parser = get_parser(cls)
+        refuse = parser.error
+
+        def error(message: str):
+            key = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+            refuse(f"{message}; {_OF_OUR_TASK[key]}" if key in _OF_OUR_TASK else message)
+
+        parser.error = error
+        return parser
+
+    return build
 
 
 def _building(build_model):
@@ -52,6 +85,7 @@ def _building(build_model):
         resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
         check_model(model)
+        _warn_of_streaming(model)
         factorize_ctc(model)
         fast = any(getattr(part, "fast", False) for part in (model.encoder, model.decoder))
         if fast and not getattr(args, "ngpu", 0):
@@ -63,6 +97,18 @@ def _building(build_model):
         return model
 
     return build
+
+
+def _warn_of_streaming(model: nn.Module) -> None:
+    """ESPnet's streaming recogniser cuts the sound where its own front-end's windows fit; others lose frames there."""
+    streaming = isinstance(
+        getattr(model, "encoder", None), (ContextualBlockConformerEncoder, ContextualBlockTransformerEncoder)
+    )
+    if streaming and isinstance(model.frontend, KaldiFbank):
+        logging.warning(
+            "frontend: kaldi_fbank loses a frame between chunks in espnet2.bin.asr_inference_streaming; "
+            "to stream, train with frontend: default and normalize: global_mvn"
+        )
 
 
 def _with_aids(build_optimizers):

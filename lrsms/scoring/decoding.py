@@ -51,11 +51,13 @@ def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str)
 
 
 def read_references(cuts: Path) -> dict[str, Reference]:
-    """Read transcripts from a cut manifest, by supervision id.
+    """Read transcripts from a cut manifest, by supervision id, or from ``text`` and ``utt2spk`` of a Kaldi folder.
 
     Raises:
-        LrsmsError: the manifest is missing, has no utterance, or has an id twice.
+        LrsmsError: the manifest or a file of the folder is missing, has no utterance, or has an id twice.
     """
+    if cuts.is_dir():
+        return _read_kaldi_references(cuts)
     from lhotse import CutSet
 
     if not cuts.exists():
@@ -71,31 +73,49 @@ def read_references(cuts: Path) -> dict[str, Reference]:
     return references
 
 
+def _read_kaldi_references(folder: Path) -> dict[str, Reference]:
+    needed = "a Kaldi folder with text and utt2spk holds the references"
+    texts = _read_table(folder / "text", missing=needed, twice="ids must be unique")
+    speakers = _read_table(folder / "utt2spk", missing=needed, twice="ids must be unique")
+    if not texts:
+        raise LrsmsError(f"{folder / 'text'} holds no utterance to score")
+    return {utterance: Reference(text, speakers.get(utterance, "unknown")) for utterance, text in texts.items()}
+
+
 def read_hypotheses(text: Path) -> dict[str, str]:
     """Read a Kaldi ``text`` file: an id, then the recognised words, none when nothing was recognised.
 
     Raises:
         LrsmsError: the file is missing, is not UTF-8, or has an id twice.
     """
+    return _read_table(text, missing="decode again (stage 4)", twice="decode again (stage 4)")
+
+
+def _read_table(table: Path, *, missing: str, twice: str) -> dict[str, str]:
+    """Kaldi's ``id value...`` lines; ``missing`` and ``twice`` end the messages about such a file or id."""
     try:
-        lines = text.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise LrsmsError(f"{text} is missing although decode.json is there; decode again (stage 4)") from None
+        lines = table.read_text(encoding="utf-8").split("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        raise LrsmsError(f"{table} is missing; {missing}") from None
     except UnicodeDecodeError as error:
-        raise LrsmsError(f"{text} is not UTF-8 text ({error})") from None
-    hypotheses: dict[str, str] = {}
+        raise LrsmsError(f"{table} is not UTF-8 text ({error})") from None
+    values: dict[str, str] = {}
     for line in filter(str.strip, lines):
         utterance, *words = line.split(maxsplit=1)
-        if utterance in hypotheses:
-            raise LrsmsError(f"{text}: utterance {utterance} occurs twice; decode again (stage 4)")
-        hypotheses[utterance] = words[0].strip() if words else ""
-    return hypotheses
+        if utterance in values:
+            raise LrsmsError(f"{table}: utterance {utterance} occurs twice; {twice}")
+        values[utterance] = words[0].strip() if words else ""
+    return values
 
 
 def score_decoding(folder: Path, cuts: Path) -> DecodingScores:
     """Score ``folder/text`` against ``cuts`` and write ``folder/score_{wer,cer}/{result.txt,per_utterance.tsv}``.
 
     An utterance without a hypothesis counts as all deletions; result.txt says how many there were.
+
+    Args:
+        folder: of one decoded split.
+        cuts: manifest of cuts, or a Kaldi folder such as ``dump/raw/test`` of ESPnet's own recipes.
 
     Raises:
         LrsmsError: an input is missing or malformed, or a hypothesis has an id that no reference has.

@@ -23,6 +23,12 @@ def test_features_are_lhotses(fs, bins, samples):
     torch.testing.assert_close(features[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_espnets_recipes_write_the_rate_with_a_k():
+    x, samples = waveform(16000), torch.tensor([16000])
+    expected, _ = KaldiFbank(fs=8000, num_filters=40)(x[None], samples)
+    torch.testing.assert_close(KaldiFbank(fs="8k", num_filters=40)(x[None], samples)[0], expected)
+
+
 def test_features_are_torchaudios_kaldi():
     kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
     x = waveform(16000)

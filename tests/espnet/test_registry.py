@@ -73,3 +73,17 @@ def test_init_has_the_scale_of_a_dense_layers(experiment, build_model):
     variance = 6 / 32 / 3
     # The largest singular values of a 16 x 16 matrix of that variance lie near 2 * sqrt(16 * variance).
     assert 0.6 * 2 * (16 * variance) ** 0.5 < values[0] < 1.4 * 2 * (16 * variance) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("max_duration", "batch_type: numel"), ("warmup_epochs", "lrsms.bin.train"), ("max_epochs", None)],
+)
+def test_espnets_task_says_what_to_write_in_place_of_our_options(key, hint, tmp_path, capsys):
+    """A configuration of ours under ESPnet's own asr.sh."""
+    (tmp_path / "train.yaml").write_text(f"encoder: lowrank_conformer\n{key}: 3\n")
+    with pytest.raises(SystemExit):
+        asr.ASRTask.get_parser().parse_args(["--config", str(tmp_path / "train.yaml")])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"unrecognized arguments: {key} (from {tmp_path}" in message
+    assert hint in message if hint else message.endswith("train.yaml)")

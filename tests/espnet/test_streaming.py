@@ -3,10 +3,12 @@
 import copy
 
 import pytest
+import soundfile
 import torch
 import yaml
 from espnet2.asr.encoder.contextual_block_conformer_encoder import ContextualBlockConformerEncoder
 from espnet2.asr.encoder.contextual_block_transformer_encoder import ContextualBlockTransformerEncoder
+from espnet2.bin import asr_inference_streaming
 from espnet2.bin.asr_inference_streaming import Speech2TextStreaming
 
 import lrsms
@@ -99,3 +101,34 @@ def test_espnets_streaming_recogniser_opens_a_low_rank_model(experiment_of):
     assert not list(low_rank_layers(dense.asr_model))
     assert found and [text for text, *_ in found] == [text for text, *_ in expected]
     assert float(found[0][3].score) == pytest.approx(float(expected[0][3].score), abs=1e-3)
+
+
+def test_espnets_streaming_program_writes_the_same_text_in_chunks_and_at_once(experiment_of, tmp_path):
+    config, weights = experiment_of(merged=False)
+    speech = torch.randn(32000, generator=torch.Generator().manual_seed(0)) * 0.1
+    soundfile.write(tmp_path / "a.wav", speech.numpy(), 16000)
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path / 'a.wav'}\n")
+    arguments = ["--asr_train_config", config, "--asr_model_file", weights, "--beam_size", 2, "--num_workers", 0]
+    arguments += ["--data_path_and_name_and_type", f"{tmp_path / 'wav.scp'},speech,sound"]
+    found = {}
+    for chunk in (0, 3200, 5000):  # samples; 0 is the whole recording
+        output = tmp_path / f"chunk{chunk}"
+        asr_inference_streaming.main(
+            list(map(str, [*arguments, "--output_dir", output, "--sim_chunk_length", chunk])),
+        )
+        found[chunk] = (output / "1best_recog/token_int").read_text()
+    assert len(found[0].split()) > 1
+    assert found[3200] == found[5000] == found[0]
+
+
+def test_a_front_end_that_cannot_stream_is_said(build_tiny, caplog):
+    _, options, low_rank = ENCODERS["contextual_block_conformer"]
+    parts = {
+        "encoder": "lowrank_contextual_block_conformer",
+        "encoder_conf": OPTIONS | options | {"low_rank": low_rank},
+    }
+    build_tiny(frontend="kaldi_fbank", frontend_conf={"fs": 16000, "num_filters": BINS}, **parts)
+    assert "frontend: default" in caplog.text
+    caplog.clear()
+    build_tiny(frontend="default", frontend_conf={"fs": 16000, "n_mels": BINS}, **parts)
+    assert "frontend: default" not in caplog.text

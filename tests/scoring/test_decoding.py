@@ -2,9 +2,10 @@
 
 import pytest
 
+from lrsms.bin import score
 from lrsms.errors import LrsmsError
 from lrsms.scoring.alignment import Counts
-from lrsms.scoring.decoding import read_hypotheses, score_decoding
+from lrsms.scoring.decoding import read_hypotheses, read_references, score_decoding
 
 
 @pytest.fixture
@@ -84,3 +85,27 @@ def test_references_must_be_usable(split, write_cuts):
     (split[0] / "text").write_text("spk1-u1 one\n")
     with pytest.raises(LrsmsError, match="every transcript is empty"):
         score_decoding(*split)
+
+
+def test_a_kaldi_folder_holds_references_as_well(split, tmp_path):
+    expected = score_decoding(*split)
+    of_manifest = [(split[0] / name).read_text() for name in ("score_wer/result.txt", "score_cer/result.txt")]
+    with pytest.raises(LrsmsError, match="text is missing"):
+        score_decoding(split[0], tmp_path)
+    references = read_references(split[1]).items()
+    (tmp_path / "text").write_text("".join(f"{key} {one.text}\n" for key, one in references))
+    (tmp_path / "utt2spk").write_text("".join(f"{key} {one.speaker}\n" for key, one in references))
+    assert score_decoding(split[0], tmp_path) == expected
+    assert [(split[0] / name).read_text() for name in ("score_wer/result.txt", "score_cer/result.txt")] == of_manifest
+
+
+def test_one_split_is_scored_by_command(split, tmp_path, capsys, monkeypatch):
+    (split[0] / "text").write_text("spk1-u1 one two three\n")
+    monkeypatch.setattr("sys.argv", ["score", "--decoded", str(split[0]), "--references", str(split[1])])
+    score.main()
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert "WER 70.00 % [" in first and "7 errors in 10, 4 utterances" in first
+    assert "CER" in second and "3 utterances have no hypothesis" in last
+    monkeypatch.setattr("sys.argv", ["score", "--decoded", str(split[0])])
+    with pytest.raises(SystemExit):
+        score.main()
