@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.compat import current_names
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
 
@@ -87,7 +88,7 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
         LrsmsError: one of the two is low-rank where the other is dense or of another rank, or weights of a low-rank
             model are missing. A sentence that names both files and the first such layer.
     """
-    weights = read_weights(checkpoint)
+    weights = current_names(model, read_weights(checkpoint))
     factored = dict(low_rank_layers(model))
     for path, module in model.named_modules():
         if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_conformer import AVConformerEncoder
+from lrsms.espnet.compat import load_factored_subsampling
 from lrsms.espnet.fast import make_fast_
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
 from lrsms.lowrank.initialization import initialization_skipped
@@ -106,6 +107,7 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             guided = config.self_guided and not initialization_skipped()  # a model to load is trained already
             dense = dense_weights(self, self.rank_plan) if guided else {}
             factorize_(self, self.rank_plan)
+            load_factored_subsampling(self)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
             self.fast = fast

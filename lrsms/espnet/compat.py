@@ -1,10 +1,18 @@
 """What differs between ESPnet 202511 and 202611, and what both say too often, in one place."""
 
 import contextlib
+import datetime
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from torch import nn
+
+_Value = TypeVar("_Value")
+_SUBSAMPLING_OUT = ".out"  # 202511: Sequential(Linear, positions); since 202611 the Linear itself
+_ASIDE = ".factored_out."
 
 
 @contextlib.contextmanager
@@ -47,6 +55,69 @@ CONV2D_SUBSAMPLINGS = tuple(
     for name in ("Conv2dSubsampling", *(f"Conv2dSubsampling{factor}" for factor in (1, 2, 6, 8)))
 )
 
+
+def seconds(time: datetime.timedelta | Mapping[str, float]) -> float:
+    """A duration of ESPnet's reporter, as it stands in ``checkpoint.pth``: 202611 writes a dict."""
+    return time["__timedelta_seconds__"] if isinstance(time, Mapping) else time.total_seconds()
+
+
+def current_names(model: nn.Module, weights: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Weights that ESPnet 202511 saved, by the names of the installed ESPnet, whose ``model`` is to take them.
+
+    Since 202611 the linear layer behind the subsampling is ``embed.out``; before it was ``embed.out.0``, of a
+    low-rank model ``embed.out.0.0`` and ``embed.out.0.1``. Other names stay.
+    """
+    renamed = dict(weights)
+    for path, module in model.named_modules():
+        if not path.endswith(_SUBSAMPLING_OUT) or type(module) is nn.Sequential:
+            continue
+        old = f"{path}.0."
+        if f"{old}0.weight" in renamed or (f"{old}weight" in renamed and f"{path}.1.weight" not in renamed):
+            renamed = {_replaced(name, old, f"{path}."): value for name, value in renamed.items()}
+    return renamed
+
+
+def load_factored_subsampling(model: nn.Module) -> None:
+    """Have ``model`` load factors of ``embed.out``, its own and those of ESPnet 202511.
+
+    ESPnet 202611 takes ``embed.out.0`` and ``embed.out.1`` of a checkpoint for what 202511 had there, and renames
+    them: our two factors have these names as well, so they stand aside meanwhile.
+    """
+    found = _factored_outs(model)
+    if found:
+        model.register_load_state_dict_pre_hook(_set_aside)
+    for path in found:
+        model.get_submodule(path.removesuffix(_SUBSAMPLING_OUT)).register_load_state_dict_pre_hook(_bring_back)
+
+
+def _set_aside(model: nn.Module, weights: dict, prefix: str, *_) -> None:
+    inside = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+    for name, value in current_names(model, inside).items():
+        for path in _factored_outs(model):
+            name = _replaced(name, f"{path}.", path.removesuffix(_SUBSAMPLING_OUT) + _ASIDE)
+        weights[prefix + name] = value
+
+
+def _bring_back(subsampling: nn.Module, weights: dict, prefix: str, *_) -> None:
+    for name in list(weights):
+        renamed = _replaced(name, prefix + _ASIDE[1:], f"{prefix}{_SUBSAMPLING_OUT[1:]}.")
+        if renamed != name:
+            weights[renamed] = weights.pop(name)
+
+
+def _factored_outs(model: nn.Module) -> list[str]:
+    """Paths of layers behind a subsampling that are two factors: a subclass of ESPnet's Sequential."""
+    return [
+        path
+        for path, module in model.named_modules()
+        if path.endswith(_SUBSAMPLING_OUT) and isinstance(module, nn.Sequential) and type(module) is not nn.Sequential
+    ]
+
+
+def _replaced(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if name.startswith(old) else name
+
+
 # Of an error rate over no words, early in a training.
 for _message in ("Mean of empty slice", "invalid value encountered in scalar divide"):
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=_message, module=r"numpy\.")
@@ -61,6 +132,9 @@ __all__ = [
     "MultiHeadedAttention",
     "RelPositionMultiHeadedAttention",
     "Swish",
+    "current_names",
+    "load_factored_subsampling",
     "make_pad_mask",
     "nothing_printed",
+    "seconds",
 ]

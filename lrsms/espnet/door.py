@@ -19,6 +19,7 @@ import torch
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights
+from lrsms.espnet.compat import current_names
 from lrsms.espnet.config_check import read_yaml
 
 TRUST = "LRSMS_TRUST_CONFIG"
@@ -163,6 +164,7 @@ def _building_from_file(build_model_from_file):
 
 def _check_complete(model: torch.nn.Module, weights: Mapping, checkpoint: Path, config: Path) -> None:
     """ESPnet loads non-strictly: weights that are not in the file would stay random."""
+    weights = current_names(model, weights)
     missing = [name for name, _ in model.named_parameters() if name not in weights]
     renamed = any("frontend.upstream" in name for name in weights)  # ESPnet itself renames those of old S3PRL models
     if missing and not renamed:

@@ -17,6 +17,7 @@ import yaml
 from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
+from lrsms.espnet.compat import seconds
 from lrsms.espnet.config_check import check_training_config, read_yaml
 from lrsms.espnet.preparation import PREPARED
 from lrsms.espnet.task import ASRTask
@@ -216,7 +217,7 @@ def summarise(training: Training) -> None:
         "train_step_seconds": statistics.median(curves["train"]["train_time"]),
         "epochs": len(epochs),
         "max_epoch": read_yaml(training.config).get("max_epoch"),
-        "wall_seconds": sum(part["time"].total_seconds() for epoch in epochs for part in stats[epoch].values()),
+        "wall_seconds": sum(seconds(part["time"]) for epoch in epochs for part in stats[epoch].values()),
         "seed": training.seed,
     }
     warmup = folder / "warmup" / "summary.json"

@@ -22,7 +22,11 @@ def test_registering_twice_changes_nothing():
     assert (asr.ASRTask.build_model, asr.ASRTask.build_model_from_file, asr.encoder_choices.classes) == before
 
 
-@pytest.mark.parametrize("init", ["xavier_uniform", "chainer"])
+KNOWN = next(action.choices for action in asr.ASRTask.get_parser()._actions if action.dest == "init")
+CHAINER = ["chainer"] if "chainer" in KNOWN else []  # ESPnet 202611 has it no more
+
+
+@pytest.mark.parametrize("init", ["xavier_uniform", *CHAINER])
 def test_init_reaches_the_product_and_leaves_the_front_end(init, experiment, build_model):
     model = build_model(experiment.output_dir, init=init)
     layers = dict(low_rank_layers(model))
@@ -45,7 +49,7 @@ WORDS = {"hidden_size": 24, "num_layers": 2, "att_conf": {"adim": 12, "aconv_cha
 FULL = {"ranks": {"embed": 24, "decoder.0": 64, "decoder.1": 48}}
 
 
-@pytest.mark.parametrize("init", ["xavier_uniform", "kaiming_normal", "chainer"])
+@pytest.mark.parametrize("init", ["xavier_uniform", "kaiming_normal", *CHAINER])
 def test_init_makes_of_cells_and_embeddings_what_it_makes_of_dense_ones(init, build_tiny):
     """ESPnet draws embeddings from a normal distribution, and `chainer` starts with open forget gates."""
     dense = build_tiny(decoder="lowrank_rnn", decoder_conf=WORDS, init=init).decoder

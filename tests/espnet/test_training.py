@@ -80,7 +80,8 @@ def test_rank_plan(experiment):
     assert query["parameters"] == query["rank"] * 32 and query["dense_parameters"] == 256
     assert layers["encoder.encoders.0.feed_forward_macaron.w_1"]["rank"] == 6  # half and 1.5 of 8, cut at 10 of 32/3
     assert layers["encoder.encoders.1.feed_forward_macaron.w_1"]["rank"] == 10
-    assert layers["encoder.embed.out.0"]["rank"] is None
+    behind = {"encoder.embed.out", "encoder.embed.out.0"} & layers.keys()  # ESPnet 202611 has the first
+    assert [layers[name]["rank"] for name in behind] == [None]
     assert layers["decoder.decoders.0.feed_forward.w_1"]["rank"] == 8
     assert layers["decoder.decoders.0.src_attn.linear_q"]["rank"] is None
     model = weights_of(experiment.output_dir)
