@@ -18,4 +18,4 @@ processes=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONL
 [ "${processes}" -le 8 ] || processes=8 # each imports ESPnet
 export OMP_NUM_THREADS=1
 # Tests of one file share what they have trained: they stay in one process.
-exec "${python}" -m pytest -n "${processes}" --dist loadfile --cov=lrsms --cov-report=term "$@"
+exec "${python}" -m pytest -n "${processes}" --dist loadfile --no-loadscope-reorder --cov=lrsms --cov-report=term "$@"
