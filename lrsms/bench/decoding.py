@@ -18,7 +18,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
-from lrsms.espnet.measure import trainable_parameters
+from lrsms.espnet.measure import rows_in_decoding, trainable_parameters
 from lrsms.espnet.search import make_search_fast_
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
@@ -188,7 +188,7 @@ def _models(
             def change(model) -> None:
                 nonlocal parameters
                 if kind != "stored":
-                    merge_(model, only="all" if kind == "merged" else kind)
+                    merge_(model, only="all" if kind == "merged" else kind, frames=rows_in_decoding)
                 parameters = trainable_parameters(model)
 
             for precision in precisions:

@@ -174,6 +174,7 @@ def test_pointwise_convolutions_are_quantised_too(experiment, monkeypatch):
     import torch
 
     monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
+    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
     model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
     assert not kept

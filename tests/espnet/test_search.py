@@ -53,6 +53,8 @@ def assert_equal(ours, theirs, encoded):
         found, expected = (
             one.beam_search(encoded, maxlenratio=one.maxlenratio, minlenratio=one.minlenratio) for one in (ours, theirs)
         )
+    # Those that CTC finds impossible are all alike: nothing says which of them a beam keeps.
+    found, expected = ([one for one in some if float(one.score) > IMPOSSIBLE / 100] for some in (found, expected))
     assert [one.yseq.tolist() for one in found] == [one.yseq.tolist() for one in expected]
     for one, other in zip(found, expected):
         torch.testing.assert_close(one.score.float(), torch.as_tensor(other.score).float(), rtol=1e-4, atol=1e-3)
@@ -68,7 +70,7 @@ OPTIONS = [
     {"beam_size": 4, "ctc_weight": 0.0, "maxlenratio": -12.0},
     {"beam_size": 4, "ctc_weight": 1.0},
     {"beam_size": 5, "ctc_weight": 0.3, "penalty": 1.5, "maxlenratio": 0.5, "minlenratio": 0.2, "nbest": 3},
-    {"beam_size": 5, "ctc_weight": 0.2, "penalty": 0.4, "normalize_length": True},
+    {"beam_size": 5, "ctc_weight": 0.2, "penalty": 0.4, "maxlenratio": 0.3, "normalize_length": True},
 ]
 
 
