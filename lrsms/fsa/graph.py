@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ class Graph:
             graph = cls(content["arcs"], content["outputs"], content["splits"], lexicon)
         except OSError as error:
             raise LrsmsError(f"{path}: cannot be read: {error.strerror}; make it with lrsms.bin.graph") from None
-        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        except Exception:  # what a damaged or hostile pickle raises has many types
             raise LrsmsError(f"{path}: truncated or not a decoding graph; make it again with lrsms.bin.graph") from None
         check_tokens(token_list, model, lexicon.token_list, path)
         return graph
