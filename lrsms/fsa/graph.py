@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lrsms import stamp
-from lrsms.data.tokens import Tokens, transcripts
+from lrsms.data.tokens import UNK, Tokens, transcripts
 from lrsms.errors import LrsmsError
 from lrsms.fsa import import_k2
 from lrsms.fsa.lexicon import Arc, Lexicon, language_arcs, make_lexicon
@@ -147,11 +147,12 @@ def make_graph(
         print(f"{folder}: the decoding graph is there and its inputs have not changed; skipped")
         return folder
     sentences = [text.split() for path in cuts for text in transcripts(path)]
-    lexicon = make_lexicon(Counter(word for words in sentences for word in words), tokens)
-    if arpa:
-        model = read_arpa(arpa)
-        lexicon = make_lexicon(Counter(model.vocabulary) | Counter(lexicon.spellings), tokens)
-    else:
+    counts = Counter(word for words in sentences for word in words)
+    model = read_arpa(arpa) if arpa else None
+    if model:
+        counts = Counter({word: counts[word] for word in model.vocabulary if word.lower() != UNK})
+    lexicon = make_lexicon(counts, tokens)
+    if model is None:
         model = estimate([words for words in sentences if not any(word in lexicon.missing for word in words)], order)
     graph, left_out = _compose(model, lexicon)
     rejected = check_graph(graph, model, sentences)
