@@ -49,7 +49,7 @@ warmup_epochs=                   # train so many of the epochs dense, then low-r
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
-decode_method=ctc_attention      # or, with k2: k2_ctc, k2_hlg, k2_attention_rescoring (docs/k2.md)
+decode_method=ctc_attention      # and, or with k2: k2_ctc k2_hlg k2_attention_rescoring, in one string (docs/k2.md)
 snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
@@ -90,12 +90,16 @@ run() { # verb, options; options with an empty value are left out
   done
   "${python:?}" -m "lrsms.bin.${verb}" "${options[@]}"
 }
-case ${decode_method} in # said before a training, not after it
-  ctc_attention | k2_ctc | k2_hlg | k2_attention_rescoring) ;;
-  *)
-    echo "error: --decode-method ${decode_method}: expected ctc_attention, k2_ctc, k2_hlg or k2_attention_rescoring" >&2
-    exit 1 ;;
-esac
+with_graph=false
+for method in ${decode_method}; do # a typo is said before a training, not after it
+  case ${method} in
+    ctc_attention | k2_ctc) ;;
+    k2_hlg | k2_attention_rescoring) with_graph=true ;;
+    *)
+      echo "error: --decode-method ${method}: expected ctc_attention, k2_ctc, k2_hlg or k2_attention_rescoring" >&2
+      exit 1 ;;
+  esac
+done
 within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if within 0; then
@@ -111,11 +115,8 @@ fi
 if within 2; then
   run tokenize --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
     --token_type "${token_type}" --vocab_size "${vocab_size}" --force "${force}"
-  case ${decode_method} in
-    k2_hlg | k2_attention_rescoring)
-      run graph --data_dir data --train_splits "${train_split}" --token_type "${token_type}" \
-        --vocab_size "${vocab_size}" --config "${decode_config}" --force "${force}" ;;
-  esac
+  [ "${with_graph}" = false ] || run graph --data_dir data --train_splits "${train_split}" --token_type "${token_type}" \
+    --vocab_size "${vocab_size}" --config "${decode_config}" --force "${force}"
 fi
 if within 3; then
   # shellcheck disable=SC2086
