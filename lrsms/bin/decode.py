@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--decode_method", default=CTC_ATTENTION, help=f"some of {', '.join(METHODS)}, separated by spaces; docs/k2.md"
     )
-    parser.add_argument("--train_splits", default="train", help="k2_hlg, k2_attention_rescoring: whose text is the LM's")
+    parser.add_argument("--train_splits", default="train", help="whose text makes k2's lexicon and language model")
     parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False)

@@ -78,7 +78,8 @@ class LatticeDecoding:
         folders = [lang_dir(self.data_dir, kind, len(tokens)) for kind in kinds]
         found = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
         if not found:
-            raise LrsmsError(f"{folders[0] / 'tokens.txt'}: not there; run stage 2 with the token type of {self.config}")
+            absent = folders[0] / "tokens.txt"
+            raise LrsmsError(f"{absent}: not there; run stage 2 with the token type of {self.config}")
         for path, of_graph in found.items():
             if of_graph == tokens:
                 return path.parent

@@ -105,8 +105,8 @@ def check_tokens(of_model: Sequence[str], config: Path, of_graph: Sequence[str],
     first = next((i for i, pair in places if pair[0] != pair[1]), min(len(of_model), len(of_graph)))
     one, other = (repr(tokens[first]) if first < len(tokens) else "nothing" for tokens in (of_model, of_graph))
     raise LrsmsError(
-        f"{config} has {len(of_model)} tokens and {graph} {len(of_graph)}, which differ: number {first} is {one} in the "
-        f"model and {other} in the graph; decode with the data folder, token type and vocabulary of its training"
+        f"{config} has {len(of_model)} tokens and {graph} {len(of_graph)}, which differ: number {first} is {one} in "
+        f"the model and {other} in the graph; decode with the data folder, token type and vocabulary of its training"
     )
 
 
@@ -180,7 +180,7 @@ def _say(folder: Path, report: dict, lexicon: Lexicon, sentences: int) -> None:
         examples = ", ".join(map(repr, list(lexicon.missing)[:5]))
         print(f"{folder}: {len(lexicon.missing)} words have no tokens and cannot be recognised, such as {examples}")
     if report["ngrams_left_out"]:
-        print(f"{folder}: {report['ngrams_left_out']} n-grams of the language model hold words without tokens, left out")
+        print(f"{folder}: {report['ngrams_left_out']} n-grams hold words without tokens and were left out")
     if report["sentences_outside"]:
         print(f"{folder}: {report['sentences_outside']} of {sentences} training sentences cannot be recognised")
 

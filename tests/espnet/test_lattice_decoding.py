@@ -18,6 +18,7 @@ from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, ct
 from lrsms.fsa.graph import make_graph
 from lrsms.fsa.lattice import Search
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options
+from lrsms.lowrank import merge_
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_without_k2(experiment, corpus, config, monkeypatch):
         (K2_RESCORING, {"model_conf": {"ctc_weight": 1.0}}, "no attention decoder, .* decode it with k2_hlg"),
         (K2_RESCORING, {"decoder": "transducer"}, "decoder: transducer: the model has no attention decoder"),
         (K2_HLG, {"token_type": "word"}, r"lang_word/tokens.txt: not there; run stage 2 with the token type of"),
-        (K2_HLG, {"token_list": ["<blank>", "<unk>", "q"]}, r"config.yaml has 3 tokens and .*number 2 is 'q' in the model"),
+        (K2_HLG, {"token_list": ["<blank>", "<unk>", "q"]}, r"config.yaml has 3 tokens .*number 2 is 'q' in the model"),
     ],
 )
 def test_models_that_a_method_cannot_decode(experiment, corpus, tmp_path, monkeypatch, method, changes, message):
@@ -196,3 +197,13 @@ def test_nothing_within_the_beams_is_an_empty_hypothesis(recogniser, experiment,
     searching = LatticeRecogniser(recogniser, experiment.output_dir / "config.yaml", K2_RESCORING, K2Options(), graph)
     monkeypatch.setattr(Search, "_best_of", lambda self, lattice: None)
     assert searching(torch.zeros(16000).numpy())[0][:3] == ("", [], [])
+
+
+def test_factors_multiplied_out_say_the_same(recogniser, experiment, corpus, graph):
+    config = experiment.output_dir / "config.yaml"
+    merged = open_recogniser(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2}, change=merge_)
+    factored, dense = (LatticeRecogniser(one, config, K2_RESCORING, K2Options(), graph) for one in (recogniser, merged))
+    for cut in list(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))[:2]:
+        speech = load_waveform(cut)
+        (*said, score), (*again, other) = factored(speech)[0], dense(speech)[0]
+        assert said == again and score.score == pytest.approx(other.score, abs=1e-2)

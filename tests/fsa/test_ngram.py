@@ -59,7 +59,8 @@ def test_arpa_comes_back(sentences, tmp_path):
 def test_another_toolkits_file(tmp_path):
     path = tmp_path / "other.arpa"
     path.write_text(
-        "made by hand\n\n\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99 <s> -0.3\n-0.5 </s>\n-0.6 yes -0.2\n-2 <unk>\n\n"
+        "made by hand\n\n"
+        "\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99 <s> -0.3\n-0.5 </s>\n-0.6 yes -0.2\n-2 <unk>\n\n"
         "\\2-grams:\n-0.1 <s> yes\n-0.4\tyes </s>\n\n\\end\\\nnot read\n"
     )
     model = read_arpa(path)

@@ -56,7 +56,7 @@ def test_a_k2_that_does_not_fit_is_told_with_its_reason(monkeypatch, tmp_path):
     (tmp_path / "k2/__init__.py").write_text("raise ImportError('k2 was built using PyTorch 1.13\\nBut you use 2')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "k2", raising=False)
-    with pytest.raises(LrsmsError, match=r"cannot be imported here \(k2 was built using PyTorch 1.13 But you use 2\): "):
+    with pytest.raises(LrsmsError, match=r"cannot be imported here \(k2 was built using PyTorch 1.13 But you"):
         import_k2("x")
     (tmp_path / "k2/__init__.py").write_text("import _k2_of_another_python")
     with pytest.raises(LrsmsError, match="installed without its _k2_of_another_python"):
