@@ -18,7 +18,7 @@ from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, ct
 from lrsms.fsa.graph import make_graph
 from lrsms.fsa.lattice import Search
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options
-from lrsms.lowrank import merge_
+from lrsms.lowrank.merge import merge_
 
 
 @pytest.fixture
