@@ -49,6 +49,7 @@ warmup_epochs=                   # train so many of the epochs dense, then low-r
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
+decode_method=ctc_attention      # and, or with k2: k2_ctc k2_hlg k2_attention_rescoring, in one string (docs/k2.md)
 snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
@@ -89,6 +90,16 @@ run() { # verb, options; options with an empty value are left out
   done
   "${python:?}" -m "lrsms.bin.${verb}" "${options[@]}"
 }
+with_graph=false
+for method in ${decode_method}; do # a typo is said before a training, not after it
+  case ${method} in
+    ctc_attention | k2_ctc) ;;
+    k2_hlg | k2_attention_rescoring) with_graph=true ;;
+    *)
+      echo "error: --decode-method ${method}: expected ctc_attention, k2_ctc, k2_hlg or k2_attention_rescoring" >&2
+      exit 1 ;;
+  esac
+done
 within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if within 0; then
@@ -104,6 +115,8 @@ fi
 if within 2; then
   run tokenize --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
     --token_type "${token_type}" --vocab_size "${vocab_size}" --force "${force}"
+  [ "${with_graph}" = false ] || run graph --data_dir data --train_splits "${train_split}" --token_type "${token_type}" \
+    --vocab_size "${vocab_size}" --config "${decode_config}" --force "${force}"
 fi
 if within 3; then
   # shellcheck disable=SC2086
@@ -114,7 +127,8 @@ if within 3; then
 fi
 if within 4; then
   run decode --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --config "${decode_config}" \
-    --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" --force "${force}"
+    --decode_method "${decode_method}" --train_splits "${train_split}" --checkpoint "${checkpoint}" --nj "${nj}" \
+    --ngpu "${ngpu}" --force "${force}"
   [ -z "${snrs}" ] || run conditions --asr_exp "exp/${tag}" --data_dir data --splits "${test_splits}" --snrs "${snrs}" \
     --train_split "${train_split}" --config "${decode_config}" --checkpoint "${checkpoint}" --nj "${nj}" --ngpu "${ngpu}" \
     --force "${force}"
@@ -130,7 +144,8 @@ fi
 if within 7; then
   for iteration in "exp/${tag}_compressed"/iter*; do
     [ ! -f "${iteration}/accepted.json" ] || run decode --asr_exp "${iteration}" --data_dir data --nj "${nj}" \
-      --splits "${test_splits}" --config "${decode_config}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
+      --splits "${test_splits}" --config "${decode_config}" --decode_method "${decode_method}" \
+      --train_splits "${train_split}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
   done
   run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
 fi

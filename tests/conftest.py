@@ -32,6 +32,12 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def k2():
+    """The package; skips where it is not installed."""
+    return pytest.importorskip("k2", reason="k2 is not installed; docs/k2.md says how to build it")
+
+
+@pytest.fixture(scope="session")
 def write_talking_head():
     """``write(path, ...)``: an MP4 of a drawn face that the cascades find, its mouth opening four times a second.
 

@@ -10,7 +10,7 @@ from lrsms.errors import LrsmsError
 
 VERBS = (
     *("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress"),
-    *("conditions", "utterance", "transcribe", "export_kaldi"),
+    *("conditions", "utterance", "transcribe", "export_kaldi", "graph"),
 )
 
 

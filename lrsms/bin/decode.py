@@ -1,9 +1,11 @@
 """Stage 4: decode splits with a trained model. Usage: python -m lrsms.bin.decode --asr_exp exp/tag --splits test"""
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.fsa.options import CTC_ATTENTION, METHODS, check_method
 
 
 def main() -> None:
@@ -14,16 +16,25 @@ def main() -> None:
     parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
     parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument(
+        "--decode_method", default=CTC_ATTENTION, help=f"some of {', '.join(METHODS)}, separated by spaces; docs/k2.md"
+    )
+    parser.add_argument("--train_splits", default="train", help="whose text makes k2's lexicon and language model")
     parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False)
     args = parser.parse_args()
 
+    methods = [check_method(method) for method in args.decode_method.split()]
+
     from lrsms.espnet.decoding import Decoding
 
-    for split in args.splits.split():
+    for split, method in product(args.splits.split(), methods):
         cuts = args.data_dir / split / "cuts.jsonl.gz"
-        Decoding(args.asr_exp, cuts, args.config, args.checkpoint, args.nj, args.ngpu).run(args.force)
+        Decoding(
+            args.asr_exp, cuts, args.config, args.checkpoint, args.nj, args.ngpu, method,
+            tuple(args.train_splits.split()),
+        ).run(args.force)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,9 @@ from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.config_check import check_keys, read_yaml
 from lrsms.espnet.fast.convolution import pointwise_as_linear_
 from lrsms.espnet.iterator import load_waveform
+from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, about, outside_lexicon
 from lrsms.espnet.search import make_search_fast_
+from lrsms.fsa.options import CTC_ATTENTION, K2Options, check_method
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
 
@@ -36,7 +38,7 @@ Load = Callable[[Cut], np.ndarray]  # a cut to what the model takes as speech
 # Weights of the smallest layer that torch's int8 makes faster: each call of one costs some 40 us for what it spares.
 LEAST_INT8 = 2**16
 
-_recogniser: Speech2Text | None = None
+_recogniser: Speech2Text | LatticeRecogniser | None = None
 _loads: Mapping[str, Load] = {}
 _arguments: tuple = ()  # of _load, in each process
 
@@ -71,6 +73,8 @@ class Decoding:
         checkpoint: file name in ``asr_exp``.
         nj: processes; each computes on one thread.
         ngpu: GPUs to spread them over, 0 for CPU.
+        method: one of :data:`lrsms.fsa.options.METHODS`.
+        train_splits: whose text makes the lexicon and language model of the methods that have them.
     """
 
     asr_exp: Path
@@ -79,11 +83,13 @@ class Decoding:
     checkpoint: str = "valid.acc.ave.pth"
     nj: int = 1
     ngpu: int = 0
+    method: str = CTC_ATTENTION
+    train_splits: tuple[str, ...] = ("train",)
 
     @property
     def output_dir(self) -> Path:
         """Where the hypotheses go."""
-        return decoding_folder(self.asr_exp, self.config, self.checkpoint, self.cuts.parent.name)
+        return decoding_folder(self.asr_exp, self.config, self.checkpoint, self.cuts.parent.name, self.method)
 
     def run(self, force: bool = False) -> None:
         """Decode, and leave ``text``, ``token``, ``token_int``, ``score`` (ESPnet's names) and ``decode.json``.
@@ -100,9 +106,20 @@ class Decoding:
         stamp.write(marker, {}, inputs)
 
     @property
+    def lattice(self) -> LatticeDecoding | None:
+        """What k2 needs, None where ESPnet searches."""
+        if self.method == CTC_ATTENTION:
+            return None
+        options = read_k2_options(self.config)
+        return LatticeDecoding(
+            self.method, options, self.asr_exp / "config.yaml", self.cuts.parent.parent, self.train_splits
+        )
+
+    @property
     def inputs(self) -> list[Path]:
         """Files that the hypotheses depend on."""
-        return [self.config, (self.asr_exp / self.checkpoint).resolve(), self.cuts]
+        files = [self.config, (self.asr_exp / self.checkpoint).resolve(), self.cuts]
+        return files + (self.lattice.inputs if self.lattice else [])
 
     def check(self) -> dict:
         """The options of the decoding YAML.
@@ -110,13 +127,17 @@ class Decoding:
         Raises:
             LrsmsError: missing inputs or an unknown option.
         """
+        check_method(self.method)
         options = read_options(self.config)
         model = self.asr_exp / self.checkpoint
         for path, remedy in ((model, "run stage 3 to its end"), (self.cuts, "run stage 1 first")):
             if not path.exists():
                 there = ", ".join(sorted(found.name for found in self.asr_exp.glob("*.pth"))) or "no checkpoint"
                 raise LrsmsError(f"{path}: not there; {remedy} ({self.asr_exp} holds {there})")
-        self._check_beam(options.get("beam_size", 20))
+        if self.lattice:
+            self.lattice.check()
+        else:
+            self._check_beam(options.get("beam_size", 20))
         return options
 
     def _check_beam(self, beam_size: int) -> None:
@@ -125,13 +146,29 @@ class Decoding:
     def _decode(self, options: dict) -> None:
         cuts = self.sorted_cuts()
         load = decoding_loader(self.asr_exp, self.output_dir) or load_waveform
+        more = self._prepare_lattice(cuts)
         began = time.perf_counter()
         with tqdm(total=len(cuts), desc=f"decoding {self.cuts.parent.name}", unit="utt", dynamic_ncols=True) as bar:
             found = []
             for hypothesis in self.hypotheses(options, {"": load}, [("", cut) for cut in cuts]):
                 found.append(hypothesis)
                 bar.update()
-        self.write(self.output_dir, options, cuts, found, time.perf_counter() - began)
+        self.write(self.output_dir, options, cuts, found, time.perf_counter() - began, **more)
+
+    def _prepare_lattice(self, cuts: list[Cut]) -> dict:
+        """Make the graph before several processes want it; returns entries of ``decode.json``."""
+        if not self.lattice:
+            return {}
+        self.lattice.prepare()
+        graph = self.lattice.graph
+        more = about(self.method, asdict(self.lattice.options))
+        if graph:
+            outside = outside_lexicon(graph, self.lattice.config, (cut.supervisions[0].text or "" for cut in cuts))
+            more["words_outside_lexicon"] = outside.total()
+            if outside:
+                examples = ", ".join(repr(word) for word, _ in outside.most_common(5))
+                print(f"{self.cuts}: {outside.total()} words are not in the lexicon and are lost, such as {examples}")
+        return more
 
     def sorted_cuts(self) -> list[Cut]:
         """The split, longest first, so that no process is left alone with a long one at the end."""
@@ -164,8 +201,7 @@ class Decoding:
             "nj": self.nj,
             "device": "cuda" if self.ngpu else "cpu",
             "rtf": spent / audio,
-            "beam_size": options.get("beam_size", 20),
-            "ctc_weight": options.get("ctc_weight", 0.5),
+            **_search(options if self.method == CTC_ATTENTION else None),
             "config": str(self.config),
             "seed": 0,
             **provenance(),
@@ -183,7 +219,11 @@ class Decoding:
             loads: ways to load a cut, by name.
             jobs: name of a way to load, and the cut.
         """
-        model = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu)
+        lattice = None
+        if self.lattice:
+            options = {}
+            lattice = (self.lattice.config, self.method, self.lattice.options, self.lattice.graph)
+        model = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu, lattice)
         arguments = (loads, *model)
         if self.nj == 1:
             _configure(*arguments)
@@ -196,8 +236,14 @@ class Decoding:
             yield from pool.map(_recognise, jobs)
 
 
+def _search(options: Mapping | None) -> dict:
+    if options is None:
+        return {}
+    return {"beam_size": options.get("beam_size", 20), "ctc_weight": options.get("ctc_weight", 0.5)}
+
+
 def read_options(config: Path) -> dict:
-    """The options of a decoding YAML.
+    """The options of a decoding YAML for ESPnet's search, its ``k2`` block checked and left out.
 
     Raises:
         LrsmsError: unreadable, or an unknown option.
@@ -208,8 +254,19 @@ def read_options(config: Path) -> dict:
 def check_options(options: Mapping, where: str) -> dict:
     """The same of options that come from elsewhere; ``where`` names them in messages."""
     allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
+    options = dict(options)
+    K2Options.parse(options.pop("k2", None), f"{where}: k2")
     check_keys(options, allowed, where)
-    return dict(options)
+    return options
+
+
+def read_k2_options(config: Path) -> K2Options:
+    """The ``k2`` block of a decoding YAML, defaults where it has none.
+
+    Raises:
+        LrsmsError: unreadable, an unknown key or a value out of range.
+    """
+    return K2Options.parse(read_yaml(config).get("k2"), f"{config}: k2")
 
 
 def check_beam(beam_size: int, tokens: int, where: str) -> None:
@@ -296,13 +353,16 @@ def _to_bfloat16(model: torch.nn.Module) -> None:
             model.decoder.output_layer.register_forward_hook(exact)
 
 
-def _load(config: str, model: str, options: dict, ngpu: int) -> Speech2Text:
+def _load(
+    config: str, model: str, options: dict, ngpu: int, lattice: tuple | None = None
+) -> Speech2Text | LatticeRecogniser:
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1
     device = f"cuda:{number % ngpu}" if ngpu else "cpu"
     recogniser = Speech2Text(config, model, device=device, **options)
-    make_search_fast_(recogniser)
-    return recogniser
+    if lattice is None:
+        make_search_fast_(recogniser)
+    return LatticeRecogniser(recogniser, *lattice) if lattice else recogniser
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.fast.allocator import keep_freed_memory
 from lrsms.espnet.frontend import KaldiFbank
 from lrsms.espnet.resolve import factorize_ctc, resolve
+from lrsms.fsa import import_k2
 from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
 from lrsms.lowrank.initialization import initialization_skipped, initialize_
 from lrsms.lowrank.recurrent import cell_matrix
@@ -82,6 +83,8 @@ def _building(build_model):
 
     @functools.wraps(build_model)
     def build(cls, args):
+        if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
+            import_k2("ctc_conf.ctc_type: brctc")
         resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
         check_model(model)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
 from lrsms.scoring.bootstrap import error_rate_interval
 
@@ -44,10 +45,15 @@ class DecodingScores:
     missing: int
 
 
-def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str) -> Path:
-    """``<experiment>/decode_<config>_<checkpoint>/<split>``, where stage 4 writes and stage 5 reads."""
-    name = config.stem.removeprefix("decode").strip("_")
-    return experiment / "_".join(["decode", *filter(None, [name]), checkpoint.removesuffix(".pth")]) / split
+def decoding_folder(
+    experiment: Path, config: Path, checkpoint: str, split: str, method: str = CTC_ATTENTION
+) -> Path:
+    """``<experiment>/decode_<config>_<method>_<checkpoint>/<split>``, where stage 4 writes and stage 5 reads.
+
+    The method is left out where it is ESPnet's search.
+    """
+    names = [config.stem.removeprefix("decode").strip("_"), "" if method == CTC_ATTENTION else method]
+    return experiment / "_".join(["decode", *filter(None, names), checkpoint.removesuffix(".pth")]) / split
 
 
 def read_references(cuts: Path) -> dict[str, Reference]:

@@ -93,7 +93,8 @@ def _provenance(rows: Sequence[dict]) -> str:
         f"- machine: {row['machine']}",
     ]
     for one in rows:
-        lines.append(f"- {_dataset(one)}: `{one['decode_command']}`, configuration `{one['decode_config']}`")
+        by = f", k2 {one['k2_version']}" if one.get("k2_version") else ""
+        lines.append(f"- {_dataset(one)}: `{one['decode_command']}`, configuration `{one['decode_config']}`{by}")
         if one["decode_machine"] != one["machine"]:
             lines.append(f"  - machine: {one['decode_machine']}")
         if one["missing_hypotheses"]:

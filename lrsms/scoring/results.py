@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lrsms import stamp
 from lrsms.errors import LrsmsError
+from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring import conditions
 from lrsms.scoring.bootstrap import paired_bootstrap
 from lrsms.scoring.condition_pictures import wer_over_snr
@@ -113,6 +114,8 @@ def result_row(exp_dir: Path, decoding: Decoding, scores: DecodingScores) -> dic
         "cer_low": round(scores.cer.low, 3),
         "cer_high": round(scores.cer.high, 3),
         "rtf": decode["rtf"],
+        "decode_method": decode.get("decode_method", CTC_ATTENTION),
+        "k2_version": decode.get("k2_version"),
         "decode_config": decode["config"],
         "decode_command": decode["command"],
         "decode_machine": decode["machine"],

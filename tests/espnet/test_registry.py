@@ -1,10 +1,13 @@
 """Our names in ESPnet's registries, and `init:` with factored layers."""
 
+import sys
+
 import pytest
 import torch
 from espnet2.tasks import asr
 
 import lrsms.espnet
+from lrsms.errors import LrsmsError
 from lrsms.espnet.frontend import KaldiFbank
 from lrsms.lowrank import low_rank_layers
 
@@ -91,3 +94,23 @@ def test_espnets_task_says_what_to_write_in_place_of_our_options(key, hint, tmp_
     message = capsys.readouterr().err.splitlines()[-1]
     assert f"unrecognized arguments: {key} (from {tmp_path}" in message
     assert hint in message if hint else message.endswith("train.yaml)")
+
+
+def test_k2s_ctc_loss_without_k2_is_one_sentence(build_tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)
+    with pytest.raises(LrsmsError, match="ctc_conf.ctc_type: brctc needs k2, which is not installed"):
+        build_tiny(ctc_conf={"ctc_type": "brctc"})
+
+
+def test_k2s_ctc_loss_is_ctcs(k2, build_tiny):
+    ours, theirs = (build_tiny(ctc_conf={"ctc_type": kind, "reduce": False}).ctc for kind in ("brctc", "builtin"))
+    theirs.load_state_dict(ours.state_dict())
+    torch.manual_seed(0)
+    encoded, lengths = torch.randn(3, 9, 16, requires_grad=True), torch.tensor([7, 9, 8])
+    targets, sizes = torch.tensor([[2, 2, 3], [5, 4, 6], [7, -1, -1]]), torch.tensor([3, 3, 1])
+    losses = ours(encoded, lengths, targets, sizes)
+    (gradient,) = torch.autograd.grad(losses.sum(), encoded)
+    expected = theirs(encoded, lengths, targets, sizes)
+    (other,) = torch.autograd.grad(expected.sum(), encoded)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-4)

@@ -160,6 +160,7 @@ def snapshot(tree: Tree) -> dict[str, int]:
         (["--corpus", "yesno", "--corpus-dir", "nowhere"], ["--corpus_dir", "nowhere", "no such folder"]),
         (["--corpus-dir", "conf"], ["--corpus_dir", "digits does not read it"]),
         (["--trian-config", "x"], ["unknown option --trian-config", "--train_config"]),
+        (["--decode-method", "k2_ctc k2_hgl"], ["--decode-method k2_hgl", "k2_attention_rescoring"]),
         (["--stage", "4", "--tag", "untrained"], ["exp/untrained/valid.acc.ave.pth", "run stage 3"]),
         (["--stage", "3", "--token-type", "char", "--tag", "x"], ["data/lang_char/tokens.txt", "run stage 2"]),
     ],

@@ -153,3 +153,16 @@ def test_main_in_process(recipe, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["score", "--data_dir", str(recipe / "data"), "--exp_dir", str(recipe / "exp")])
     score.main()
     assert "| lowrank " in capsys.readouterr().out
+
+
+def test_a_decoding_with_k2_has_its_own_row_and_names_k2(recipe):
+    folder = recipe / "exp/dense/decode_k2_hlg_valid.acc.ave/test"
+    shutil.copytree(recipe / "exp/dense/decode_asr/test", folder)
+    decode = json.loads((folder / "decode.json").read_text())
+    (folder / "decode.json").write_text(json.dumps(decode | {"decode_method": "k2_hlg", "k2_version": "1.24.4"}))
+    table = run(recipe)
+    assert table.count("| dense") == 2 and "decode_k2_hlg_valid.acc.ave/test" in table
+    methods = {row["decode"]: (row["decode_method"], row["k2_version"]) for row in read(recipe)}
+    assert methods["decode_k2_hlg_valid.acc.ave"] == ("k2_hlg", "1.24.4")
+    assert methods["decode_asr"] == ("ctc_attention", None)
+    assert "configuration `conf/decode.yaml`, k2 1.24.4" in (recipe / "exp/RESULTS.md").read_text()

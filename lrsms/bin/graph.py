@@ -1,0 +1,42 @@
+"""Make the decoding graph that k2 searches: lexicon, n-gram language model of the training text, and HLG.
+
+Example: python -m lrsms.bin.graph --data_dir data --token_type unigram --vocab_size 500
+Stage 4 does so by itself; stage 2 does where --decode-method needs it.
+"""
+
+import argparse
+from pathlib import Path
+
+from lrsms.bin import run_verb, str2bool
+
+TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--train_splits", default="train", help="whose text it is made of, separated by spaces")
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
+    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: as in stage 2")
+    parser.add_argument("--config", type=Path, help="decoding YAML, whose k2 block gives ngram_order and arpa")
+    parser.add_argument("--force", type=str2bool, default=False, help="make it although nothing has changed")
+    args = parser.parse_args()
+
+    from lrsms.data.tokens import lang_dir
+    from lrsms.espnet.config_check import read_yaml
+    from lrsms.fsa.graph import make_graph
+    from lrsms.fsa.options import K2Options
+
+    block = read_yaml(args.config).get("k2") if args.config else None
+    options = K2Options.parse(block, f"{args.config}: k2")
+    make_graph(
+        lang_dir(args.data_dir, args.token_type, args.vocab_size),
+        [args.data_dir / split / "cuts.jsonl.gz" for split in args.train_splits.split()],
+        order=options.ngram_order,
+        arpa=Path(options.arpa) if options.arpa else None,
+        force=args.force,
+    )
+
+
+if __name__ == "__main__":
+    run_verb(main)
