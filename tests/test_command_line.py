@@ -110,3 +110,16 @@ def test_absent_package_and_absent_git_are_said(monkeypatch):
     assert provenance.versions()["no-such-package"] == "absent"
     monkeypatch.setenv("PATH", "")
     assert provenance.commit() == "unknown"
+
+
+def test_commit_is_not_that_of_a_repository_around_the_environment(tmp_path, monkeypatch):
+    """As installed in a virtual environment inside somebody's own repository."""
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "env" / "lrsms" / "provenance.py"))
+    Path(provenance.__file__).parent.mkdir(parents=True)
+    Path(provenance.__file__).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert provenance.commit() == "unknown"
+    subprocess.run([*git, "add", "."], check=True)
+    assert provenance.commit().endswith("-dirty")
