@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from lrsms import provenance
 from lrsms.bin import run_verb, str2bool
@@ -92,6 +93,14 @@ def test_booleans_are_written_out():
     assert str2bool("true") is True and str2bool("False") is False
     with pytest.raises(Exception, match="write true or false"):
         str2bool("yes")
+
+
+def test_pip_installs_all_of_the_package(root):
+    """Folders without ``__init__.py`` and files other than Python would stay behind."""
+    packages = {root / name.replace(".", "/") for name in setuptools.find_packages(str(root), include=["lrsms*"])}
+    files = [path for path in (root / "lrsms").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert len(files) > 50
+    assert [path for path in files if path.parent not in packages or path.suffix != ".py"] == []
 
 
 def test_provenance_names_command_versions_and_commit(monkeypatch):
