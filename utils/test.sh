@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Run the tests with coverage; arguments go to pytest:
+# Run the tests with coverage, one process on each core and one thread in each; arguments go to pytest:
 #   utils/test.sh
 #   utils/test.sh tests/scoring -x
 #   utils/test.sh -m slow
+#   utils/test.sh -n 0 tests/lowrank        in this process
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . ./path.sh
 
-missing=$(_missing_modules "${python}" pytest pytest_cov)
+missing=$(_missing_modules "${python}" pytest pytest_cov xdist)
 if [ -n "${missing}" ]; then
   echo "error: the environment of ${python} lacks: ${missing}. This installs what is missing:" >&2
   echo "  $(_install_command "${python}" "'.[test]'")" >&2
   exit 1
 fi
-exec "${python}" -m pytest --cov=lrsms --cov-report=term "$@"
+processes=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+[ "${processes}" -le 8 ] || processes=8 # each imports ESPnet
+export OMP_NUM_THREADS=1
+# Tests of one file share what they have trained: they stay in one process.
+exec "${python}" -m pytest -n "${processes}" --dist loadfile --no-loadscope-reorder --cov=lrsms --cov-report=term "$@"

@@ -26,7 +26,7 @@ class AvConfig:
         snrs: dB of babble in training, one drawn for each utterance and epoch; None is no noise.
         valid_snrs: the same for validation, one for each utterance, always the same.
         clean_epochs: the first so many epochs of training have neither noise nor masks: from a standing start in noise
-            a small corpus teaches its grammar and no sounds.
+            a small corpus teaches its grammar and no sounds. Those of a dense warm-up (``--warmup_epochs``) count.
         babble_voices: how many talk at once in the noise.
         resize: pixels of a side that the stored regions are brought to before the window is taken; None keeps them.
         random_crop: whether the window into the mouth regions is anywhere in training; else in the centre.

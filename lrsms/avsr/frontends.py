@@ -108,10 +108,10 @@ class MouthResNet(nn.Module):
         super().__init__()
         _check(channels, blocks, activation, "video_frontend")
         stem_channels = channels[0] if stem_channels is None else stem_channels
-        self.stem = nn.Conv3d(1, stem_channels, (5, 7, 7), stride=(1, 2, 2), padding=(2, 3, 3), bias=False)
-        self.norm = nn.BatchNorm3d(stem_channels)
+        self.stem = _FrameConvolution(stem_channels)
+        self.norm = nn.BatchNorm2d(stem_channels)
         self.activation = ACTIVATIONS[activation]()
-        self.pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.stages = _stages(channels, blocks, (3, 3), activation, inputs=stem_channels)
         self.features = channels[-1]
 
@@ -126,9 +126,8 @@ class MouthResNet(nn.Module):
         x = (regions - PIXEL_MEAN) / PIXEL_STD
         if real is not None:
             x = x * real[:, :, None, None]  # as the zeros that the convolution itself adds at the ends
-        x = self.pool(self.activation(self.norm(self.stem(x[:, None]))))  # (B, C, T, height / 4, width / 4)
-        x = x.transpose(1, 2)
-        x = x.flatten(0, 1) if real is None else x[real]
+        x = self.pool(self.activation(self.norm(self.stem(x))))  # (B * T, C, height / 4, width / 4)
+        x = x if real is None else x[real.flatten()]
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             for block in stage:
@@ -137,6 +136,22 @@ class MouthResNet(nn.Module):
         if real is None:
             return x.unflatten(0, (batch, frames))
         return x.new_zeros(batch, frames, self.features).masked_scatter(real[:, :, None], x)
+
+
+class _FrameConvolution(nn.Conv3d):
+    """3-D convolution of grey pictures over 5 frames and 7 x 7 pixels, every other pixel.
+
+    Computed as a 2-D convolution of every frame with its neighbours as channels: the same sums, and channels last.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(1, channels, (5, 7, 7), stride=(1, 2, 2), padding=(2, 3, 3), bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, T, height, width)`` to ``(B * T, channels, height / 2, width / 2)``."""
+        frames, side, span = self.padding[0], self.padding[1], self.kernel_size[0]
+        x = nn.functional.pad(x, (0, 0, 0, 0, frames, frames)).unfold(1, span, 1).flatten(0, 1).permute(0, 3, 1, 2)
+        return nn.functional.conv2d(x, self.weight[:, 0], stride=self.stride[1:], padding=side)
 
 
 class ResidualBlock(nn.Module):

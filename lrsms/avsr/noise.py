@@ -19,7 +19,8 @@ from lrsms.avsr.seeds import rng_for
 from lrsms.errors import LrsmsError
 
 CLEAN = "clean"  # in place of a number of dB: no noise at all
-_POOL = 2000  # utterances that noise is made of: bounds the memory of each loading process
+_POOL = 2000  # utterances that noise is made of
+_KEPT = 2**25  # samples of them that a loading process keeps decoded: 128 MB
 _PERTURBED = re.compile(r"_sp[\d.]+$")
 
 
@@ -89,6 +90,8 @@ class Babble:
             )
         self.cuts, self.voices, self.seed = list(cuts), voices, seed
         self.speakers = [cut.supervisions[0].speaker for cut in self.cuts]
+        self._decoded: dict[int, np.ndarray] = {}
+        self._room = _KEPT
 
     @classmethod
     def from_manifest(cls, path: Path, *, voices: int = 4, seed: int = 0) -> Babble:
@@ -120,12 +123,22 @@ class Babble:
         chosen = rng.choice(others if len(others) >= self.voices else usable, size=self.voices, replace=False)
         noise = np.zeros(num_samples, dtype=np.float64)
         for number in chosen:
-            voice = self.cuts[number].load_audio()[0].astype(np.float64)
+            voice = self._voice(number).astype(np.float64)
             power = np.sqrt(np.mean(voice**2)) if len(voice) else 0.0
             if power > 0:
                 noise += np.resize(np.roll(voice, -int(rng.integers(len(voice)))), num_samples) / power
         power = np.sqrt(np.mean(noise**2)) if num_samples else 0.0
         return (noise / power if power > 0 else noise).astype(np.float32)
+
+    def _voice(self, number: int) -> np.ndarray:
+        """Samples of an utterance of the pool; the first ones asked for are kept."""
+        if number in self._decoded:
+            return self._decoded[number]
+        voice = self.cuts[number].load_audio()[0]
+        if len(voice) <= self._room:
+            self._decoded[number] = voice
+            self._room -= len(voice)
+        return voice
 
 
 def _sample(cuts: Iterable[Cut], limit: int, seed: int) -> list[Cut]:

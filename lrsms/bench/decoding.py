@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
-from lrsms.espnet.measure import trainable_parameters
+from lrsms.espnet.measure import rows_in_decoding, trainable_parameters
+from lrsms.espnet.search import make_search_fast_
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
@@ -25,6 +27,8 @@ from lrsms.scoring.bootstrap import paired_bootstrap
 
 PRECISIONS = ("fp32", "bf16", "int8")
 WEIGHTS = ("stored", "merged", "faster")
+SEARCHES = ("beam", "fast", "espnet", "ctc")
+_BEAMS = {"fast": "beam", "espnet": "beam, ESPnet's"}
 
 
 def decode_speed(
@@ -38,8 +42,9 @@ def decode_speed(
     precisions: Sequence[str] = ("fp32", "int8"),
     weights: Sequence[str] = ("stored",),
     threads: Sequence[int] = (1,),
+    searches: Sequence[str] = ("beam", "ctc"),
 ) -> str:
-    """Every model decodes every utterance, in turns, by ESPnet's beam search and by its best CTC path.
+    """Every model decodes every utterance, in turns, by beam search and by its best CTC path.
 
     Args:
         experiments: folders; the first is what the others are compared with. A training YAML stands for a model of
@@ -53,14 +58,20 @@ def decode_speed(
         weights: of low-rank models: ``stored`` as they are, ``merged`` into dense ones, or merged where that runs
             ``faster`` (:func:`lrsms.lowrank.merge.merge_`).
         threads: of torch; with several, each in turn.
+        searches: ``beam``, what decodes such a model by default: ESPnet's beam search around ESPnet's classes, this
+            package's around its own; ``espnet`` and ``fast``, one of the two around all; ``ctc``, the best path.
 
     Returns:
         The table.
 
     Raises:
-        LrsmsError: an unknown precision or kind of weights, or no utterance.
+        LrsmsError: an unknown precision, kind of weights or search, or no utterance.
     """
-    for option, given, known in (("precisions", precisions, PRECISIONS), ("weights", weights, WEIGHTS)):
+    for option, given, known in (
+        ("precisions", precisions, PRECISIONS),
+        ("weights", weights, WEIGHTS),
+        ("searches", searches, SEARCHES),
+    ):
         unknown = set(given) - set(known)
         if unknown:
             raise LrsmsError(f"--{option}: {sorted(unknown)[0]!r} is unknown; any of {', '.join(known)}")
@@ -74,7 +85,8 @@ def decode_speed(
         for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options):
             models[name, precision], parameters[name] = model, parameters.get(name, size)
     made_up = any(experiment.suffix == ".yaml" for experiment in experiments)
-    arms = [(*key, way, count) for key in models for way in ("beam", "ctc") for count in threads]
+    ways = {key: _ways(model, searches) for key, model in models.items()}
+    arms = [(*key, way, count) for key in models for way in ways[key] for count in threads]
     seconds: dict[tuple, list[float]] = {arm: [] for arm in arms}
     errors: dict[tuple, list[int]] = {arm: [] for arm in arms}
     words = []
@@ -84,18 +96,18 @@ def decode_speed(
         words.append(len(reference))
         turn = number % len(arms)
         for arm in arms[turn:] + arms[:turn]:
-            recognise = beam_search if arm[2] == "beam" else best_path
+            recognise, model = ways[arm[:2]][arm[2]]
             torch.set_num_threads(arm[3])
             if number == 0:
-                recognise(models[arm[:2]], audio)  # warm-up
-            spent, text = _timed(recognise, models[arm[:2]], audio)
+                recognise(model, audio)  # warm-up
+            spent, text = _timed(recognise, model, audio)
             seconds[arm].append(spent)
             errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
     durations = [cut.duration for cut in chosen]
     first = next(iter(models))
     results = []
     for arm in arms:
-        base = (*first, *arm[2:])
+        base = next(one for one in arms if one[:2] == first and one[3] == arm[3] and _kind(one[2]) == _kind(arm[2]))
         difference = paired_bootstrap(errors[base], errors[arm], words)
         wer = [100.0 * sum(errors[arm]) / sum(words), difference.difference, difference.low, difference.high]
         results.append(
@@ -120,13 +132,34 @@ def decode_speed(
         [_row(one) for one in results],
         [
             f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a CPU; "
-            f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} with the "
-            f"same search and threads.{' Random weights: there is no WER.' if made_up else ''} "
+            f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} by its first "
+            f"beam search, or by its best path, with the same threads. Search: ESPnet's, or this package's with the same "
+            f"scores; ctc is the best path.{' Random weights: there is no WER.' if made_up else ''} "
             f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
         {"results": results, "utterances": len(chosen), "threads": list(threads), "options": options},
         left=3,
     )
+
+
+def _ways(recogniser, searches: Sequence[str]) -> dict[str, tuple[Callable, object]]:
+    """Name of each search that is asked for -> function, and what it is called with."""
+    own = "fast" if any(hasattr(part, "low_rank_config") for part in recogniser.asr_model.children()) else "espnet"
+    found = {}
+    for search in dict.fromkeys(own if one == "beam" else one for one in searches):
+        if search == "ctc":
+            found[search] = (best_path, recogniser)
+            continue
+        searching = copy.copy(recogniser)
+        searching.beam_search = copy.copy(recogniser.beam_search)
+        if search == "fast":
+            make_search_fast_(searching)
+        found[_BEAMS[search]] = (beam_search, searching)
+    return found
+
+
+def _kind(search: str) -> str:
+    return "ctc" if search == "ctc" else "beam"
 
 
 def label(experiment: Path) -> str:
@@ -155,11 +188,12 @@ def _models(
             def change(model) -> None:
                 nonlocal parameters
                 if kind != "stored":
-                    merge_(model, only="all" if kind == "merged" else kind)
+                    merge_(model, only="all" if kind == "merged" else kind, frames=rows_in_decoding)
                 parameters = trainable_parameters(model)
 
             for precision in precisions:
-                yield name, precision, open_recogniser(experiment, checkpoint, options, precision, change), parameters
+                model = open_recogniser(experiment, checkpoint, options, precision, change, fast_search=False)
+                yield name, precision, model, parameters
 
 
 def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
@@ -170,7 +204,7 @@ def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]
 
 @torch.no_grad()
 def beam_search(model, audio: torch.Tensor) -> str:
-    """Text of ESPnet's search; empty where it finds none."""
+    """Text of the recogniser's search; empty where it finds none."""
     found = model(audio)
     return (found[0][0] if found else "") or ""
 

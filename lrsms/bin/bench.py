@@ -54,7 +54,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="trials: how often each is timed")
     parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: fp32, bf16, int8")
-    parser.add_argument("--searches", nargs="+", default=["ctc", "beam"], help="export: best path, ESPnet's search")
+    parser.add_argument(
+        "--searches",
+        nargs="+",
+        default=["ctc", "beam"],
+        help="export, decode: ctc, the best path; beam. decode: also espnet or fast beam search around all models",
+    )
     parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
     parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: stored, merged, faster")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch; decode takes several")
@@ -181,7 +186,7 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
         if not args.asr_exp + configs:
             refuse("decode needs --asr_exp or --size")
-        more = options("utterances", "precisions", "weights", "threads")
+        more = options("utterances", "precisions", "weights", "threads", "searches")
         return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **more)
 
 

@@ -21,6 +21,8 @@ from lrsms.avsr.frames import FRAME_SHIFT, SAMPLES, SAMPLING_RATE, missing, row_
 from lrsms.avsr.frontends import AudioResNet, MouthResNet
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import check_keys
+from lrsms.espnet.fast import make_fast_
+from lrsms.espnet.fast.convolution import MaskedConv1d
 from lrsms.espnet.frontend import KaldiFbank
 
 STREAMS = ("audio", "video")
@@ -98,6 +100,7 @@ class AVConformerEncoder(AbsEncoder):
         attention_heads, linear_units, num_blocks, dropout_rate, positional_dropout_rate, attention_dropout_rate,
             macaron_style, cnn_module_kernel, pos_enc_layer_type, selfattention_layer_type: of both Conformers, as in
             ESPnet's ``ConformerEncoder``.
+        fast: whether to take the fast paths of :mod:`lrsms.espnet.fast`.
 
     Raises:
         LrsmsError: an option out of its range, or a region that does not fit ``input_size``.
@@ -123,6 +126,7 @@ class AVConformerEncoder(AbsEncoder):
         cnn_module_kernel: int = 31,
         pos_enc_layer_type: str = "rel_pos",
         selfattention_layer_type: str = "rel_selfattn",
+        fast: bool | str = True,
     ):
         super().__init__()
         self.region = _region(region, input_size)
@@ -149,6 +153,8 @@ class AVConformerEncoder(AbsEncoder):
         if modality == "audiovisual":
             self.fusion = Fusion(2 * output_size, fusion_units, output_size)
         self._output_size = output_size
+        self.fast = fast
+        make_fast_(self, fast, "encoder_conf.fast")
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -214,7 +220,7 @@ class Stream(nn.Module):
         self.frontend = frontend
         self.conformer = ConformerEncoder(frontend.features, input_layer="linear", rel_pos_type="latest", **conformer)
         for layer in self.conformer.encoders:
-            layer.conv_module.depthwise_conv = _DepthwiseConvolution(layer.conv_module.depthwise_conv)
+            layer.conv_module.depthwise_conv = MaskedConv1d(layer.conv_module.depthwise_conv)
 
     def forward(self, x: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         """Encode ``(B, ...)`` to ``(B, T, D)``; ``real (B, T)``: false behind an end, None where nothing is padded."""
@@ -228,29 +234,6 @@ class Stream(nn.Module):
         finally:
             for convolution in convolutions:
                 convolution.padding_mask = None
-
-
-class _DepthwiseConvolution(nn.Conv1d):
-    """A Conformer's depthwise convolution that sees zeros where an utterance has padding.
-
-    ESPnet's sees what the layers before made of the padding, so that the last frames of an utterance depend on the
-    batch it is in.
-    """
-
-    def __init__(self, like: nn.Conv1d):
-        super().__init__(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,
-            padding=like.padding,
-            groups=like.groups,
-            bias=like.bias is not None,
-        )
-        self.padding_mask: torch.Tensor | None = None  # (B, T), for one forward pass
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(B, channels, T)`` to the same."""
-        return super().forward(x if self.padding_mask is None else x.masked_fill(self.padding_mask[:, None], 0.0))
 
 
 class Fusion(nn.Module):

@@ -44,10 +44,8 @@ LSTM = {
 VGG = {r"enc\.0\.conv\d_\d": "subsampling"}
 LSTM_CELL = {r"decoder\.\d+": "recurrent"}
 # Two front-ends, two Conformers, one MLP: the convolutions that see one channel are too thin to gain.
-AV_FRONTENDS = {
-    r"(audio|video)\.frontend\.stages\.\d+\.\d+\.(conv[12]|shortcut\.0)": "subsampling",
-    r"(audio|video)\.conformer\.embed\.0": "subsampling",
-}
+FRONTEND = {r"(audio|video)\.frontend\.stages\.\d+\.\d+\.(conv[12]|shortcut\.0)": "frontend"}
+AV_EMBED = {r"(audio|video)\.conformer\.embed\.0": "subsampling"}
 AV_BLOCKS = {rf"(audio|video)\.conformer\.{path}": role for path, role in _CONFORMER_BLOCKS.items()}
 FUSION = {r"fusion\.(hidden|output)": "fusion"}
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
@@ -71,7 +69,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
-    "lowrank_av_conformer": (AVConformerEncoder, AV_BLOCKS | AV_FRONTENDS | FUSION),
+    "lowrank_av_conformer": (AVConformerEncoder, FRONTEND | AV_EMBED | AV_BLOCKS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_transformer": (TransformerDecoder, ATTENTION | FEED_FORWARD | EMBEDDING | OUTPUT),
@@ -92,9 +90,11 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
         A class whose instances are built dense by ``base`` and then factored; their ``rank_plan`` says how.
     """
 
+    base_options = inspect.signature(base).parameters
+
     class LowRank(base):
         def __init__(self, *args, low_rank: Mapping | None = None, fast: bool | str = True, **kwargs):
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs, **({"fast": fast} if "fast" in base_options else {}))
             self.low_rank_where = f"{part}_conf.low_rank"
             config = LowRankConfig.parse(low_rank, where=self.low_rank_where)
             if config.target is not None or config.stable_rank_from is not None:
@@ -159,7 +159,8 @@ def _with_ours(signature: inspect.Signature) -> inspect.Signature:
         inspect.Parameter("low_rank", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mapping | None),
         inspect.Parameter("fast", inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool | str),
     ]
-    return signature.replace(parameters=[*signature.parameters.values(), *ours])
+    known = [one for one in signature.parameters.values() if one.name not in ("low_rank", "fast")]
+    return signature.replace(parameters=[*known, *ours])
 
 
 LOW_RANK_ENCODERS = {name: low_rank_class(base, roles, "encoder") for name, (base, roles) in ENCODERS.items()}

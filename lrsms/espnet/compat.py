@@ -38,15 +38,23 @@ def nothing_printed() -> Iterator[None]:
 
 with nothing_printed():  # the second says that flash attention is not installed
     try:  # 202611 moved espnet.nets to espnet2.legacy.nets
+        from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+        from espnet2.legacy.nets.beam_search import BeamSearch, Hypothesis
         from espnet2.legacy.nets.pytorch_backend.conformer.convolution import ConvolutionModule
         from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
         from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
+        from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+        from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
     except ImportError:
+        from espnet.nets.batch_beam_search import BatchBeamSearch
+        from espnet.nets.beam_search import BeamSearch, Hypothesis
         from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
         from espnet.nets.pytorch_backend.conformer.swish import Swish
         from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet.nets.pytorch_backend.transformer import attention, subsampling
+        from espnet.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+        from espnet.nets.scorers.ctc import CTCPrefixScorer
 
 MultiHeadedAttention = attention.MultiHeadedAttention
 RelPositionMultiHeadedAttention = attention.RelPositionMultiHeadedAttention
@@ -128,7 +136,12 @@ warnings.filterwarnings("ignore", message="instrumentor did not find the target 
 
 __all__ = [
     "CONV2D_SUBSAMPLINGS",
+    "BatchBeamSearch",
+    "BeamSearch",
+    "CTCPrefixScorer",
     "ConvolutionModule",
+    "DecoderLayer",
+    "Hypothesis",
     "MultiHeadedAttention",
     "RelPositionMultiHeadedAttention",
     "Swish",

@@ -21,6 +21,7 @@ from lrsms.espnet.classes import CTC, DECODERS, ENCODERS
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
+from lrsms.espnet.search import make_search_fast_
 from lrsms.lowrank import LowRankConfig, RankPlan, low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.lowrank.plan import PlanEntry
@@ -258,6 +259,7 @@ class Evaluator:
             for scorer in search.part_scorers.values():
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc
+            make_search_fast_(found)
             self._recogniser = found
         return self._recogniser
 

@@ -13,7 +13,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.measure import speech_for
+from lrsms.espnet.measure import rows_in_decoding, speech_for
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 
@@ -66,7 +66,7 @@ def merge_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, only: str
     if not any(low_rank_layers(model)):
         raise LrsmsError(f"{asr_exp}: no layer is factored; there is nothing to merge")
     before = _encoded(model)
-    merged = merge_(model, only=only)
+    merged = merge_(model, only=only, frames=rows_in_decoding)
     difference = float((_encoded(model) - before).abs().max())
     if not difference < _TOLERANCE:
         raise LrsmsError(f"{asr_exp}: merged, its encoder's output differs by {difference:.1e}, above {_TOLERANCE:.0e}")

@@ -71,6 +71,7 @@ class CutsIterFactory(AbsIterFactory):
         rank, world_size: this process among those that train together.
         num_workers: processes that load audio ahead.
         pin_memory: for copies to a GPU.
+        epochs_before: that the model has had in a training before this one: the first epoch here is the next.
     """
 
     def __init__(
@@ -86,15 +87,18 @@ class CutsIterFactory(AbsIterFactory):
         world_size: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
+        epochs_before: int = 0,
     ):
         self.cuts, self.dataset = cuts, dataset
         self.max_duration, self.num_buckets = max_duration, num_buckets
         self.shuffle, self.seed = shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.epochs_before = epochs_before
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
+        epoch += self.epochs_before
         head = list(islice(self.cuts, self.num_buckets))
         sampler = DynamicBucketingSampler(
             self.cuts,

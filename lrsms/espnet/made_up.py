@@ -135,8 +135,9 @@ class MadeUpTraining:
             seconds: of the longest.
             spread: the shortest is so much shorter, as a share of the longest.
             tokens_per_second: of the transcripts.
-            seed: of noise and transcripts.
+            seed: of noise and transcripts, and of what the model draws: dropout, the stream that is dropped.
         """
+        torch.manual_seed(seed)  # arms of a comparison drop the same streams
         generator = torch.Generator().manual_seed(seed)
         durations = [seconds * (1 - spread * row / max(1, batch - 1)) for row in range(batch)]
         speech = torch.randn(batch, round(seconds * self.fs), generator=generator) * 0.1

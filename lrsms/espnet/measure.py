@@ -122,6 +122,18 @@ def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, 
     return counts
 
 
+def rows_in_decoding(path: str, frames: int = 200, beam: int = 10) -> int:
+    """Rows of the input of a model's layer while beam search decodes.
+
+    Args:
+        path: of the layer in an ``ESPnetASRModel``.
+        frames: of the utterance, after subsampling; 200 are eight seconds for most encoders.
+        beam: hypotheses.
+    """
+    of_memory = path.endswith(("src_attn.linear_k", "src_attn.linear_v"))  # once for an utterance
+    return beam if path.startswith("decoder.") and not of_memory else frames
+
+
 def speech_for(model: nn.Module, waveform: torch.Tensor) -> torch.Tensor:
     """What ``model`` takes as ``speech`` for waveforms ``(batch, samples)``: they, or an audio-visual array."""
     return model.encoder.made_up_input(waveform) if hasattr(model.encoder, "made_up_input") else waveform

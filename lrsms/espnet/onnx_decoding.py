@@ -1,4 +1,4 @@
-"""ESPnet's own search with exported networks in it: what is compared is the networks, not two searches."""
+"""The search of all our decoding with exported networks in it: what is compared is the networks, not two searches."""
 
 from __future__ import annotations
 

@@ -97,4 +97,5 @@ class ASRTask(asr.ASRTask):
             world_size=torch.distributed.get_world_size() if distributed else 1,
             num_workers=args.num_workers,
             pin_memory=args.ngpu > 0,
+            epochs_before=args.warmup_epochs,
         )

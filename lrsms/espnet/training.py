@@ -89,6 +89,7 @@ class Training:
         dense = replace(self, config=path, output_dir=folder, warmup_epochs=0)
         dense.run()
         rest = ["--max_epoch", str(total - epochs), "--init_param", str(folder / f"{epochs}epoch.pth")]
+        rest += ["--warmup_epochs", str(epochs)]  # the data go on from there
         return replace(self, espnet_options=[*self.espnet_options, *rest])
 
     def _check_inputs(self) -> None:

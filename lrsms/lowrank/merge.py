@@ -15,7 +15,12 @@ from lrsms.lowrank.recurrent import LowRankLSTM, LowRankLSTMCell, merged_lstm
 _REPEATS = 15
 
 
-def merge_(model: nn.Module, *, only: str | Callable[[str, nn.Module], bool] = "all", frames: int = 200) -> list[str]:
+def merge_(
+    model: nn.Module,
+    *,
+    only: str | Callable[[str, nn.Module], bool] = "all",
+    frames: int | Callable[[str], int] = 200,
+) -> list[str]:
     """Replace factored layers of ``model``, in place, by the dense layers they stand for.
 
     The outputs stay the same up to rounding (1e-5 in float32). Training can go on, from dense weights.
@@ -24,7 +29,8 @@ def merge_(model: nn.Module, *, only: str | Callable[[str, nn.Module], bool] = "
         model: any module with factored layers; an ``ESPnetASRModel``, an encoder.
         only: ``all``; ``faster``, those whose dense form runs faster on this machine and device (measured, a few
             milliseconds for each shape); or a function of path and layer that says which.
-        frames: with ``faster``, length of the input to measure with.
+        frames: with ``faster``, length of the input to measure with; or a function of path that says it, such as
+            :func:`lrsms.espnet.measure.rows_in_decoding`.
 
     Returns:
         Paths of the layers that are dense now.
@@ -54,7 +60,7 @@ def merge_(model: nn.Module, *, only: str | Callable[[str, nn.Module], bool] = "
     return merged
 
 
-def _chooser(only: str | Callable, frames: int) -> Callable[[str, nn.Module], bool]:
+def _chooser(only: str | Callable, frames: int | Callable[[str], int]) -> Callable[[str, nn.Module], bool]:
     if only == "all":
         return lambda path, layer: True
     if callable(only):
@@ -62,9 +68,10 @@ def _chooser(only: str | Callable, frames: int) -> Callable[[str, nn.Module], bo
     known: dict[tuple, bool] = {}
 
     def faster(path: str, layer: nn.Module) -> bool:
-        shape = (type(layer), *(tuple(weight.shape) for weight in layer.parameters()))
+        rows = frames(path) if callable(frames) else frames
+        shape = (type(layer), rows, *(tuple(weight.shape) for weight in layer.parameters()))
         if shape not in known:
-            known[shape] = dense_is_faster(layer, frames)
+            known[shape] = dense_is_faster(layer, rows)
         return known[shape]
 
     return faster

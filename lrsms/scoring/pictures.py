@@ -34,10 +34,11 @@ _ROLES = {  # fixed colours and marks, so that pictures of different experiments
     "embedding": ("C4", "v"),
     "output": ("C5", "X"),
     "recurrent": ("C6", "d"),
+    "frontend": ("k", "p"),
     "fusion": ("C8", "h"),
     "explicit": ("C7", "*"),
 }
-_OUTSIDE_BLOCKS = {"subsampling": "in", "embedding": "in", "output": "out", "fusion": "out"}
+_OUTSIDE_BLOCKS = {"frontend": "in", "subsampling": "in", "embedding": "in", "output": "out", "fusion": "out"}
 _ERRORS = {  # what ESPnet may have measured on the dev set; the first found is drawn
     "cer_ctc": "dev CER (CTC), %",
     "cer": "dev CER (decoder), %",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrsms.avsr.frames import SAMPLES
-from lrsms.avsr.frontends import AudioResNet, MouthResNet
+from lrsms.avsr.frontends import PIXEL_MEAN, PIXEL_STD, AudioResNet, MouthResNet
 from lrsms.errors import LrsmsError
 
 SMALL = {"channels": (4, 8, 8), "blocks": (1, 2, 1)}
@@ -45,6 +45,27 @@ def test_padding_changes_no_features(kind):
     padded = model(batch, real)  # what is behind the end is no silence: it must not matter
     for index, length in enumerate(LENGTHS):
         torch.testing.assert_close(padded[index, :length], model(alone(kind, batch, index))[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("real", [None, real], ids=["even", "padded"])
+def test_the_mouths_first_layers_are_a_3d_convolution_with_its_normalisation_and_pooling(real):
+    model, batch = build("video").double().train(), streams("video").double()
+    conv, norm = torch.nn.Conv3d(1, 4, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False), torch.nn.BatchNorm3d(4)
+    plain = torch.nn.Sequential(conv, norm, torch.nn.SiLU(), torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+    plain = plain.double()
+    conv.load_state_dict(model.stem.state_dict())
+    norm.load_state_dict(model.norm.state_dict())
+    seen = []
+    model.stages[0][0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(batch, real)
+    x = (batch - PIXEL_MEAN) / PIXEL_STD * (1 if real is None else real[:, :, None, None])
+    expected = plain(x[:, None]).transpose(1, 2)
+    expected = expected.flatten(0, 1) if real is None else expected[real]
+    torch.testing.assert_close(seen[0], expected, rtol=1e-9, atol=1e-9)
+    for y in (seen[0], expected):
+        y.mul(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
+    torch.testing.assert_close(model.stem.weight.grad, conv.weight.grad, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.norm.running_var, norm.running_var, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from lhotse import CutSet
 
+from lrsms.avsr import noise
 from lrsms.avsr.noise import Babble, mix, parse_snr
 from lrsms.errors import LrsmsError
 
@@ -55,6 +56,21 @@ def test_a_draw_depends_on_seed_and_key_alone(voices):
     assert not np.array_equal(babble.draw(9000, key="epoch 2 utterance"), first)
     assert not np.array_equal(Babble(voices, voices=2, seed=2).draw(9000, key="epoch 1 utterance"), first)
     assert np.mean(first.astype(float) ** 2) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("kept", "loads"), [(2 * 12800, 6), (2**25, 4)])
+def test_the_pool_is_decoded_once_as_far_as_there_is_room_for_it(voices, monkeypatch, kept, loads):
+    from lhotse import MonoCut
+
+    expected = Babble(voices, voices=4).draw(9000, key="other")
+    seen, load = [], MonoCut.load_audio
+    monkeypatch.setattr(MonoCut, "load_audio", lambda cut: seen.append(cut.id) or load(cut))
+    monkeypatch.setattr(noise, "_KEPT", kept)
+    babble = Babble(voices, voices=4)
+    for _ in range(2):
+        babble.draw(9000, key="one", utterance="voice4")
+    assert len(seen) == loads and len(set(seen)) == 4
+    np.testing.assert_array_equal(babble.draw(9000, key="other"), expected)
 
 
 def loaded_by(babble, monkeypatch, **options):

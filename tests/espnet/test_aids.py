@@ -11,6 +11,7 @@ from espnet2.bin.asr_inference import Speech2Text
 from lrsms.errors import LrsmsError
 from lrsms.espnet.aids import install
 from lrsms.espnet.checkpoint import read_checkpoint
+from lrsms.espnet.iterator import CutsDataset
 from lrsms.lowrank import Factored, low_rank_layers
 from lrsms.lowrank.semi_orthogonal import orthogonality_error
 
@@ -105,7 +106,10 @@ def test_warm_up_trains_dense_and_goes_on_from_its_svd(experiment, write_config,
         return run(cls, model, *args, **kwargs)
 
     monkeypatch.setattr(LowRankTrainer, "run", classmethod(spy))
+    epochs = []
+    monkeypatch.setattr(CutsDataset, "set_epoch", lambda self, epoch: epochs.append(epoch))
     training.run()
+    assert sorted(set(epochs)) == [1, 2, 3]  # order, noise and clean_epochs go on from the warm-up
     folder = training.output_dir
     dense = read_checkpoint(folder / "warmup" / "1epoch.pth")
     start = seen[str(folder)]

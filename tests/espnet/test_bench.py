@@ -104,12 +104,32 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
         decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
 
 
-def test_int8_is_quantised(experiment):
+def test_int8_is_quantised_where_a_layer_is_large_enough(experiment, monkeypatch):
     import torch
 
+    small = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    assert not [one for one in small.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
+    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
     model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     quantised = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     assert quantised and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
+
+
+def test_the_gain_of_the_search_is_seen_beside_that_of_ranks(
+    experiment, write_config, dense_parts, corpus, decode_config, tmp_path
+):
+    folders, cuts = [write_config(tmp_path / "stock.yaml", **dense_parts), experiment.output_dir], corpus / "dev"
+    options = {"utterances": 1, "precisions": ["fp32"], "searches": ["beam", "espnet", "ctc"]}
+    table = decoding.decode_speed(folders, cuts / "cuts.jsonl.gz", decode_config, CHECKPOINT, tmp_path, **options)
+    ours = experiment.output_dir.name
+    found = [(one["experiment"], one["search"]) for one in read(tmp_path, "decode")["results"]]
+    espnets = "beam, ESPnet's"
+    assert found == [("stock", espnets), ("stock", "ctc"), (ours, "beam"), (ours, espnets), (ours, "ctc")]
+    assert espnets in table
+    with pytest.raises(LrsmsError, match="--searches: 'greedy' is unknown; any of beam, fast, espnet, ctc"):
+        decoding.decode_speed(
+            folders, cuts / "cuts.jsonl.gz", decode_config, CHECKPOINT, tmp_path, searches=["greedy"]
+        )
 
 
 def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_path):
@@ -150,9 +170,11 @@ def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, de
         decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, weights=["thin"])
 
 
-def test_pointwise_convolutions_are_quantised_too(experiment):
+def test_pointwise_convolutions_are_quantised_too(experiment, monkeypatch):
     import torch
 
+    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
+    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
     model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
     assert not kept

@@ -10,9 +10,11 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.av_conformer import AVConformerEncoder
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.fast import plain_paths
 from lrsms.espnet.fast.attention import FastAttention, FastRelPositionAttention
+from lrsms.espnet.fast.convolution import FastConv2d
 from lrsms.espnet.fast.dropout import FastDropout
 from lrsms.lowrank.merge import merge_
 
@@ -316,3 +318,39 @@ def test_a_machine_that_cannot_compile_is_told_and_goes_on(monkeypatch, capsys):
     assert "encoder_conf.fast: compile: torch cannot compile on this machine (no C++" in capsys.readouterr().err
     with torch.no_grad():
         model(*a_batch([64]))
+
+
+AV = {"region": 16, "output_size": 32, "attention_heads": 2, "linear_units": 64, "num_blocks": 1, "fusion_units": 24}
+AV |= {"cnn_module_kernel": 7, "dropout_rate": 0.0, "positional_dropout_rate": 0.0}
+AV |= {f"{stream}_frontend": {"channels": [8, 128], "blocks": [1, 2]} for stream in ("audio", "video")}
+
+
+def av_batch(lengths):
+    generator = torch.Generator().manual_seed(len(lengths))
+    return torch.rand(len(lengths), max(lengths), 640 + 256, generator=generator), torch.tensor(lengths)
+
+
+@pytest.mark.parametrize("low_rank", [None, {"frontend": 0.25, "convolution": 0.25, "multiple": 4}])
+@pytest.mark.parametrize("lengths", [[9], [9, 5]])
+def test_the_audio_visual_encoder_and_its_gradients_are_those_of_plain_code(low_rank, lengths):
+    torch.manual_seed(0)
+    model = LOW_RANK_ENCODERS["lowrank_av_conformer"](896, **AV, low_rank=low_rank).train().double()
+    assert sum(isinstance(one, FastConv2d) for one in model.modules()) == (28 if low_rank else 14)
+    fast = gradients(model, *av_batch(lengths))
+    with plain_paths():
+        assert_alike(fast, gradients(model, *av_batch(lengths)))
+    model.eval().float()
+    with torch.no_grad():
+        found = model(*av_batch(lengths))[0]
+        with plain_paths():
+            torch.testing.assert_close(found, model(*av_batch(lengths))[0], **TOLERANCE)
+
+
+def test_the_dense_audio_visual_encoder_takes_them_too_unless_told_otherwise():
+    counts = [
+        [type(one) for one in AVConformerEncoder(896, **AV, **options).modules()].count(FastConv2d)
+        for options in ({}, {"fast": False})
+    ]
+    assert counts == [14, 0]
+    plain = LOW_RANK_ENCODERS["lowrank_av_conformer"](896, **AV, fast=False)
+    assert not any(isinstance(one, FastConv2d | FastRelPositionAttention) for one in plain.modules())

@@ -94,6 +94,9 @@ def test_faster_means_what_the_clock_says(monkeypatch):
     monkeypatch.setattr("lrsms.lowrank.merge.dense_is_faster", clock)
     assert merge_(model, only="faster", frames=33) == ["embed", "conv", "conv2", "pointwise", "linear"]
     assert set(asked) == {33}
+    asked.clear()
+    merge_(everything(), only="faster", frames=lambda path: 7 if path == "linear" else 33)
+    assert asked.count(7) == 1 and set(asked) == {7, 33}
 
 
 def test_the_clock_prefers_one_product_over_a_factored_layer_of_nearly_full_rank():

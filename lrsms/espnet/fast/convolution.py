@@ -1,4 +1,4 @@
-"""Convolutions with channels last: a Conformer's convolution module and the convolutions of subsampling.
+"""Convolutions with channels last: a Conformer's convolution module, those of subsampling and of mouth and waveform.
 
 ESPnet turns ``(batch, frames, channels)`` into ``(batch, channels, frames)`` for them. On a CPU oneDNN's depthwise
 and strided kernels are several times faster when channels stay last, and a pointwise convolution is a linear layer.
@@ -73,13 +73,59 @@ def _as_linear(convolution: nn.Conv1d | LowRankConv1d | PointwiseLinear, x: torc
 
 def _depthwise(convolution: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
     """Depthwise convolution of ``(batch, frames, channels)`` over frames."""
-    if x.device.type != "cpu" or type(convolution) is not nn.Conv1d:  # a subclass may do more, as the audio-visual one
+    if x.device.type != "cpu" or type(convolution) not in (nn.Conv1d, MaskedConv1d):  # another subclass may do more
         return convolution(x.transpose(1, 2)).transpose(1, 2)
+    if (mask := getattr(convolution, "padding_mask", None)) is not None:
+        x = x.masked_fill(mask[:, :, None], 0.0)
     image = x.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, frames) with channels last in memory
     weight = convolution.weight.unsqueeze(2)
     padding = (0, convolution.padding[0])
     image = F.conv2d(image, weight, convolution.bias, padding=padding, groups=convolution.groups)
     return image.squeeze(2).transpose(1, 2)
+
+
+class MaskedConv1d(nn.Conv1d):
+    """A Conformer's depthwise convolution that sees zeros where an utterance has padding.
+
+    ESPnet's sees what the layers before made of the padding, so that the last frames of an utterance depend on the
+    batch it is in.
+
+    Args:
+        like: the convolution it stands for; weights are not taken over.
+    """
+
+    def __init__(self, like: nn.Conv1d):
+        super().__init__(
+            like.in_channels,
+            like.out_channels,
+            like.kernel_size,
+            padding=like.padding,
+            groups=like.groups,
+            bias=like.bias is not None,
+        )
+        self.padding_mask: torch.Tensor | None = None  # (batch, frames), for one forward pass
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, channels, frames)`` to the same."""
+        return super().forward(x if self.padding_mask is None else x.masked_fill(self.padding_mask[:, None], 0.0))
+
+
+class FastConv2d(nn.Conv2d):
+    """A convolution of an audio-visual front-end's ResNet, channels last, on a CPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, in, height, width)`` to ``(batch, out, height', width')``."""
+        if x.device.type != "cpu" or plain_wanted():
+            return super().forward(x)
+        if self.kernel_size == (1, 1):
+            x = x[:, :, :: self.stride[0], :: self.stride[1]].permute(0, 2, 3, 1)
+            return F.linear(x, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        # Few channels in pictures: oneDNN's own gradient of the weights is as fast, or faster.
+        few = self.kernel_size[0] > 1 and min(self.in_channels, self.out_channels) < 128
+        if few or not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return super().forward(x)
+        x = _Convolution.apply(x, self.weight, self.stride, self.padding)
+        return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
 
 
 class FastConv2dStack(nn.Sequential):
@@ -117,7 +163,7 @@ def _convolve(layer: nn.Conv2d | LowRankConv2d, x: torch.Tensor) -> torch.Tensor
         return F.linear(x, layer[1].weight.flatten(1), layer[1].bias).permute(0, 3, 1, 2)
     if layer.in_channels == 1:
         return _convolve_one_channel(layer, x)
-    x = _Convolution.apply(x, layer.weight, layer.stride)
+    x = _Convolution.apply(x, layer.weight, layer.stride, (0, 0))
     return x if layer.bias is None else x + layer.bias.to(x.dtype)[:, None, None]
 
 
@@ -132,42 +178,44 @@ def _convolve_one_channel(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """Strided convolution, channels last; the gradient of the weights by one matrix product for each kernel position.
+    """Convolution, channels last; the gradient of the weights by one matrix product for each kernel position.
 
     oneDNN is fast at the output and at the gradient of the input in this layout, and slow at that of the weights.
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        ctx, x: torch.Tensor, weight: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> torch.Tensor:
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             ctx.weight_dtype, x, weight = weight.dtype, x.to(dtype), weight.to(dtype)
         else:
             ctx.weight_dtype = weight.dtype
         weight = weight.contiguous(memory_format=torch.channels_last)
-        ctx.stride = stride
+        ctx.stride, ctx.padding = stride, padding
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, stride=stride)
+        return F.conv2d(x, weight, stride=stride, padding=padding)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.to(x.dtype).contiguous(memory_format=torch.channels_last)
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
             of_input = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
+                gradient, x, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1, (True, False, False)
             )[0]
         if ctx.needs_input_grad[1]:
-            of_weight = _gradient_of_weight(x, gradient, weight.shape, ctx.stride).to(ctx.weight_dtype)
-        return of_input, of_weight, None
+            of_weight = _gradient_of_weight(x, gradient, weight.shape, ctx.stride, ctx.padding).to(ctx.weight_dtype)
+        return of_input, of_weight, None, None
 
 
-def _gradient_of_weight(x: torch.Tensor, gradient: torch.Tensor, shape: torch.Size, stride) -> torch.Tensor:
+def _gradient_of_weight(x: torch.Tensor, gradient: torch.Tensor, shape: torch.Size, stride, padding) -> torch.Tensor:
     """``(out, in, kernel, kernel)`` from ``x (batch, in, h, w)`` and the output's gradient, both channels last."""
     out_channels, in_channels, kernel_height, kernel_width = shape
     height, width = gradient.shape[2:]
-    x = x.permute(0, 2, 3, 1)
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
     gradient = gradient.permute(0, 2, 3, 1).reshape(-1, out_channels).t()
     result = x.new_empty(kernel_height, kernel_width, out_channels, in_channels)
     for row in range(kernel_height):

@@ -7,10 +7,11 @@ import sys
 import torch
 from torch import nn
 
+from lrsms.avsr.frontends import AudioResNet, MouthResNet
 from lrsms.errors import LrsmsError
 from lrsms.espnet import compat
 from lrsms.espnet.fast.attention import FastAttention, FastRelPositionAttention, mark_memory_attention
-from lrsms.espnet.fast.convolution import FastConv2dStack, FastConvolutionModule, stack_is_known
+from lrsms.espnet.fast.convolution import FastConv2d, FastConv2dStack, FastConvolutionModule, stack_is_known
 from lrsms.espnet.fast.dropout import FastDropout
 
 FAST_CHOICES = (True, False, "compile")
@@ -43,6 +44,10 @@ def make_fast_(part: nn.Module, fast: bool | str = True, where: str = "fast") ->
     for module in list(part.modules()):
         if type(module) in _FAST:
             module.__class__ = _FAST[type(module)]
+        elif isinstance(module, (AudioResNet, MouthResNet)):
+            for layer in module.stages.modules():
+                if type(layer) is nn.Conv2d:
+                    layer.__class__ = FastConv2d
         for name, child in module.named_children():
             if isinstance(child, compat.Swish):
                 setattr(module, name, nn.SiLU())
