@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Git commit of this package's checkout, ``-dirty`` when it has changes, ``unknown`` outside git."""
+    """Git commit of this package's checkout, ``-dirty`` when it has changes, ``unknown`` where it is installed."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -60,6 +60,7 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))  # an environment may lie in a checkout of something else
         dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
         return git("rev-parse", "--short=12", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):

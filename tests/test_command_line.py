@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from lrsms import provenance
 from lrsms.bin import run_verb, str2bool
@@ -94,6 +95,14 @@ def test_booleans_are_written_out():
         str2bool("yes")
 
 
+def test_pip_installs_all_of_the_package(root):
+    """Folders without ``__init__.py`` and files other than Python would stay behind."""
+    packages = {root / name.replace(".", "/") for name in setuptools.find_packages(str(root), include=["lrsms*"])}
+    files = [path for path in (root / "lrsms").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert len(files) > 50
+    assert [path for path in files if path.parent not in packages or path.suffix != ".py"] == []
+
+
 def test_provenance_names_command_versions_and_commit(monkeypatch):
     monkeypatch.setenv("LRSMS_COMMAND", "./run.sh --stage 3")
     record = provenance.provenance()
@@ -110,3 +119,16 @@ def test_absent_package_and_absent_git_are_said(monkeypatch):
     assert provenance.versions()["no-such-package"] == "absent"
     monkeypatch.setenv("PATH", "")
     assert provenance.commit() == "unknown"
+
+
+def test_commit_is_not_that_of_a_repository_around_the_environment(tmp_path, monkeypatch):
+    """As installed in a virtual environment inside somebody's own repository."""
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "env" / "lrsms" / "provenance.py"))
+    Path(provenance.__file__).parent.mkdir(parents=True)
+    Path(provenance.__file__).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    assert provenance.commit() == "unknown"
+    subprocess.run([*git, "add", "."], check=True)
+    assert provenance.commit().endswith("-dirty")

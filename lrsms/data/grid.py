@@ -55,7 +55,10 @@ def _read_lists(lists_dir: Path) -> dict[str, str]:
     for split in ("test", "dev"):
         path = lists_dir / f"{split}_s1.txt"
         if not path.exists():
-            raise LrsmsError(f"{path}: no such file; it must list the {split} clips of speaker s1, one id per line")
+            raise LrsmsError(
+                f"{path}: no such file; it must list the {split} clips of speaker s1, one id per line "
+                f"(--lists_dir; the repository's are in egs/grid/asr1/local)"
+            )
         chosen.update({clip: split for clip in path.read_text().split()})
     return chosen
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import humanfriendly
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,8 +54,7 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
 
 def sampling_rate(frontend_conf: Mapping | None) -> int:
     """Sampling rate in Hz that the configured front-end expects; ESPnet also writes it as ``16k``."""
-    fs = (frontend_conf or {}).get("fs", 16000)
-    return int(str(fs).replace("khz", "000").replace("k", "000"))
+    return humanfriendly.parse_size(str((frontend_conf or {}).get("fs", 16000)))
 
 
 def trainable_parameters(model: nn.Module) -> int:

@@ -19,6 +19,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.exportable import CtcGraph, DecoderGraph, can_export_decoder, check_exportable
 from lrsms.espnet.frontend import KaldiFbank
+from lrsms.espnet.measure import sampling_rate
 from lrsms.export import sherpa
 from lrsms.export.fastest import faster_dense
 from lrsms.export.files import PRECISIONS, add_metadata, open_session, optional, quantise, write_graph
@@ -166,9 +167,9 @@ def export_onnx(
 
 
 def frontend_options(config: dict) -> dict:
-    """``frontend_conf`` of ``kaldi_fbank`` with its defaults filled in."""
-    parameters = inspect.signature(KaldiFbank).parameters.values()
-    return {one.name: one.default for one in parameters} | (config.get("frontend_conf") or {})
+    """``frontend_conf`` of ``kaldi_fbank`` with its defaults filled in, ``fs`` in Hz."""
+    parameters, given = inspect.signature(KaldiFbank).parameters.values(), config.get("frontend_conf") or {}
+    return {one.name: one.default for one in parameters} | given | {"fs": sampling_rate(given)}
 
 
 def _write_text(path: Path, text: str) -> None:

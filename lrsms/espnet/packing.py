@@ -20,7 +20,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.measure import trainable_parameters
+from lrsms.espnet.measure import sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
 
@@ -190,7 +190,6 @@ def _what(config: Mapping, model: nn.Module) -> str:
     parameters = trainable_parameters(model)
     dense = parameters + sum(layer.parameters_saved for layer in layers.values())
     dense += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
-    front = config.get("frontend_conf") or {}
     lines = [
         "A speech recogniser in [ESPnet](https://github.com/espnet/espnet)'s format, made with LR-SMS (`lrsms`).",
         "",
@@ -198,8 +197,8 @@ def _what(config: Mapping, model: nn.Module) -> str:
         f"{(config.get('model_conf') or {}).get('ctc_weight', 0.5):g} in training",
         f"- {parameters:,} parameters"
         + (f", {dense / parameters:.2f} times fewer than dense ({dense:,})" if layers else ", all layers dense"),
-        f"- input: sound at {front.get('fs', 16000)} Hz, front-end `{config.get('frontend')}`; output: "
-        f"{len(config['token_list'])} tokens of type {config.get('token_type')}",
+        f"- input: sound at {sampling_rate(config.get('frontend_conf'))} Hz, front-end `{config.get('frontend')}`; "
+        f"output: {len(config['token_list'])} tokens of type {config.get('token_type')}",
     ]
     if layers:
         ranks = sorted(layer.rank for layer in layers.values())
@@ -233,7 +232,7 @@ from espnet2.bin.asr_inference import Speech2Text
 from espnet2.main_funcs.pack_funcs import unpack
 
 recognise = Speech2Text(**unpack("{name}.zip", "{name}"), ctc_weight=0.5, beam_size={beam_size})
-speech, rate = soundfile.read("speech.wav")  # mono, {(config.get("frontend_conf") or {}).get("fs", 16000)} Hz
+speech, rate = soundfile.read("speech.wav")  # mono, {sampling_rate(config.get("frontend_conf"))} Hz
 print(recognise(speech)[0][0])
 ```
 

@@ -16,7 +16,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
 from lrsms.espnet.onnx_decoding import open_onnx_recogniser
-from lrsms.espnet.onnx_export import export_onnx
+from lrsms.espnet.onnx_export import export_onnx, frontend_options
 from lrsms.export.files import open_session, read_metadata
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'lrsms[export]'")
@@ -123,6 +123,11 @@ def test_sherpa_recognises_a_file(chatty, audio, tmp_path):
         last = 0.06 * max(frame for frame in range(len(ids)) if ids[frame] != 0)
         assert 0 < found.timestamps[-1] <= last + 0.04  # the last token begins no later than its last frame
     assert found.timestamps[-1] > 0.5 * len(audio) / 16000 * 4 / 6  # as 40 ms each, 60 ms would end too early
+
+
+def test_features_of_an_experiment_of_espnets_recipes_name_the_sampling_rate_in_hz():
+    options = frontend_options({"frontend_conf": {"fs": "8k", "num_filters": 40}})
+    assert options["fs"] == 8000 and options["num_filters"] == 40 and options["frame_shift"] == 0.01
 
 
 def test_features_that_sherpa_has_no_option_for_are_refused_before_anything_is_written(write_config, tmp_path):
