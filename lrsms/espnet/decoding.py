@@ -362,7 +362,8 @@ def _load(
     recogniser = Speech2Text(config, model, device=device, **options)
     if lattice is None:
         make_search_fast_(recogniser)
-    return LatticeRecogniser(recogniser, *lattice) if lattice else recogniser
+        return recogniser
+    return LatticeRecogniser(recogniser, *lattice)
 
 
 @torch.no_grad()
