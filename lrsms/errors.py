@@ -1,4 +1,9 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and what most often raises it: a key that is not known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class LrsmsError(Exception):
@@ -7,3 +12,22 @@ class LrsmsError(Exception):
     The message names the file, key and value concerned and what would be right. Every command prints it
     as one line and exits with status 1; a stack trace means a defect of ours.
     """
+
+
+def refuse_unknown(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
+    """Refuse keys that are not allowed, suggesting the nearest one that is.
+
+    Args:
+        keys: as they are written.
+        allowed: in the order in which the message lists them.
+        where: file and block, for the message.
+
+    Raises:
+        LrsmsError: a key is not allowed.
+    """
+    allowed = list(allowed)
+    for key in keys:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
+            raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")

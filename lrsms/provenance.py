@@ -60,7 +60,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))  # an environment may lie in a checkout of something else
+        # An environment may lie in a checkout of something else.
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
         dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
         return git("rev-parse", "--short=12", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):

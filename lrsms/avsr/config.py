@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from lrsms.avsr.noise import CLEAN, parse_snr
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,7 @@ class AvConfig:
 
 
 def _check_keys(options: Mapping, cls: type, where: str) -> None:
-    allowed = [item.name for item in fields(cls)]
-    for key in options:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
-            raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")
+    refuse_unknown(options, [item.name for item in fields(cls)], where)
 
 
 def _snrs(values: object, where: str) -> tuple[float | None, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from lrsms.avsr.config import AvConfig
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, refuse_unknown
 from lrsms.lowrank import LowRankConfig
 
 
@@ -35,13 +34,8 @@ def read_yaml(path: Path) -> dict:
 
 
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
-    """Refuse keys that are not allowed, suggesting the nearest one that is."""
-    allowed = sorted(allowed)
-    for key in keys:
-        if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
-            raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")
+    """As :func:`lrsms.errors.refuse_unknown`, with what is allowed in alphabetical order: ESPnet's options are many."""
+    refuse_unknown(keys, sorted(allowed), where)
 
 
 def check_training_config(path: Path, task) -> dict:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, refuse_unknown
 
 CTC_ATTENTION = "ctc_attention"
 K2_CTC, K2_HLG, K2_RESCORING = "k2_ctc", "k2_hlg", "k2_attention_rescoring"
@@ -71,11 +71,8 @@ class K2Options:
             raise LrsmsError(f"{where}: {block!r} is not a mapping of options")
         options = dict(block or {})
         allowed = {item.name: item.type for item in fields(cls)}
+        refuse_unknown(options, allowed, where)
         for key, value in options.items():
-            if key not in allowed:
-                near = difflib.get_close_matches(str(key), allowed, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
-                raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")
             if key == "arpa":
                 if value is not None and not isinstance(value, str):
                     raise LrsmsError(f"{where}.arpa: {value!r}: expected the path of a file in the ARPA format")
