@@ -33,6 +33,27 @@ def read_yaml(path: Path) -> dict:
     return dict(content or {})
 
 
+def named_file(key: str, name: str, folder: Path) -> Path:
+    """A file that an experiment's config names.
+
+    Configs name files from the recipe's folder, which need not be the working directory: they are also looked for two
+    folders above the experiment, where it was trained, and in the experiment itself.
+
+    Args:
+        key: where the config has the name, for the message.
+        name: as the config has it.
+        folder: the experiment's.
+
+    Raises:
+        LrsmsError: it is in none of these places.
+    """
+    candidates = [Path(name), folder.absolute().parent.parent / name, folder / Path(name).name]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise LrsmsError(f"{folder / 'config.yaml'}: {key}: none of {', '.join(map(str, candidates))} is there")
+
+
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
     """As :func:`lrsms.errors.refuse_unknown`, with what is allowed in alphabetical order: ESPnet's options are many."""
     refuse_unknown(keys, sorted(allowed), where)

@@ -19,7 +19,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
-from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.measure import sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
@@ -101,7 +101,7 @@ def _pack(scratch: Path, name: str, config: dict, weights: Path, asr_exp: Path, 
         (config["normalize_conf"], "stats_file"),
     ):
         if options.get(key):
-            source = _beside(Path(options[key]), asr_exp)
+            source = named_file(key, options[key], asr_exp)
             shutil.copyfile(source, scratch / inside / source.name)
             options[key] = str(inside / source.name)  # unpacking makes the path right
             option.append(options[key])
@@ -130,14 +130,6 @@ def _working_in(folder: Path):
         yield
     finally:
         os.chdir(before)
-
-
-def _beside(path: Path, asr_exp: Path) -> Path:
-    """A file that the config names relative to the recipe's folder: the working directory, or the one above exp."""
-    for candidate in (path, asr_exp.resolve().parent.parent / path):
-        if candidate.exists():
-            return candidate
-    raise LrsmsError(f"{asr_exp / 'config.yaml'}: {path}: not there; run this in the recipe's folder")
 
 
 def _scores(asr_exp: Path, checkpoint: str) -> list[dict]:

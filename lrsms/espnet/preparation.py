@@ -1,4 +1,4 @@
-"""What happens between building the model and the first step: plan, cost, and the data checked against the model."""
+"""What a training does before its first step: statistics, plan, cost, and the data checked against the model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
+from espnet2.tasks import asr
 from lhotse import CutSet
 from torch import nn
 from tqdm import tqdm
@@ -18,12 +21,14 @@ from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import VideoCheck, make_loader
+from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lengths import EncoderLength
 from lrsms.espnet.measure import Cost, cost, sampling_rate
 from lrsms.lowrank.plan import RankPlan, save_plans
 from lrsms.provenance import provenance
 
 PREPARED = "prepared.json"
+STATISTICS = "feats_stats.npz"
 
 
 def exclusion_stage(args: argparse.Namespace) -> str:
@@ -59,6 +64,39 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
     data = {"train_hours": train["seconds"] / 3600, "train_utterances": train["cuts"]}
     prepared = {**asdict(costs), **data, **provenance()}
     (output_dir / PREPARED).write_text(json.dumps(prepared, indent=1) + "\n")
+
+
+@torch.no_grad()
+def feature_statistics(args: argparse.Namespace) -> Path:
+    """What ESPnet's pass over the audio leaves for ``normalize: global_mvn``, of the training's cuts.
+
+    ``count``, ``sum`` and ``sum_square`` of the front-end's features, in ``feats_stats.npz`` of the experiment's
+    folder; one that is there is taken as it is, so that a training that goes on sees the same features.
+
+    Args:
+        args: of the task, with ``train_cuts``, ``frontend`` and ``output_dir``.
+
+    Raises:
+        LrsmsError: no front-end, whose features would have statistics.
+    """
+    path = Path(args.output_dir) / STATISTICS
+    if path.exists():
+        return path
+    if args.input_size is not None or args.frontend is None:
+        raise LrsmsError("normalize: global_mvn: no frontend whose features to count; give normalize_conf.stats_file")
+    frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf).eval()
+    count, total, squares = 0, 0.0, 0.0
+    cuts = CutSet.from_jsonl_lazy(args.train_cuts)
+    for cut in tqdm(cuts, desc="feature statistics", unit="cut", leave=False, delay=2):
+        speech = torch.from_numpy(load_waveform(cut)).unsqueeze(0)
+        features = frontend(speech, torch.tensor([speech.shape[1]]))[0][0].double()
+        count += len(features)
+        total, squares = total + features.sum(0), squares + features.square().sum(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.partial.npz")
+    np.savez(partial, count=count, sum=total.numpy(), sum_square=squares.numpy())
+    partial.rename(path)
+    return path
 
 
 def rank_plans(model: nn.Module) -> dict[str, RankPlan]:

@@ -17,7 +17,7 @@ from lrsms.data.pauses import Piece, Splitter
 from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import encoder_region
-from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.ctc_times import token_times, words_of
 from lrsms.espnet.decoding import check_beam, check_options, open_recogniser, read_options
 from lrsms.espnet.lengths import encoder_frames
@@ -227,11 +227,7 @@ def _bpe_model(config: Mapping, folder: Path) -> dict:
     name = config.get("bpemodel")
     if config.get("token_type") != "bpe" or not isinstance(name, str):
         return {}
-    candidates = [Path(name), folder.absolute().parent.parent / name, folder / Path(name).name]
-    for path in candidates:
-        if path.is_file():
-            return {"bpemodel": str(path)}
-    raise LrsmsError(f"{folder / 'config.yaml'}: bpemodel: none of {', '.join(map(str, candidates))} is there")
+    return {"bpemodel": str(named_file("bpemodel", name, folder))}
 
 
 def _region(config: Mapping, path: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from lrsms.espnet import aids
 from lrsms.espnet.av_conformer import AVConformerEncoder, check_model
 from lrsms.espnet.checkpoint import check_fits
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.espnet.config_check import named_file
 from lrsms.espnet.fast.allocator import keep_freed_memory
 from lrsms.espnet.frontend import KaldiFbank
 from lrsms.espnet.resolve import factorize_ctc, resolve
@@ -85,6 +87,8 @@ def _building(build_model):
     def build(cls, args):
         if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
             import_k2("ctc_conf.ctc_type: brctc")
+        if _loading.get() is not None:
+            _find_statistics(args, _loading.get()[0].parent)
         resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
         check_model(model)
@@ -100,6 +104,14 @@ def _building(build_model):
         return model
 
     return build
+
+
+def _find_statistics(args: argparse.Namespace, folder: Path) -> None:
+    """``normalize: global_mvn`` opens its statistics when it is built, wherever the working directory is."""
+    options = getattr(args, "normalize_conf", None) or {}
+    if args.normalize == "global_mvn" and isinstance(options.get("stats_file"), str):
+        path = named_file("normalize_conf.stats_file", options["stats_file"], folder)
+        args.normalize_conf = {**options, "stats_file": str(path)}
 
 
 def _warn_of_streaming(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import make_loader
 from lrsms.espnet.distillation import attach_teacher
 from lrsms.espnet.iterator import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
-from lrsms.espnet.preparation import exclusion_stage, prepare
+from lrsms.espnet.preparation import exclusion_stage, feature_statistics, prepare
 from lrsms.espnet.trainer import LowRankTrainer, is_main_process
 
 
@@ -63,7 +63,16 @@ class ASRTask(asr.ASRTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace):
-        """Build the model; the main process plans, measures and checks the data against it before training starts."""
+        """Build the model; the main process plans, measures and checks the data against it before training starts.
+
+        ``normalize: global_mvn`` without a ``stats_file`` takes the statistics of ``train_cuts``.
+        """
+        if args.train_cuts is not None and args.normalize == "global_mvn" and "stats_file" not in args.normalize_conf:
+            if is_main_process():
+                feature_statistics(args)
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()
+            args.normalize_conf = {**args.normalize_conf, "stats_file": str(feature_statistics(args))}
         model = super().build_model(args)
         if args.train_cuts is not None and args.distill_from is not None:
             attach_teacher(model, Path(args.distill_from), args.distill_weight, args.distill_temperature)

@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from espnet2.tasks.asr import ASRTask
 from lhotse import CutSet
 
 from lrsms.data.excluded import read_excluded
 from lrsms.errors import LrsmsError
+from lrsms.espnet.batches import FromDump
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.trainer import LowRankTrainer
 from lrsms.espnet.training import Training
@@ -183,6 +187,56 @@ def test_nothing_long_enough_is_an_error(experiment, corpus, tmp_path):
     CutSet.from_cuts(cuts).to_file(tmp_path / "short/cuts.jsonl.gz")
     with pytest.raises(LrsmsError, match="every utterance is too short for its transcript"):
         dataclasses.replace(experiment, output_dir=tmp_path / "exp", train_cuts=tmp_path / "short/cuts.jsonl.gz").run()
+
+
+@pytest.fixture(scope="module")
+def with_global_mvn(tmp_path_factory, write_config, make_training):
+    """A training of one epoch with ``normalize: global_mvn`` in the folder that is then the working directory."""
+    folder = tmp_path_factory.mktemp("global_mvn")
+    changes = {"frontend": "default", "frontend_conf": {"fs": 16000, "n_mels": 20}, "max_epoch": 1}
+    config = write_config(folder / "train.yaml", normalize="global_mvn", **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        training = make_training(config, Path("exp") / "tiny")
+        training.run()
+    return dataclasses.replace(training, output_dir=folder / "exp" / "tiny")
+
+
+def test_global_mvn_takes_the_statistics_that_espnet_would_collect(with_global_mvn, corpus, tmp_path):
+    dump = FromDump(tmp_path / "dump", corpus / "lang_char" / "tokens.txt", max_duration=20)
+    dump.dump(with_global_mvn.train_cuts)
+    kept = ("frontend", "frontend_conf", "encoder", "encoder_conf", "decoder", "decoder_conf")
+    config = {key: value for key, value in yaml.safe_load(with_global_mvn.config.read_text()).items() if key in kept}
+    (tmp_path / "espnet.yaml").write_text(yaml.safe_dump(config))
+    dump.collect(tmp_path / "espnet.yaml")
+    found = np.load(with_global_mvn.output_dir / "feats_stats.npz")
+    expected = np.load(tmp_path / "dump" / "stats" / "train" / "feats_stats.npz")
+    assert found["count"] == expected["count"] > 1000
+    for name in ("sum", "sum_square"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3)  # last frames: ESPnet pads a batch
+
+
+def test_global_mvn_is_found_from_another_folder(with_global_mvn, tmp_path, monkeypatch):
+    folder = with_global_mvn.output_dir
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["normalize_conf"]["stats_file"] == "exp/tiny/feats_stats.npz"
+    monkeypatch.chdir(tmp_path)
+    model = ASRTask.build_model_from_file(folder / "config.yaml", folder / "valid.acc.ave.pth")[0]
+    stats = np.load(folder / "feats_stats.npz")
+    np.testing.assert_allclose(model.normalize.mean, stats["sum"] / stats["count"], rtol=1e-5)
+    (folder / "feats_stats.npz").rename(folder / "elsewhere.npz")
+    try:
+        with pytest.raises(LrsmsError, match="normalize_conf.stats_file: none of .*feats_stats.npz is there"):
+            ASRTask.build_model_from_file(folder / "config.yaml", folder / "valid.acc.ave.pth")
+    finally:
+        (folder / "elsewhere.npz").rename(folder / "feats_stats.npz")
+
+
+def test_global_mvn_without_a_front_end_is_refused(experiment, make_training, write_config, tmp_path):
+    changes = {"frontend": None, "frontend_conf": None, "input_size": 20}
+    config = write_config(tmp_path / "train.yaml", normalize="global_mvn", **changes)
+    with pytest.raises(LrsmsError, match="global_mvn: no frontend"):
+        make_training(config, tmp_path / "exp").run()
 
 
 def test_iterations_per_epoch_are_refused(experiment, tmp_path):
