@@ -1,9 +1,12 @@
-"""What differs between ESPnet 202511 and 202611, and what both say too often, in one place."""
+"""What differs between ESPnet 202511 and 202611, and what both say or load too often, in one place."""
 
 import contextlib
 import datetime
+import importlib
+import importlib.util
 import os
 import sys
+import types
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
@@ -35,6 +38,34 @@ def nothing_printed() -> Iterator[None]:
             os.close(copy)
         os.close(null)
 
+
+class _Later(types.ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):  # inspect asks every module for its __file__
+            raise AttributeError(f"module {self.__name__!r} is not loaded yet, and so has no {name}")
+        for other in [key for key, module in sys.modules.items() if isinstance(module, _Later)]:
+            if other.split(".")[0] == self.__name__.split(".")[0]:
+                del sys.modules[other]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def load_later(*names: str) -> None:
+    """Have modules loaded when they are first used, where a later ``import`` names them.
+
+    Args:
+        names: of modules; a package before its modules. One that is loaded already or not installed is left alone.
+    """
+    for name in names:
+        parent = sys.modules.get(name.partition(".")[0])
+        if name not in sys.modules and (isinstance(parent, _Later) or importlib.util.find_spec(name) is not None):
+            sys.modules[name] = _Later(name)
+
+
+# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a third of its imports'
+# time, and the first asks the network for NLTK's data.
+load_later("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
 
 with nothing_printed():  # the second says that flash attention is not installed
     try:  # 202611 moved espnet.nets to espnet2.legacy.nets

@@ -1,6 +1,7 @@
 """What differs between versions of ESPnet."""
 
 import datetime
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
 
 from lrsms.espnet.classes import LOW_RANK_ENCODERS
-from lrsms.espnet.compat import current_names, seconds
+from lrsms.espnet.compat import current_names, load_later, seconds
 
 OPTIONS = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1, "rel_pos_type": "latest"}
 LOW_RANK = {"subsampling": 0.25, "multiple": 2}
@@ -41,3 +42,28 @@ def test_weights_of_either_version_load(low_rank, old):
 
 def test_durations_as_either_version_stores_them():
     assert seconds(datetime.timedelta(minutes=1.5)) == seconds({"__timedelta_seconds__": 90.0}) == 90.0
+
+
+def test_what_espnet_seldom_needs_is_loaded_when_it_is_used(run_python, tmp_path):
+    lines = [
+        "import sys, inspect, lrsms.espnet, espnet2.tasks.asr, espnet2.text.cleaner as cleaner",
+        "inspect.stack()",  # looks at every module
+        "names = ('inflect', 'nltk', 'g2p_en.g2p')",
+        "print([name in sys.modules for name in names])",
+        "print(cleaner.TextCleaner('tacotron')('jr. has 3 cats'))",
+        "print('inflect' in sys.modules, cleaner.tacotron_cleaner.cleaners.__name__)",
+        "import g2p_en; print(g2p_en.G2p.__name__)",
+    ]
+    done = run_python("-c", "\n".join(lines), cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "[False, False, False]",
+        "JUNIOR HAS THREE CATS",
+        "True tacotron_cleaner.cleaners",
+        "G2p",
+    ], done.stderr
+
+
+def test_later_leaves_alone_what_is_loaded_or_not_installed():
+    load_later("json", "no_such_module_here")
+    assert type(sys.modules["json"]).__name__ == "module"
+    assert "no_such_module_here" not in sys.modules
