@@ -50,15 +50,13 @@ def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
     """Draw loss (train, valid), accuracy and error over epochs, one colour per experiment.
 
     Args:
-        experiments: folder of each experiment by the name to show; one without ``curves.json`` is not drawn.
+        experiments: folder of each experiment by the name to show; one without ``curves.json`` is not drawn. The
+            epochs of a dense warm-up come before the others.
 
     Returns:
         Whether there was anything to draw; where not, ``picture`` does not exist afterwards.
     """
-    curves = {}
-    for name, folder in experiments.items():
-        if (folder / "curves.json").exists():
-            curves[name] = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    curves = {name: _curves(folder) for name, folder in experiments.items() if (folder / "curves.json").exists()}
     if not any(curve["valid"]["epoch"] or curve["train"]["epoch"] for curve in curves.values()):
         picture.unlink(missing_ok=True)
         return False
@@ -82,6 +80,20 @@ def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
         name_legend(figure, [Line2D([], [], color=f"C{i}", label=name) for i, name in enumerate(curves)])
         save(figure, picture)
     return True
+
+
+def _curves(folder: Path) -> dict[str, dict]:
+    curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    if (folder / "warmup" / "curves.json").exists():
+        warmup = json.loads((folder / "warmup" / "curves.json").read_text(encoding="utf-8"))
+        curves = {phase: after_warmup(warmup[phase], curve) for phase, curve in curves.items()}
+    return curves
+
+
+def after_warmup(warmup: Mapping[str, list], curve: Mapping[str, list]) -> dict[str, list]:
+    """One curve of a dense warm-up and what came after it, epochs counted on; of what both have measured."""
+    epochs = [*warmup["epoch"], *(len(warmup["epoch"]) + epoch for epoch in curve["epoch"])]
+    return {key: warmup[key] + curve[key] for key in warmup.keys() & curve.keys()} | {"epoch": epochs}
 
 
 def _measured(curves: Mapping[str, dict], key: str) -> bool:

@@ -13,6 +13,7 @@ from lrsms.errors import LrsmsError
 from lrsms.provenance import provenance
 from lrsms.scoring.bootstrap import PairedDifference, paired_bootstrap
 from lrsms.scoring.decoding import DecodingScores, score_decoding
+from lrsms.scoring.pictures import after_warmup
 from lrsms.scoring.results import without_folders
 from lrsms.sweep.intervals import difference_interval, mean_interval
 from lrsms.sweep.pictures import draw, picture_files
@@ -84,8 +85,7 @@ def _curve(experiment: Path) -> dict[str, list]:
     curve = _read_json(experiment / "curves.json", ["valid"])["valid"]
     if (experiment / "warmup" / "curves.json").exists():
         warmup = _read_json(experiment / "warmup" / "curves.json", ["valid"])["valid"]
-        epochs = [*warmup["epoch"], *(len(warmup["epoch"]) + epoch for epoch in curve["epoch"])]
-        curve = {key: warmup[key] + curve[key] for key in warmup.keys() & curve.keys()} | {"epoch": epochs}
+        curve = after_warmup(warmup, curve)
     return curve
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from lrsms.errors import LrsmsError
+from lrsms.scoring import pictures
 from lrsms.scoring.results import find_decodings, without_folders, write_results
 
 REQUIRED = (
@@ -81,6 +82,21 @@ def test_pictures_are_drawn_and_copied(recipe, tmp_path):
         assert (tmp_path / "egs" / name).stat().st_size < 150_000
         assert f"]({name})" in (tmp_path / "egs/RESULTS.md").read_text()
     assert json.loads((tmp_path / "egs/results.json").read_text()) == read(recipe)
+
+
+def test_the_epochs_of_a_warm_up_are_drawn_before_the_others(recipe, tmp_path, monkeypatch):
+    folder = recipe / "exp/lowrank"
+    (folder / "warmup").mkdir()
+    warmup = {"epoch": [1, 2], "loss": [90.0, 70.0]}
+    (folder / "warmup/curves.json").write_text(json.dumps({"train": warmup, "valid": warmup | {"acc": [0.1, 0.2]}}))
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
+    pictures.learning_curves({"dense": recipe / "exp/dense", "lowrank": folder}, tmp_path / "curves.png")
+    lines = {tuple(line.get_xdata()): tuple(line.get_ydata()) for line in drawn[0].axes[0].lines}
+    assert lines[1, 2, 3, 4, 5] == (90.0, 70.0, 60.0, 35.0, 15.0)  # train, drawn last
+    assert (1, 2, 3) in lines and len(drawn[0].axes[0].lines) == 4
+    accuracy = [list(line.get_ydata()) for line in drawn[0].axes[1].lines]
+    assert [10.0, 20.0, 30.0, 60.0, 80.0] in accuracy
 
 
 def test_pictures_that_cannot_be_drawn_are_not_mentioned(recipe):
