@@ -134,7 +134,7 @@ if within 4; then
     --force "${force}"
 fi
 if within 5; then
-  run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
+  run score --data_dir data --exp_dir exp --results_dir "${results_dir}" --force "${force}"
 fi
 if within 6; then
   run compress --asr_exp "exp/${tag}" --config "${compress_config}" --data_dir data --train_split "${train_split}" \
@@ -147,7 +147,7 @@ if within 7; then
       --splits "${test_splits}" --config "${decode_config}" --decode_method "${decode_method}" \
       --train_splits "${train_split}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
   done
-  run score --data_dir data --exp_dir exp --results_dir "${results_dir}"
+  run score --data_dir data --exp_dir exp --results_dir "${results_dir}" --force "${force}"
 fi
 if within 8; then
   for format in ${export_formats}; do

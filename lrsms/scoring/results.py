@@ -178,7 +178,8 @@ def write_results(data_dir: Path, exp_dir: Path, results_dir: Path | None = None
     marker = exp_dir / ".scored.json"
     state = {"incomplete": incomplete}
     inputs = [*_report_inputs(decodings, data_dir), *conditions.condition_inputs(exp_dir, data_dir)]
-    if force or not (exp_dir / "results.json").exists() or not stamp.is_current(marker, state, inputs):
+    written = all((exp_dir / name).exists() for name in ("RESULTS.md", "results.json"))
+    if force or not written or not stamp.is_current(marker, state, inputs):
         _write(data_dir, exp_dir, decodings, incomplete)
         stamp.write(marker, state, inputs)
     else:

@@ -62,6 +62,15 @@ def test_running_again_replaces(recipe, capsys):
     assert "up to date" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["RESULTS.md", "results.json"])
+def test_a_report_that_was_removed_is_written_again(recipe, name):
+    run(recipe)
+    before = (recipe / "exp" / name).read_text()
+    (recipe / "exp" / name).unlink()
+    run(recipe)
+    assert (recipe / "exp" / name).read_text() == before
+
+
 def test_a_changed_hypothesis_is_scored_again(recipe):
     run(recipe)
     (recipe / "exp/dense/decode_asr/test/text").write_text("spk1-u1 one two three\n")
