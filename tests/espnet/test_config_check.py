@@ -17,7 +17,8 @@ def test_the_recipes_configurations_are_good(root):
     configs = sorted([*root.glob("conf/train*.yaml"), *root.glob("egs/*/*/conf/train*.yaml")])
     assert len(configs) >= 2
     for config in configs:
-        expected = "av_conformer" if "avsr1" in config.parts else "rnn" if "rnn" in config.stem else "conformer"
+        named = {"rnn": "rnn", "streaming": "contextual_block_conformer"}
+        expected = named.get(config.stem.split("_")[-1], "av_conformer" if "avsr1" in config.parts else "conformer")
         assert check_training_config(config, ASRTask)["encoder"].removeprefix("lowrank_") == expected
 
 
