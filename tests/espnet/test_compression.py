@@ -108,7 +108,10 @@ def test_a_dense_experiment_of_stock_classes_is_compressed(
 
 
 # Beside VGG's convolutions so small an LSTM hardly counts.
-@pytest.mark.parametrize(("parts", "times"), [({"encoder": "rnn"}, 1.15), ({"encoder": "vgg_rnn"}, 1.02)])
+@pytest.mark.parametrize(
+    ("parts", "times"),
+    [pytest.param({"encoder": "rnn"}, 1.15, marks=pytest.mark.slow), ({"encoder": "vgg_rnn"}, 1.02)],
+)
 def test_an_lstm_model_with_attention_is_compressed(
     parts, times, write_config, make_training, toolkit_for, corpus, tmp_path
 ):
