@@ -63,7 +63,7 @@ def load_later(*names: str) -> None:
             sys.modules[name] = _Later(name)
 
 
-# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a third of its imports'
+# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a fifth to a third of its imports'
 # time, and the first asks the network for NLTK's data.
 load_later("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
 
