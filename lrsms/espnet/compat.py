@@ -63,8 +63,8 @@ def load_later(*names: str) -> None:
             sys.modules[name] = _Later(name)
 
 
-# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a fifth to a third of its imports'
-# time, and the first asks the network for NLTK's data.
+# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a fifth to a third of
+# its imports' time, and the first asks the network for NLTK's data.
 load_later("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
 
 with nothing_printed():  # the second says that flash attention is not installed
