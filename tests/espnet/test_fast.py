@@ -56,19 +56,24 @@ def assert_alike(found, expected):
         torch.testing.assert_close(found[name], value, **EXACT, msg=lambda text: f"{name}: {text}")
 
 
+def assert_fast_is_plain(model, make_batch, lengths):
+    """Gradients in float64 while training, outputs in float32 after it."""
+    fast = gradients(model, *make_batch(lengths))
+    with plain_paths():
+        assert_alike(fast, gradients(model, *make_batch(lengths)))
+    model.eval().float()
+    with torch.no_grad():
+        found = model(*make_batch(lengths))[0]
+        with plain_paths():
+            torch.testing.assert_close(found, model(*make_batch(lengths))[0], **TOLERANCE)
+
+
 @LOW_RANK
 @pytest.mark.parametrize("input_layer", ["conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8"])
 @pytest.mark.parametrize("lengths", [[83], [64, 64, 64], [97, 41, 66]])
 def test_a_conformer_and_its_gradients_are_espnets(low_rank, input_layer, lengths):
     model = encoder(low_rank=low_rank, input_layer=input_layer).train().double()
-    fast = gradients(model, *a_batch(lengths))
-    with plain_paths():
-        assert_alike(fast, gradients(model, *a_batch(lengths)))
-    model.eval().float()
-    with torch.no_grad():
-        found = model(*a_batch(lengths))[0]
-        with plain_paths():
-            torch.testing.assert_close(found, model(*a_batch(lengths))[0], **TOLERANCE)
+    assert_fast_is_plain(model, a_batch, lengths)
 
 
 @pytest.mark.parametrize("name", ["lowrank_branchformer", "lowrank_e_branchformer"])
@@ -336,14 +341,7 @@ def test_the_audio_visual_encoder_and_its_gradients_are_those_of_plain_code(low_
     torch.manual_seed(0)
     model = LOW_RANK_ENCODERS["lowrank_av_conformer"](896, **AV, low_rank=low_rank).train().double()
     assert sum(isinstance(one, FastConv2d) for one in model.modules()) == (28 if low_rank else 14)
-    fast = gradients(model, *av_batch(lengths))
-    with plain_paths():
-        assert_alike(fast, gradients(model, *av_batch(lengths)))
-    model.eval().float()
-    with torch.no_grad():
-        found = model(*av_batch(lengths))[0]
-        with plain_paths():
-            torch.testing.assert_close(found, model(*av_batch(lengths))[0], **TOLERANCE)
+    assert_fast_is_plain(model, av_batch, lengths)
 
 
 def test_the_dense_audio_visual_encoder_takes_them_too_unless_told_otherwise():
