@@ -12,6 +12,14 @@ from lrsms.espnet.compat import BatchBeamSearch, BeamSearch
 from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
 from lrsms.espnet.search import make_search_fast_
+from lrsms.espnet.search.attention import (
+    LatentMemory,
+    LatentPast,
+    PlainMemory,
+    PlainPast,
+    attention_to_memory,
+    attention_to_past,
+)
 from lrsms.espnet.search.beam import FastBatchBeamSearch, FastBeamSearch
 from lrsms.espnet.search.ctc_prefix import IMPOSSIBLE, PrefixScores
 from lrsms.espnet.search.scorers import AnyScorer, CachedDecoder, can_cache
@@ -96,14 +104,24 @@ def test_a_trained_model_says_the_same(experiment, corpus):
 
 
 @pytest.mark.parametrize("normalize_before", [True, False])
-@pytest.mark.parametrize("low_rank", [None, {"attention": 0.5, "feed_forward": 0.5, "multiple": 2}])
-def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_rank):
-    changes = {"attention_heads": 2, "linear_units": 32, "num_blocks": 3, "normalize_before": normalize_before}
+@pytest.mark.parametrize(
+    "low_rank, kinds",
+    [
+        (None, (PlainPast, PlainMemory)),
+        ({"attention": 0.25, "feed_forward": 0.25, "multiple": 2}, (LatentPast, LatentMemory)),
+        ({"attention": 0.4, "feed_forward": 0.25, "multiple": 2}, (PlainPast, PlainMemory)),  # wider than a head
+    ],
+    ids=["dense", "latent", "wide"],
+)
+def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_rank, kinds):
+    changes = {"attention_heads": 4, "linear_units": 32, "num_blocks": 3, "normalize_before": normalize_before}
     folder = made_up(decoder_conf=changes | {"low_rank": low_rank}, encoder_conf={"output_size": 16})
     decoder = open_recogniser(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder
+    _randomise_biases_(decoder)
     memory, rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), []
     hook = decoder.decoders[1].feed_forward.register_forward_hook(lambda _, x, y: rows.append(len(x[0])))
     cached, plain = CachedDecoder(decoder, memory), AnyScorer(decoder, memory, batched=True)
+    assert {type(one) for one in (*cached._to_past, *cached._to_memory)} == set(kinds)
     tokens = torch.tensor([[TOKENS - 1]])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -118,6 +136,38 @@ def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_ran
             cached.extend(parents)
     hook.remove()
     assert cached._past.shape[1] < 90  # of 130 tokens
+
+
+@torch.no_grad()
+def _randomise_biases_(module: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for name, value in module.named_parameters():
+        if name.endswith("bias"):
+            value.copy_(torch.randn(value.shape, generator=generator))
+
+
+def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_between(made_up):
+    low_rank = {"attention": 0.25, "feed_forward": 0.5, "multiple": 2}
+    folder = made_up(
+        decoder_conf={"attention_heads": 2, "linear_units": 32, "low_rank": low_rank}, encoder_conf={"output_size": 16}
+    )
+    attention = open_recogniser(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder.decoders[0].self_attn
+    memory = torch.randn(9, 16)
+    past = attention_to_past(attention)
+    past(torch.randn(1, 16), torch.zeros(1, 1), torch.zeros(2, 1))
+    assert past._kept.shape[1] == 2 * 4  # of rank 4 each, against 2 * 16
+
+    def kinds() -> tuple[type, type]:
+        return type(attention_to_past(attention)), type(attention_to_memory(attention, memory))
+
+    assert kinds() == (LatentPast, LatentMemory)
+    handle = attention.linear_k[0].register_forward_hook(lambda *_: None)
+    assert kinds() == (PlainPast, LatentMemory)  # keys of the memory are made by the layer itself
+    handle.remove()
+    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(attention), {torch.nn.Linear})
+    assert type(attention_to_past(quantised)) is PlainPast
+    attention.k_norm = torch.nn.LayerNorm(8)
+    assert kinds() == (PlainPast, PlainMemory)
 
 
 def test_who_listens_to_attention_hears_it(made_up):

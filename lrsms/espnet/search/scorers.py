@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrsms.espnet.compat import DecoderLayer, MultiHeadedAttention
-
-_GROWTH = 128  # nodes that room is made for at a time
+from lrsms.espnet.search.attention import attention_to_memory, attention_to_past
 
 
 class AnyScorer:
@@ -51,65 +50,35 @@ class CachedDecoder:
 
     def __init__(self, decoder: TransformerDecoder, memory: torch.Tensor):
         self._decoder, self._layers = decoder, list(decoder.decoders)
-        self._memory = [
-            (layer.src_attn.k_norm(_by_head(layer.src_attn.linear_k(memory), layer.src_attn.h))[None],)
-            + (_by_head(layer.src_attn.linear_v(memory), layer.src_attn.h)[None],)
-            for layer in self._layers
-        ]
-        self._nodes: torch.Tensor | None = None  # (2 * layers, head, room, d_k), keys and values of a layer in turn
-        self._past = torch.zeros(1, 0, dtype=torch.bool, device=memory.device)  # (hypotheses, nodes)
+        self._to_past = [attention_to_past(layer.self_attn) for layer in self._layers]
+        self._to_memory = [attention_to_memory(layer.src_attn, memory) for layer in self._layers]
+        self._past = memory.new_zeros(1, 0)  # (hypotheses, nodes), 0 or minus infinity
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """As :class:`AnyScorer`."""
-        count, known = tokens.shape[0], self._past.shape[1]
-        self._past = torch.cat([self._past, torch.eye(count, dtype=torch.bool, device=tokens.device)], 1)
+        new = self._past.new_full((len(tokens), len(tokens)), -torch.inf)
+        self._past = torch.cat([self._past, new.fill_diagonal_(0.0)], 1)
+        past_by_head = self._past.repeat_interleave(self._layers[0].self_attn.h, 0)
         x = self._decoder.embed(tokens)[:, -1]
-        for number, layer in enumerate(self._layers):
-            x = self._attend_to_past(number, layer, x, known)
-            x = self._attend_to_memory(number, layer, x)
+        for layer, to_past, to_memory in zip(self._layers, self._to_past, self._to_memory):
+            y = x + to_past(layer.norm1(x) if layer.normalize_before else x, self._past, past_by_head)
+            x = y if layer.normalize_before else layer.norm1(y)
+            y = x + to_memory(layer.norm2(x) if layer.normalize_before else x)
+            x = y if layer.normalize_before else layer.norm2(y)
             y = x + layer.feed_forward(layer.norm3(x) if layer.normalize_before else x)
             x = y if layer.normalize_before else layer.norm3(y)
         if self._decoder.normalize_before:
             x = self._decoder.after_norm(x)
         return x if self._decoder.output_layer is None else F.log_softmax(self._decoder.output_layer(x), dim=-1)
 
-    def _attend_to_past(self, number: int, layer: DecoderLayer, x: torch.Tensor, known: int) -> torch.Tensor:
-        attention = layer.self_attn
-        y = layer.norm1(x) if layer.normalize_before else x
-        q = attention.q_norm(_by_head(attention.linear_q(y), attention.h))
-        k = attention.k_norm(_by_head(attention.linear_k(y), attention.h))
-        v = _by_head(attention.linear_v(y), attention.h)
-        end = known + len(x)
-        nodes = self._room(end, k)
-        nodes[2 * number, :, known:end], nodes[2 * number + 1, :, known:end] = k, v
-        keys, values = nodes[2 * number, None, :, :end], nodes[2 * number + 1, None, :, :end]
-        found = F.scaled_dot_product_attention(q[None], keys, values, self._past)
-        y = x + attention.linear_out(found[0].transpose(0, 1).flatten(1))
-        return y if layer.normalize_before else layer.norm1(y)
-
-    def _attend_to_memory(self, number: int, layer: DecoderLayer, x: torch.Tensor) -> torch.Tensor:
-        attention = layer.src_attn
-        y = layer.norm2(x) if layer.normalize_before else x
-        q = attention.q_norm(_by_head(attention.linear_q(y), attention.h))
-        found = F.scaled_dot_product_attention(q[None], *self._memory[number])
-        y = x + attention.linear_out(found[0].transpose(0, 1).flatten(1))
-        return y if layer.normalize_before else layer.norm2(y)
-
-    def _room(self, count: int, like: torch.Tensor) -> torch.Tensor:
-        """The nodes, with room for so many."""
-        if self._nodes is None:
-            self._nodes = like.new_empty(2 * len(self._layers), like.shape[0], count + _GROWTH, like.shape[2])
-        elif self._nodes.shape[2] < count:
-            self._nodes = F.pad(self._nodes, (0, 0, 0, max(_GROWTH, count)))
-        return self._nodes
-
     def extend(self, parents: torch.Tensor) -> None:
         """As :meth:`AnyScorer.extend`."""
         self._past = self._past[parents]
-        alive = self._past.any(0).nonzero().flatten()
+        alive = (self._past == 0).any(0).nonzero().flatten()
         if self._past.shape[1] > 2 * len(alive):
             self._past = self._past[:, alive]
-            self._nodes[:, :, : len(alive)] = self._nodes.index_select(2, alive)
+            for to_past in self._to_past:
+                to_past.choose(alive)
 
 
 def can_cache(decoder: object) -> bool:
@@ -129,7 +98,3 @@ def can_cache(decoder: object) -> bool:
 def _listened_to(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
-
-def _by_head(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """``(rows, features)`` to ``(head, rows, d_k)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(0, 1)
