@@ -76,6 +76,9 @@ with nothing_printed():  # the second says that flash attention is not installed
         from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
         from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+        from espnet2.legacy.nets.pytorch_backend.transformer.embedding import PositionalEncoding
+        from espnet2.legacy.nets.pytorch_backend.transformer.layer_norm import LayerNorm
+        from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
         from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
     except ImportError:
         from espnet.nets.batch_beam_search import BatchBeamSearch
@@ -85,6 +88,9 @@ with nothing_printed():  # the second says that flash attention is not installed
         from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet.nets.pytorch_backend.transformer import attention, subsampling
         from espnet.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+        from espnet.nets.pytorch_backend.transformer.embedding import PositionalEncoding
+        from espnet.nets.pytorch_backend.transformer.layer_norm import LayerNorm
+        from espnet.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
         from espnet.nets.scorers.ctc import CTCPrefixScorer
 
 MultiHeadedAttention = attention.MultiHeadedAttention
@@ -173,7 +179,10 @@ __all__ = [
     "ConvolutionModule",
     "DecoderLayer",
     "Hypothesis",
+    "LayerNorm",
     "MultiHeadedAttention",
+    "PositionalEncoding",
+    "PositionwiseFeedForward",
     "RelPositionMultiHeadedAttention",
     "Swish",
     "current_names",

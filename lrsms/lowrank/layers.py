@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+from lrsms.lowrank.hooks import hooked
 
 
 class Factored(nn.Sequential):
@@ -91,6 +94,22 @@ class LowRankLinear(Factored):
     def __init__(self, in_features: int, out_features: int, *, rank: int, bias: bool = True):
         super().__init__(nn.Linear(in_features, rank, bias=False), nn.Linear(rank, out_features, bias=bias))
         self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(..., in_features)`` to ``(..., out_features)``: what calling the two layers gives, without the calls.
+
+        A call of a module costs more than a product of matrices this thin. Layers that have been exchanged (quantised,
+        adapted) or that have hooks are called.
+        """
+        if not self.is_plain():
+            return super().forward(x)
+        down, up = self._modules.values()
+        return F.linear(F.linear(x, down.weight), up.weight, up.bias)
+
+    def is_plain(self) -> bool:
+        """Whether the two layers are torch's own linear layers, and nobody listens to them."""
+        down, up = self._modules.values()
+        return type(down) is nn.Linear and type(up) is nn.Linear and not hooked(down, up)
 
     def _dense_layer(self) -> nn.Linear:
         return nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)

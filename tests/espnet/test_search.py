@@ -121,7 +121,7 @@ def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_ran
     memory, rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), []
     hook = decoder.decoders[1].feed_forward.register_forward_hook(lambda _, x, y: rows.append(len(x[0])))
     cached, plain = CachedDecoder(decoder, memory), AnyScorer(decoder, memory, batched=True)
-    assert {type(one) for one in (*cached._to_past, *cached._to_memory)} == set(kinds)
+    assert {(type(layer.to_past), type(layer.to_memory)) for layer in cached._layers} == {kinds}
     tokens = torch.tensor([[TOKENS - 1]])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

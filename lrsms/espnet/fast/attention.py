@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrsms.espnet.compat import MultiHeadedAttention, RelPositionMultiHeadedAttention
-from lrsms.espnet.fast.switch import hooked, plain_wanted
+from lrsms.espnet.fast.switch import plain_wanted
+from lrsms.lowrank.hooks import hooked, hooked_within
 
 
 class FastRelPositionAttention(RelPositionMultiHeadedAttention):
@@ -42,7 +43,7 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
 
     def _may_fuse(self, x: torch.Tensor) -> bool:
         # With somebody listening, ESPnet's plots of attention for one, the weights must be there to be seen.
-        return not hooked(self) and (x.is_cuda or not torch.is_grad_enabled())
+        return not hooked(self, self.dropout) and (x.is_cuda or not torch.is_grad_enabled())
 
     def _fused(self, q, k, v, bias, mask) -> torch.Tensor:
         bias = bias.contiguous() if mask is None else bias.masked_fill(mask, torch.finfo(bias.dtype).min)
@@ -105,7 +106,7 @@ class FastAttention(MultiHeadedAttention):
     def forward(self, query, key, value, mask, expand_kv=False):
         """As ESPnet's: ``(batch, time1, features)``, ``(batch, time2, features)`` twice, and a mask of them."""
         unknown = expand_kv or self.use_flash_attn or not _is_bool(mask) or query.device.type == "meta"
-        if plain_wanted() or unknown or hooked(self):
+        if plain_wanted() or unknown or hooked_within(self):
             return super().forward(query, key, value, mask, expand_kv)
         self.attn = None
         if self.of_memory and mask is None and key is value and _one_for_all(query, key):

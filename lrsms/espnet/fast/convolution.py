@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrsms.espnet.compat import ConvolutionModule
-from lrsms.espnet.fast.switch import hooked, plain_wanted
+from lrsms.espnet.fast.switch import plain_wanted
+from lrsms.lowrank.hooks import hooked_within
 from lrsms.lowrank.layers import LowRankConv1d, LowRankConv2d
 
 
@@ -22,7 +23,7 @@ class FastConvolutionModule(ConvolutionModule):
         """``(batch, frames, channels)`` to the same shape."""
         convolutions = (self.pointwise_conv1, self.depthwise_conv, self.pointwise_conv2)
         linear = isinstance(self.pointwise_conv1, PointwiseLinear)
-        if not linear and (plain_wanted() or hooked(*convolutions) or not all(map(_pointwise, convolutions[::2]))):
+        if not linear and (plain_wanted() or hooked_within(*convolutions) or not all(map(_pointwise, convolutions[::2]))):
             return super().forward(x)
         batch, frames, channels = x.shape
         x = F.glu(_as_linear(self.pointwise_conv1, x), dim=-1)
@@ -133,7 +134,7 @@ class FastConv2dStack(nn.Sequential):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, 1, frames, bins)`` to ``(batch, channels, frames', bins')``."""
-        if x.device.type != "cpu" or plain_wanted() or hooked(self):
+        if x.device.type != "cpu" or plain_wanted() or hooked_within(self):
             return super().forward(x)
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self:

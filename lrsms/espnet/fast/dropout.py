@@ -14,7 +14,9 @@ class FastDropout(nn.Dropout):
     """``nn.Dropout``; on a CPU the probability is rounded to 1/65536, and the scale is that of the rounded one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        off = not self.training or self.p == 0.0 or self.inplace
+        if not self.training:
+            return x
+        off = self.p == 0.0 or self.inplace
         if off or x.device.type != "cpu" or torch.compiler.is_compiling() or plain_wanted():
             return super().forward(x)
         kept = round((1.0 - self.p) * _LEVELS)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
-from torch import nn
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
@@ -25,12 +24,3 @@ def plain_paths() -> Iterator[None]:
 def plain_wanted() -> bool:
     """True within :func:`plain_paths`, and where a model is exported: its graph is to hold ESPnet's operations."""
     return _plain.get() or torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-def hooked(*modules: nn.Module) -> bool:
-    """True where somebody listens to what these modules, or modules in them, take or give."""
-    return any(
-        inner._forward_hooks or inner._forward_pre_hooks or inner._backward_hooks or inner._backward_pre_hooks
-        for module in modules
-        for inner in module.modules()
-    )

@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lrsms.espnet.compat import MultiHeadedAttention
+from lrsms.espnet.search.direct import direct
+from lrsms.lowrank.hooks import hooked
 from lrsms.lowrank.layers import LowRankLinear
 
 _GROWTH = 128  # tokens that room is made for at a time
@@ -41,10 +43,10 @@ def _has_latents(attention: MultiHeadedAttention, *names: str) -> bool:
     layers = [getattr(attention, name) for name in names]
     return all(
         isinstance(layer, LowRankLinear)
-        and all(type(part) is nn.Linear for part in layer)  # and not quantised
+        and layer.is_plain()
         and layer.rank <= attention.d_k
         and layer.bias is not None
-        and not any(one._forward_hooks or one._forward_pre_hooks for one in (layer, *layer))
+        and not hooked(layer)
         for layer in layers
     )
 
@@ -58,15 +60,15 @@ class PlainMemory:
     """
 
     def __init__(self, attention: MultiHeadedAttention, memory: torch.Tensor):
-        self._attention = attention
+        self._attention, self._query, self._out = attention, direct(attention.linear_q), direct(attention.linear_out)
         self._keys = attention.k_norm(_by_head(attention.linear_k(memory), attention.h))[None]
         self._values = _by_head(attention.linear_v(memory), attention.h)[None]
 
     def __call__(self, y: torch.Tensor) -> torch.Tensor:
         attention = self._attention
-        q = attention.q_norm(_by_head(attention.linear_q(y), attention.h))
+        q = attention.q_norm(_by_head(self._query(y), attention.h))
         found = F.scaled_dot_product_attention(q[None], self._keys, self._values)
-        return attention.linear_out(found[0].transpose(0, 1).flatten(1))
+        return self._out(found[0].transpose(0, 1).flatten(1))
 
 
 class LatentMemory:
@@ -117,7 +119,8 @@ class PlainPast(_Past):
 
     def __init__(self, attention: MultiHeadedAttention):
         super().__init__(2 * attention.h * attention.d_k)
-        self._attention = attention
+        self._attention, self._out = attention, direct(attention.linear_out)
+        self._projections = [direct(one) for one in (attention.linear_q, attention.linear_k, attention.linear_v)]
 
     def __call__(self, y: torch.Tensor, past: torch.Tensor, past_by_head: torch.Tensor) -> torch.Tensor:
         """Attend.
@@ -128,15 +131,12 @@ class PlainPast(_Past):
             past_by_head: the same, repeated for each head, ``(hypotheses * heads, tokens)``.
         """
         attention = self._attention
-        q, k, v = (
-            layer(y).unflatten(-1, (attention.h, -1))
-            for layer in (attention.linear_q, attention.linear_k, attention.linear_v)
-        )
+        q, k, v = (project(y).unflatten(-1, (attention.h, -1)) for project in self._projections)
         new = torch.cat([attention.k_norm(k).flatten(1), v.flatten(1)], 1)
         keys, values = (_by_head(one, attention.h)[None] for one in self._keep(new, past.shape[1]).chunk(2, 1))
         q = attention.q_norm(q).transpose(0, 1)[None]
         found = F.scaled_dot_product_attention(q, keys, values, past.to(q.dtype))
-        return attention.linear_out(found[0].transpose(0, 1).flatten(1))
+        return self._out(found[0].transpose(0, 1).flatten(1))
 
 
 class LatentPast(_Past):

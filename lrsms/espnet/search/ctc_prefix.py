@@ -45,12 +45,14 @@ class PrefixScores:
             end of the sentence are as impossible.
         """
         if candidates is None:
+            tokens = torch.arange(len(self.probs), device=self.probs.device)[None]
             found = _log_sum(self._before, self.probs.T)
-            tokens = torch.arange(len(self.probs), device=found.device)[None]
-        else:
-            found = _log_sum(self._before[:, None], self.probs[candidates].transpose(1, 2))[:, 0]
+            again = _log_sum(self._before_again[:, None], self.probs[self._last][:, :, None])[:, 0]
+        else:  # both in one product: before the candidates, and before the last token once more
             tokens = candidates
-        again = _log_sum(self._before_again[:, None], self.probs[self._last][:, :, None])[:, 0]
+            before = torch.stack([self._before, self._before_again], 1)
+            both = _log_sum(before, self.probs[torch.cat([candidates, self._last[:, None]], 1)].transpose(1, 2))
+            found, again = both[:, 0, :-1], both[:, 1, -1:]
         found = torch.where(tokens == self._last[:, None], again, found)
         found = found.masked_fill_((tokens == self.blank) | (tokens == self.eos), IMPOSSIBLE).clamp_(min=IMPOSSIBLE)
         return found - self._scores[:, None], self._ended.clamp(min=IMPOSSIBLE) - self._scores

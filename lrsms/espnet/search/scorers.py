@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
-from torch import nn
 from torch.nn import functional as F
 
-from lrsms.espnet.compat import DecoderLayer, MultiHeadedAttention
+from lrsms.espnet.compat import DecoderLayer, MultiHeadedAttention, PositionalEncoding
 from lrsms.espnet.search.attention import attention_to_memory, attention_to_past
+from lrsms.espnet.search.direct import direct
+from lrsms.lowrank.hooks import hooked
 
 
 class AnyScorer:
@@ -49,27 +50,31 @@ class CachedDecoder:
     """
 
     def __init__(self, decoder: TransformerDecoder, memory: torch.Tensor):
-        self._decoder, self._layers = decoder, list(decoder.decoders)
-        self._to_past = [attention_to_past(layer.self_attn) for layer in self._layers]
-        self._to_memory = [attention_to_memory(layer.src_attn, memory) for layer in self._layers]
+        self._decoder, self._heads = decoder, decoder.decoders[0].self_attn.h
+        self._layers = [_Layer(layer, memory) for layer in decoder.decoders]
         self._past = memory.new_zeros(1, 0)  # (hypotheses, nodes), 0 or minus infinity
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """As :class:`AnyScorer`."""
         new = self._past.new_full((len(tokens), len(tokens)), -torch.inf)
         self._past = torch.cat([self._past, new.fill_diagonal_(0.0)], 1)
-        past_by_head = self._past.repeat_interleave(self._layers[0].self_attn.h, 0)
-        x = self._decoder.embed(tokens)[:, -1]
-        for layer, to_past, to_memory in zip(self._layers, self._to_past, self._to_memory):
-            y = x + to_past(layer.norm1(x) if layer.normalize_before else x, self._past, past_by_head)
-            x = y if layer.normalize_before else layer.norm1(y)
-            y = x + to_memory(layer.norm2(x) if layer.normalize_before else x)
-            x = y if layer.normalize_before else layer.norm2(y)
-            y = x + layer.feed_forward(layer.norm3(x) if layer.normalize_before else x)
-            x = y if layer.normalize_before else layer.norm3(y)
+        past_by_head = self._past.repeat_interleave(self._heads, 0)
+        x = self._embed(tokens)
+        for layer in self._layers:
+            x = layer(x, self._past, past_by_head)
         if self._decoder.normalize_before:
             x = self._decoder.after_norm(x)
         return x if self._decoder.output_layer is None else F.log_softmax(self._decoder.output_layer(x), dim=-1)
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The last tokens, at their position."""
+        embed = self._decoder.embed
+        if len(embed) != 2 or type(embed[1]) is not PositionalEncoding or hooked(embed, embed[1]):
+            return embed(tokens)[:, -1]
+        words, positions = embed
+        x = words(tokens[:, -1])
+        positions.extend_pe(x[:1, None].expand(-1, tokens.shape[1], -1))
+        return x * positions.xscale + positions.pe[0, tokens.shape[1] - 1]
 
     def extend(self, parents: torch.Tensor) -> None:
         """As :meth:`AnyScorer.extend`."""
@@ -77,8 +82,29 @@ class CachedDecoder:
         alive = (self._past == 0).any(0).nonzero().flatten()
         if self._past.shape[1] > 2 * len(alive):
             self._past = self._past[:, alive]
-            for to_past in self._to_past:
-                to_past.choose(alive)
+            for layer in self._layers:
+                layer.to_past.choose(alive)
+
+
+class _Layer:
+    """A decoder layer's step: ``(hypotheses, width)`` to the same."""
+
+    def __init__(self, layer: DecoderLayer, memory: torch.Tensor):
+        self._before = layer.normalize_before
+        self._norms = [direct(norm) for norm in (layer.norm1, layer.norm2, layer.norm3)]
+        self.to_past = attention_to_past(layer.self_attn)
+        self.to_memory = attention_to_memory(layer.src_attn, memory)
+        self._feed_forward = direct(layer.feed_forward)
+
+    def __call__(self, x: torch.Tensor, past: torch.Tensor, past_by_head: torch.Tensor) -> torch.Tensor:
+        norm1, norm2, norm3 = self._norms
+        if self._before:
+            x = x + self.to_past(norm1(x), past, past_by_head)
+            x = x + self.to_memory(norm2(x))
+            return x + self._feed_forward(norm3(x))
+        x = norm1(x + self.to_past(x, past, past_by_head))
+        x = norm2(x + self.to_memory(x))
+        return norm3(x + self._feed_forward(x))
 
 
 def can_cache(decoder: object) -> bool:
@@ -90,11 +116,7 @@ def can_cache(decoder: object) -> bool:
         and not layer.concat_after
         and layer.sequential_attn is None
         and all(isinstance(one, MultiHeadedAttention) for one in (layer.self_attn, layer.src_attn))
-        and not any(map(_listened_to, (layer, layer.self_attn, layer.src_attn)))
+        and not hooked(layer, layer.self_attn, layer.src_attn)
         for layer in decoder.decoders
     )
-
-
-def _listened_to(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
