@@ -72,6 +72,7 @@ with nothing_printed():  # the second says that flash attention is not installed
         from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
         from espnet2.legacy.nets.beam_search import BeamSearch, Hypothesis
         from espnet2.legacy.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+        from espnet2.legacy.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
         from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
         from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
@@ -84,6 +85,7 @@ with nothing_printed():  # the second says that flash attention is not installed
         from espnet.nets.batch_beam_search import BatchBeamSearch
         from espnet.nets.beam_search import BeamSearch, Hypothesis
         from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+        from espnet.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
         from espnet.nets.pytorch_backend.conformer.swish import Swish
         from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
         from espnet.nets.pytorch_backend.transformer import attention, subsampling
@@ -176,6 +178,7 @@ __all__ = [
     "BatchBeamSearch",
     "BeamSearch",
     "CTCPrefixScorer",
+    "ConformerLayer",
     "ConvolutionModule",
     "DecoderLayer",
     "Hypothesis",

@@ -13,12 +13,14 @@ from lrsms.espnet import compat
 from lrsms.espnet.fast.attention import FastAttention, FastRelPositionAttention, mark_memory_attention
 from lrsms.espnet.fast.convolution import FastConv2d, FastConv2dStack, FastConvolutionModule, stack_is_known
 from lrsms.espnet.fast.dropout import FastDropout
+from lrsms.espnet.fast.encoder_layer import FastConformerLayer
 
 FAST_CHOICES = (True, False, "compile")
 _FAST = {
     compat.RelPositionMultiHeadedAttention: FastRelPositionAttention,
     compat.MultiHeadedAttention: FastAttention,
     compat.ConvolutionModule: FastConvolutionModule,
+    compat.ConformerLayer: FastConformerLayer,
     nn.Dropout: FastDropout,
 }
 

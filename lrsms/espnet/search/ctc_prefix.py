@@ -25,14 +25,15 @@ class PrefixScores:
     def __init__(self, log_probs: torch.Tensor, blank: int, eos: int):
         self.log_probs = log_probs.T.contiguous().double().clamp_(min=IMPOSSIBLE)  # (tokens, frames)
         self.probs = self.log_probs.exp()
-        self.blank, self.eos = blank, eos
+        self.probs[blank] = self.probs[eos] = 0.0  # neither is a token of a hypothesis that goes on
         self._blanks = self.log_probs[blank].cumsum(0)
+        self._blanks_before = self._blanks - self.log_probs[blank]
         self._last = torch.tensor([eos], device=log_probs.device)
         self._scores = log_probs.new_zeros(1, dtype=torch.float64)
         self._ended = self._blanks[-1:]  # log-probability of each hypothesis as a whole
         before = torch.cat([self._scores, self._blanks[:-1]])
-        # Of each hypothesis (1, frames): what may stand before a new token, and before its last token once more.
-        self._before = self._before_again = before[None]
+        # Of each hypothesis (2, frames): what may stand before a new token, and before its last token once more.
+        self._before = before.expand(1, 2, -1)
 
     def __call__(self, candidates: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """What each candidate adds to a hypothesis's log-probability.
@@ -46,16 +47,14 @@ class PrefixScores:
         """
         if candidates is None:
             tokens = torch.arange(len(self.probs), device=self.probs.device)[None]
-            found = _log_sum(self._before, self.probs.T)
-            again = _log_sum(self._before_again[:, None], self.probs[self._last][:, :, None])[:, 0]
+            found = _log_sum(self._before[:, 0], self.probs.T)
+            again = _log_sum(self._before[:, 1:], self.probs[self._last][:, :, None])[:, 0]
         else:  # both in one product: before the candidates, and before the last token once more
             tokens = candidates
-            before = torch.stack([self._before, self._before_again], 1)
-            both = _log_sum(before, self.probs[torch.cat([candidates, self._last[:, None]], 1)].transpose(1, 2))
+            both = _log_sum(self._before, self.probs[torch.cat([candidates, self._last[:, None]], 1)].transpose(1, 2))
             found, again = both[:, 0, :-1], both[:, 1, -1:]
         found = torch.where(tokens == self._last[:, None], again, found)
-        found = found.masked_fill_((tokens == self.blank) | (tokens == self.eos), IMPOSSIBLE).clamp_(min=IMPOSSIBLE)
-        return found - self._scores[:, None], self._ended.clamp(min=IMPOSSIBLE) - self._scores
+        return found.clamp_(min=IMPOSSIBLE) - self._scores[:, None], self._ended.clamp(min=IMPOSSIBLE) - self._scores
 
     def extend(self, parents: torch.Tensor, tokens: torch.Tensor, scores: torch.Tensor) -> None:
         """Go on with hypotheses of one more token.
@@ -66,17 +65,14 @@ class PrefixScores:
             scores: what these have added, as ``__call__`` gave it.
         """
         again = tokens == self._last[parents]
-        before = torch.where(again[:, None], self._before_again[parents], self._before[parents])
+        before = self._before[parents, again.long()]
         log_probs = self.log_probs[tokens]
         product = log_probs.cumsum(1)
         token = product + (before - (product - log_probs)).logcumsumexp(1)
         ended_token = torch.nn.functional.pad(token[:, :-1], (1, 0), value=-torch.inf)
-        blanks = self._blanks - self.log_probs[self.blank]
-        blank = self._blanks + (ended_token - blanks).logcumsumexp(1)
+        blank = self._blanks + (ended_token - self._blanks_before).logcumsumexp(1)
         either = torch.logaddexp(token, blank)
-        self._before, self._before_again = (
-            torch.nn.functional.pad(one[:, :-1], (1, 0), value=-torch.inf) for one in (either, blank)
-        )
+        self._before = torch.nn.functional.pad(torch.stack([either, blank], 1)[:, :, :-1], (1, 0), value=-torch.inf)
         self._last, self._scores, self._ended = tokens, self._scores[parents] + scores, either[:, -1]
 
 
