@@ -202,14 +202,14 @@ def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]
     return time.perf_counter() - began, text
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(model, audio: torch.Tensor) -> str:
     """Text of the recogniser's search; empty where it finds none."""
     found = model(audio)
     return (found[0][0] if found else "") or ""
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def best_path(model, audio: torch.Tensor) -> str:
     """Text of CTC's best path."""
     encoded, _ = model.asr_model.encode(audio[None], torch.tensor([len(audio)]))

@@ -366,7 +366,6 @@ def _load(
     return LatticeRecogniser(recogniser, *lattice)
 
 
-@torch.no_grad()
 def _recognise(job: tuple[str, Cut]) -> Hypothesis:
     name, cut = job
     global _recogniser
@@ -375,7 +374,8 @@ def _recognise(job: tuple[str, Cut]) -> Hypothesis:
     speech = _loads[name](cut)
     began = time.perf_counter()
     try:
-        text, tokens, ids, hypothesis = _recogniser(speech)[0][:4]
+        with torch.inference_mode():
+            text, tokens, ids, hypothesis = _recogniser(speech)[0][:4]
         score = float(hypothesis.score)
     except Exception as error:
         if type(error).__name__ != "TooShortUttError":

@@ -156,6 +156,7 @@ class LatticeRecogniser:
         self.language: NGram | None = read_arpa(graph / MODEL) if graph and self.rescores else None
         self.search = Search(loaded, len(token_list), options=options, device=recogniser.device)
 
+    @torch.inference_mode(False)  # k2 has autograd functions of its own
     @torch.no_grad()
     def __call__(self, speech: np.ndarray) -> list[tuple[str, list[str], list[int], Scored]]:
         """Text, tokens, their numbers and score of the best hypothesis.

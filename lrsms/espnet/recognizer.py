@@ -149,7 +149,7 @@ class Recognizer:
         check_finite(samples, rate, name)
         return resample(samples, rate, self.sampling_rate)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _segment(self, samples: np.ndarray, piece: Piece) -> Segment:
         start, end = piece.start / self.sampling_rate, piece.end / self.sampling_rate
         speech = samples[piece.start : piece.end]
