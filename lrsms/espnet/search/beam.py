@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -72,12 +73,13 @@ class _FastSearch:
             if last:
                 tokens = torch.cat([tokens, torch.full_like(new, self.eos)[:, None]], 1)
             ends = is_end.tolist()
-            if step >= shortest:
-                for row in (row for row, end in enumerate(ends) if end):
-                    scores = {key: values[row].float() for key, values in by_scorer.items()}
-                    ended.append(Hypothesis(tokens[row], totals[row].float(), scores))
-                    length = tokens.shape[1]
-                    best_of_length[length] = max(best_of_length.get(length, -math.inf), float(totals[row]))
+            if step >= shortest and any(ends):
+                rows = is_end.nonzero().flatten()
+                scores = torch.stack(list(by_scorer.values()), 1)[rows].float()
+                for one, total, parts in zip(tokens[rows], totals[rows].float(), scores):
+                    ended.append(Hypothesis(one, total, dict(zip(by_scorer, parts))))
+                length = tokens.shape[1]
+                best_of_length[length] = max(best_of_length.get(length, -math.inf), float(totals[rows].max()))
             if all(ends) or maxlenratio == 0 and _is_over(best_of_length, step):
                 break
             if any(ends):
@@ -111,9 +113,8 @@ class _FastSearch:
         Returns:
             Of each new hypothesis the old one, the token, the total, scores by scorer, and what CTC added.
         """
-        full = sum(self.weights[key] * scores for key, scores in added.items())
-        if not added:
-            full = totals.new_zeros(len(totals), self.n_vocab)
+        weighted = [self.weights[key] * scores for key, scores in added.items()]
+        full = functools.reduce(torch.add, weighted) if weighted else totals.new_zeros(len(totals), self.n_vocab)
         candidates = None
         if self.do_pre_beam:
             choice = full if self.pre_beam_score_key == "full" else added[self.pre_beam_score_key]

@@ -11,6 +11,8 @@ from lrsms.espnet.search.attention import attention_to_memory, attention_to_past
 from lrsms.espnet.search.direct import direct
 from lrsms.lowrank.hooks import hooked
 
+_ROOM = 64  # nodes before it is looked whether some are nobody's past
+
 
 class AnyScorer:
     """A scorer of ESPnet's by its own methods, hypotheses together where it can."""
@@ -53,6 +55,7 @@ class CachedDecoder:
         self._decoder, self._heads = decoder, decoder.decoders[0].self_attn.h
         self._layers = [_Layer(layer, memory) for layer in decoder.decoders]
         self._past = memory.new_zeros(1, 0)  # (hypotheses, nodes), 0 or minus infinity
+        self._room = _ROOM
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """As :class:`AnyScorer`."""
@@ -79,9 +82,9 @@ class CachedDecoder:
     def extend(self, parents: torch.Tensor) -> None:
         """As :meth:`AnyScorer.extend`."""
         self._past = self._past[parents]
-        alive = (self._past == 0).any(0).nonzero().flatten()
-        if self._past.shape[1] > 2 * len(alive):
-            self._past = self._past[:, alive]
+        if self._past.shape[1] > self._room:
+            alive = (self._past == 0).any(0).nonzero().flatten()
+            self._past, self._room = self._past[:, alive], max(_ROOM, 2 * len(alive))
             for layer in self._layers:
                 layer.to_past.choose(alive)
 
