@@ -106,7 +106,7 @@ class _Past:
             self._kept = new.new_empty(end + _GROWTH, self._width)
         elif len(self._kept) < end:
             self._kept = F.pad(self._kept, (0, 0, 0, max(_GROWTH, end)))
-        self._kept[end - len(new) : end] = new
+        self._kept.narrow(0, end - len(new), len(new)).copy_(new)
         return self._kept[:end]
 
     def choose(self, rows: torch.Tensor) -> None:
@@ -149,7 +149,7 @@ class LatentPast(_Past):
             for layer in (attention.linear_q, attention.linear_k, attention.linear_v, attention.linear_out)
         )
         super().__init__(len(down_k) + len(down_v))
-        self._heads, self._rank_q, self._rank_k = heads, len(down_q), len(down_k)
+        self._rank_q, self._ranks = len(down_q), [len(down_k), len(down_v)]
         self._down = torch.cat([down_q, down_k, down_v])
         up_k = up_k.unflatten(0, (heads, -1)) / math.sqrt(attention.d_k)  # (head, d_k, rank)
         queries = up_q.unflatten(0, (heads, -1)).transpose(1, 2) @ up_k
@@ -165,10 +165,11 @@ class LatentPast(_Past):
         """As :meth:`PlainPast.__call__`."""
         latents = F.linear(y, self._down)
         kept = self._keep(latents[:, self._rank_q :], past.shape[1])
+        keys, values = kept.split_with_sizes(self._ranks, 1)
         queries = torch.addmm(self._bias, latents[:, : self._rank_q], self._queries)
-        queries = queries.view(-1, self._rank_k)  # (hypotheses * heads, rank of k)
-        weights = torch.addmm(past_by_head.to(queries.dtype), queries, kept[:, : self._rank_k].T).softmax(-1)
-        values = (weights @ kept[:, self._rank_k :]).view(len(y), -1)
+        queries = queries.view(-1, self._ranks[0])  # (hypotheses * heads, rank of k)
+        weights = torch.addmm(past_by_head.to(queries.dtype), queries, keys.t()).softmax(-1)
+        values = (weights @ values).view(len(y), -1)
         return F.linear(values @ self._values, self._up_out, self._bias_out)
 
 
