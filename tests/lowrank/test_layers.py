@@ -31,6 +31,27 @@ def test_linear_by_hand():
     assert layer(torch.tensor([1.0, 1.0])).tolist() == [19.0, 32.0]
 
 
+@torch.no_grad()
+def test_the_two_layers_of_a_linear_are_heard_and_may_be_exchanged():
+    layer, x, heard = LowRankLinear(5, 4, rank=2), torch.randn(3, 5), []
+    expected = layer[1](layer[0](x))
+    torch.testing.assert_close(layer(x), expected)
+    handles = [part.register_forward_hook(lambda part, x, y: heard.append(part)) for part in layer]
+    torch.testing.assert_close(layer(x), expected)
+    assert heard == [layer[0], layer[1]]
+    for handle in handles:
+        handle.remove()
+
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2.0 * super().forward(x)
+
+    layer[0].__class__ = Doubled
+    torch.testing.assert_close(layer(x), layer[1](2.0 * functional.linear(x, layer[0].weight)))
+    quantised = torch.ao.quantization.quantize_dynamic(layer, {nn.Linear})
+    assert type(quantised[1]) is not nn.Linear and quantised(x).shape == (3, 4)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_conv1d_equals_dense_with_the_product(stride):
     torch.manual_seed(0)
