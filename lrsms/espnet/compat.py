@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import types
@@ -170,6 +171,8 @@ for _message in ("Mean of empty slice", "invalid value encountered in scalar div
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=_message, module=r"numpy\.")
 # On every forward pass, about a spelling of autocast that is ESPnet's own.
 warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
+# At every step of an LSTM decoder, about a list that is ESPnet's own.
+logging.getLogger().addFilter(lambda record: "make_pad_mask with a list" not in str(record.msg))
 # ESPnet's programs run inside lrsms.espnet.__main__, where typeguard looks for their source.
 warnings.filterwarnings("ignore", message="instrumentor did not find the target function")
 

@@ -65,6 +65,7 @@ def test_the_naive_trial_is_timed_beside_ours(toolkit, tmp_path):
     assert not list((toolkit.root).glob("naive*"))  # its scratch is gone
 
 
+@pytest.mark.slow
 def test_single_shots_and_the_loop_start_from_the_same_original(toolkit, tmp_path):
     looping.single_shot_and_loop(toolkit, [50, 1.2], "test", tmp_path / "out")
     found = read(tmp_path / "out", "loop")["results"]

@@ -1,6 +1,7 @@
 """What differs between versions of ESPnet."""
 
 import datetime
+import logging
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
 
 from lrsms.espnet.classes import LOW_RANK_ENCODERS
-from lrsms.espnet.compat import current_names, load_later, seconds
+from lrsms.espnet.compat import current_names, load_later, make_pad_mask, seconds
 
 OPTIONS = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1, "rel_pos_type": "latest"}
 LOW_RANK = {"subsampling": 0.25, "multiple": 2}
@@ -61,6 +62,12 @@ def test_what_espnet_seldom_needs_is_loaded_when_it_is_used(run_python, tmp_path
         "True tacotron_cleaner.cleaners",
         "G2p",
     ], done.stderr
+
+
+def test_espnets_own_lists_of_lengths_are_not_warned_of(caplog):
+    assert make_pad_mask([1, 2]).tolist() == [[False, True], [False, False]]
+    logging.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 def test_later_leaves_alone_what_is_loaded_or_not_installed():
