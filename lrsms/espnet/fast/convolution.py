@@ -23,7 +23,8 @@ class FastConvolutionModule(ConvolutionModule):
         """``(batch, frames, channels)`` to the same shape."""
         convolutions = (self.pointwise_conv1, self.depthwise_conv, self.pointwise_conv2)
         linear = isinstance(self.pointwise_conv1, PointwiseLinear)
-        if not linear and (plain_wanted() or hooked_within(*convolutions) or not all(map(_pointwise, convolutions[::2]))):
+        known = all(map(_pointwise, convolutions[::2]))
+        if not linear and (plain_wanted() or not known or hooked_within(*convolutions)):
             return super().forward(x)
         batch, frames, channels = x.shape
         x = F.glu(_as_linear(self.pointwise_conv1, x), dim=-1)

@@ -16,7 +16,7 @@ from lrsms.espnet.fast.switch import plain_wanted
 
 
 class FastConformerLayer(ConformerLayer):
-    """ESPnet's Conformer ``EncoderLayer`` without stochastic depth, cache and concatenation, which it leaves to ESPnet."""
+    """ESPnet's Conformer ``EncoderLayer``; stochastic depth, a cache and concatenation are left to ESPnet's code."""
 
     def forward(self, x_input, mask, cache=None):
         """As ESPnet's: ``(batch, frames, features)``, with positional embedding ``(1, 2 * frames - 1, features)``."""
