@@ -122,4 +122,3 @@ def can_cache(decoder: object) -> bool:
         and not hooked(layer, layer.self_attn, layer.src_attn)
         for layer in decoder.decoders
     )
-
