@@ -1,7 +1,7 @@
 """A Conformer block that adds each module's output to its input in one pass.
 
-ESPnet's multiplies it by one, or by one and a half for the feed-forward modules, before: passes over all activations of
-their own, in training twice.
+ESPnet's multiplies it by one before, or by one and then by a half: passes over all activations of their own, in training
+twice.
 """
 
 from __future__ import annotations
@@ -35,8 +35,5 @@ class FastConformerLayer(ConformerLayer):
         return (x, positions), mask
 
     def _add(self, x: torch.Tensor, norm: nn.Module, module: Callable, scale: float = 1.0) -> torch.Tensor:
-        y = module(norm(x) if self.normalize_before else x)
-        if self.training:
-            y = self.dropout(y)
-        y = torch.add(x, y, alpha=scale)
+        y = torch.add(x, self.dropout(module(norm(x) if self.normalize_before else x)), alpha=scale)
         return y if self.normalize_before else norm(y)

@@ -6,28 +6,21 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from lrsms.espnet.compat import LayerNorm, PositionwiseFeedForward
 from lrsms.lowrank.hooks import hooked_within
-from lrsms.lowrank.layers import LowRankLinear
 
 
 def direct(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What ``module`` computes in evaluation, or ``module`` itself where it is of another kind or somebody listens."""
+    """What ``module`` computes in evaluation, or ``module`` itself where somebody listens."""
     return module if hooked_within(module) else _function(module)
 
 
 def _function(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    if type(module) is nn.Linear:
-        return lambda x: F.linear(x, module.weight, module.bias)
-    if isinstance(module, LowRankLinear) and module.is_plain():
-        down, up = module
-        return lambda x: F.linear(F.linear(x, down.weight), up.weight, up.bias)
     if type(module) is LayerNorm and module.dim == -1:
         return lambda x: torch.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
     if type(module) is PositionwiseFeedForward:
         first, second = _function(module.w_1), _function(module.w_2)
         activation = torch.relu if type(module.activation) is nn.ReLU else module.activation
         return lambda x: second(activation(first(x)))
-    return module
+    return module.forward
