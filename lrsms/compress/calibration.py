@@ -33,7 +33,8 @@ def input_moments(
 
     Args:
         model: a dense model in evaluation mode.
-        paths: of Linear, pointwise Conv1d, Conv2d, Embedding, LSTMCell and LSTM modules.
+        paths: of Linear, pointwise Conv1d, Conv2d, Embedding, LSTMCell and LSTM modules; of an LSTM's input, the
+            LSTM's and ``.input``.
         run: sends all utterances through the model, one at a time (padding would be counted).
 
     Returns:
@@ -42,9 +43,13 @@ def input_moments(
     """
     sums: dict[str, _Sum | dict[str, _Sum]] = {}
     hooks = []
+    lstms = {f"{path}.input": module for path, module in model.named_modules() if isinstance(module, nn.LSTM)}
     for path in paths:
-        module = model.get_submodule(path)
-        if isinstance(module, nn.LSTM):
+        module = lstms[path] if path in lstms else model.get_submodule(path)
+        if path in lstms:
+            sums[path] = _Sum()
+            hooks.append(module.register_forward_pre_hook(_input_hook(sums[path])))
+        elif isinstance(module, nn.LSTM):
             sums[path] = {name: _Sum() for name, _ in module.named_parameters() if name.startswith("weight_hh")}
             hooks.append(module.register_forward_pre_hook(_lstm_hook(sums[path]), with_kwargs=True))
         else:
@@ -87,6 +92,17 @@ def _vectors(module: nn.Module, inputs: tuple) -> torch.Tensor:
     return x.flatten(0, -2)
 
 
+def _input_hook(total: _Sum):
+    def record(_, inputs: tuple) -> None:
+        total.add(_frames(inputs[0]))
+
+    return record
+
+
+def _frames(x: torch.Tensor | nn.utils.rnn.PackedSequence) -> torch.Tensor:
+    return x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x.flatten(0, -2)
+
+
 def _lstm_hook(sums: dict[str, _Sum]):
     """Runs the LSTM layer by layer: torch's own forward hands out the last layer only."""
 
@@ -95,7 +111,7 @@ def _lstm_hook(sums: dict[str, _Sum]):
         for layer in range(module.num_layers):
             one = _single_layer(module, layer)
             x, _ = one(x)
-            hidden = x.data if isinstance(x, nn.utils.rnn.PackedSequence) else x.flatten(0, 1)
+            hidden = _frames(x)
             for direction, suffix in enumerate(["", "_reverse"][: 1 + module.bidirectional]):
                 part = hidden[:, direction * module.hidden_size : (direction + 1) * module.hidden_size]
                 sums[f"weight_hh_l{layer}{suffix}"].add(part)

@@ -17,7 +17,7 @@ from lrsms.compress.space import Layer
 from lrsms.compress.truncation import Factors, Moments, factorize
 from lrsms.lowrank import LowRankEmbedding, LowRankLSTMCell
 from lrsms.lowrank.layers import factored_like
-from lrsms.lowrank.recurrent import cell_matrix, factorize_lstm_weights, low_rank_lstm_like
+from lrsms.lowrank.recurrent import cell_matrix, factorize_lstm_weights, input_matrix, low_rank_lstm_like
 
 
 class FactorCache:
@@ -72,8 +72,8 @@ class SlicedModel:
         self.dense: dict[str, nn.Module] = {}
         self.factors: dict[str, Factors | list[Factors]] = {}
         for layer in tqdm(layers, desc=f"factors, {method}", unit="layer", leave=False, delay=3):
-            module = model.get_submodule(layer.path)
-            self.dense[layer.path] = module
+            path = _module_path(layer)
+            module = self.dense[path] = model.get_submodule(path)
             if layer.entry.reader:
                 reader = self._reader_path(layer)
                 self.dense[reader] = model.get_submodule(reader)
@@ -94,39 +94,44 @@ class SlicedModel:
     def at(self, ranks: Mapping[str, int | None]) -> Iterator[nn.Module]:
         """The model with these ranks; None, or a path left out, is the layer as it is. Dense again afterwards."""
         try:
-            for path, rank in ranks.items():
-                rank = self.layers[path].rank if rank is None else rank
-                if rank is not None:
-                    self._replace(path, rank)
+            wanted = {path: self.layers[path].rank if rank is None else rank for path, rank in ranks.items()}
+            for path in dict.fromkeys(_module_path(self.layers[path]) for path, rank in wanted.items() if rank):
+                if isinstance(self.dense[path], nn.LSTM):
+                    self._replace_lstm(path, wanted.get(path), wanted.get(f"{path}.input"))
+                else:
+                    _put(self.model, path, _slice(self.dense[path], self.factors[path], wanted[path]))
             yield self.model
         finally:
             for path, module in self.dense.items():
                 _put(self.model, path, module)
 
-    def _replace(self, path: str, rank: int) -> None:
-        layer, dense, factors = self.layers[path], self.dense[path], self.factors[path]
-        if layer.entry.reader:
-            reader_path = self._reader_path(layer)
-            reader = self.dense[reader_path]
-            lstm, thin = low_rank_lstm_like(dense, layer.entry.reader, reader, rank)
-            slices = iter(factors)
+    def _replace_lstm(self, path: str, rank: int | None, input_rank: int | None) -> None:
+        layer, dense = self.layers[path], self.dense[path]
+        reader_path = self._reader_path(layer)
+        reader = self.dense[reader_path]
+        lstm, thin = low_rank_lstm_like(dense, layer.entry.reader, reader, rank, input_rank)
+        # In the order in which they are asked for.
+        slices = iter([*([self.factors[f"{path}.input"]] if input_rank else []), *self.factors[path]])
 
-            def take(_, rank):
-                one = next(slices)
-                return one.up[:, :rank], one.down[:rank]
+        def take(_, rank):
+            one = next(slices)
+            return one.up[:, :rank], one.down[:rank]
 
-            weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), reader.weight.data, take)
-            lstm.load_state_dict(weights)
-            thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
-            _put(self.model, path, lstm.eval())
-            _put(self.model, reader_path, thin.eval())
-        else:
-            _put(self.model, path, _slice(dense, factors, rank))
+        weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), reader.weight.data, take)
+        lstm.load_state_dict(weights)
+        thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
+        _put(self.model, path, lstm.eval())
+        _put(self.model, reader_path, thin.eval())
 
     def snapshot(self, ranks: Mapping[str, int | None]) -> nn.Module:
         """A copy of the model with these ranks and weights of its own."""
         with self.at(ranks) as model:
             return copy.deepcopy(model)
+
+
+def _module_path(layer: Layer) -> str:
+    """Of the module that is replaced; an LSTM's input is the LSTM's."""
+    return layer.path.removesuffix(".input") if layer.entry.role == "recurrent_input" else layer.path
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -138,6 +143,8 @@ def _matrix(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The matrix ``(out, in)`` behind a dense layer, and its bias."""
     if isinstance(module, nn.LSTMCell):
         return cell_matrix(module.state_dict())
+    if isinstance(module, nn.LSTM):
+        return input_matrix(module.state_dict()), None  # its bias is the recurrent matrix's, too: not corrected
     weight = module.weight.data
     return (weight.T if isinstance(module, nn.Embedding) else weight.flatten(1)), getattr(module, "bias", None)
 

@@ -19,6 +19,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.compat import current_names
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
+from lrsms.lowrank.recurrent import LSTMInput
 
 # What ESPnet's reporter stores beside weights: durations, and means as numpy scalars.
 REPORTER_TYPES = [
@@ -91,29 +92,39 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
     weights = current_names(model, read_weights(checkpoint))
     factored = dict(low_rank_layers(model))
     for path, module in model.named_modules():
+        if isinstance(module, LSTMInput):
+            continue  # looked at with its LSTM
         if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:
             continue
-        built, stored = factored[path].rank if path in factored else 0, _stored_rank(weights, path, module)
-        if stored is None or stored == built:
-            continue
-        if built == 0:
-            raise LrsmsError(
-                f"{checkpoint} is low-rank at {path} (rank {stored}), but {config} builds that layer dense; "
-                f"open it with the config.yaml it was trained with (encoder: lowrank_...)"
-            )
-        if stored == 0:
-            raise LrsmsError(
-                f"{checkpoint} is dense at {path}, but {config} builds that layer low-rank (rank {built}); open it "
-                f"with the config.yaml it was trained with, or start a training from it with --init_param"
-            )
-        raise LrsmsError(
-            f"{checkpoint} has rank {stored} at {path}, but {config} builds rank {built}; "
-            f"open it with the config.yaml it was trained with"
-        )
+        _refuse(path, factored, _stored_rank(weights, path, module), config, checkpoint)
+        if isinstance(module, nn.LSTM):
+            inner = f"{path}.input"
+            projection = weights.get(f"{inner}.weight")
+            _refuse(inner, factored, 0 if projection is None else len(projection), config, checkpoint)
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in weights] if factored else []
     if missing:
         raise LrsmsError(f"{checkpoint} lacks {len(missing)} weights that {config} needs, such as {missing[0]}")
+
+
+def _refuse(path: str, factored: Mapping, stored: int | None, config: Path, checkpoint: Path) -> None:
+    built = factored[path].rank if path in factored else 0
+    if stored is None or stored == built:
+        return
+    if built == 0:
+        raise LrsmsError(
+            f"{checkpoint} is low-rank at {path} (rank {stored}), but {config} builds that layer dense; "
+            f"open it with the config.yaml it was trained with (encoder: lowrank_...)"
+        )
+    if stored == 0:
+        raise LrsmsError(
+            f"{checkpoint} is dense at {path}, but {config} builds that layer low-rank (rank {built}); open it "
+            f"with the config.yaml it was trained with, or start a training from it with --init_param"
+        )
+    raise LrsmsError(
+        f"{checkpoint} has rank {stored} at {path}, but {config} builds rank {built}; "
+        f"open it with the config.yaml it was trained with"
+    )
 
 
 def _stored_rank(weights: dict, path: str, module: nn.Module) -> int | None:

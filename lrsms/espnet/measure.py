@@ -100,6 +100,9 @@ def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, 
     Args:
         model: an ``ESPnetASRModel`` on the CPU; left as it was.
         fs, tokens_per_second: as in :func:`cost`.
+
+    Returns:
+        By path; of an LSTM's input, too, as a plan names it.
     """
     counts: dict[str, float] = {path: 0.0 for path, _ in model.named_modules()}
 
@@ -119,7 +122,8 @@ def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, 
     _forward(model, *_features(model, fs), tokens_per_second)
     for hook in hooks:
         hook.remove()
-    return counts
+    lstms = [path for path, module in model.named_modules() if isinstance(module, nn.LSTM)]
+    return counts | {f"{path}.input": counts[path] for path in lstms}
 
 
 def rows_in_decoding(path: str, frames: int = 200, beam: int = 10) -> int:

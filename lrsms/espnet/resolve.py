@@ -20,6 +20,7 @@ from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_ctc, plan_part
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
+from lrsms.lowrank.recurrent import input_matrix
 
 PARTS = ("encoder", "decoder")
 LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
@@ -183,6 +184,9 @@ def _trained_matrix(weights: dict, path: str, embedding: bool) -> torch.Tensor |
             return weights[name].T if embedding else weights[name].flatten(1)
     if f"{path}.weight_ih" in weights:
         return torch.cat((weights[f"{path}.weight_ih"], weights[f"{path}.weight_hh"]), dim=1)
+    lstm = path.removesuffix("input")
+    if lstm != path and f"{lstm}weight_ih_l0" in weights:
+        return input_matrix({name.removeprefix(lstm): value for name, value in weights.items() if name.startswith(lstm)})
     return None
 
 

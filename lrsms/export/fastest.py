@@ -12,7 +12,6 @@ from torch import nn
 from tqdm import tqdm
 
 from lrsms.export.files import open_session, quantise, write_graph
-from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell
 from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankEmbedding
 
 _TURNS = 15
@@ -39,14 +38,13 @@ def faster_dense(
     known: dict[tuple, bool] = {}
     chosen = {}
     for path, layer in tqdm(layers.items(), desc=f"factored or dense, {precision}", unit="layer", leave=False):
-        if isinstance(layer, (LowRankLSTM, LowRankLSTMCell)):
-            chosen[path] = True
+        if not isinstance(layer, Factored) or path.endswith(".gates"):
             continue
         key = (type(layer), *(tuple(weight.shape) for weight in layer.parameters()), shapes[path])
         if key not in known:
             known[key] = _is_faster_dense(layer, shapes[path], precision)
         chosen[path] = known[key]
-    return lambda path, _: chosen[path]
+    return lambda path, _: chosen.get(path, True)
 
 
 def _is_faster_dense(layer: Factored, shape: tuple[int, ...], precision: str) -> bool:

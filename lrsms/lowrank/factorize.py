@@ -14,6 +14,7 @@ from lrsms.lowrank.plan import PlanEntry, RankPlan
 from lrsms.lowrank.recurrent import (
     LowRankLSTM,
     LowRankLSTMCell,
+    LSTMInput,
     cell_matrix,
     dense_lstm_weights,
     factorize_lstm_weights,
@@ -34,8 +35,13 @@ def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
     Returns:
         ``model`` itself.
     """
+    ranks = {entry.module: entry.rank for entry in plan.entries if entry.rank is not None}
     for entry in plan.entries:
-        if entry.rank is not None:
+        if entry.reader:
+            rank, input_rank = ranks.get(entry.module), ranks.pop(f"{entry.module}.input", None)
+            if rank or input_rank:
+                _replace_lstm(model, entry, rank, input_rank, plan.config.init)
+        elif entry.module in ranks:
             _replace(model, entry, plan.config.init)
     model.register_load_state_dict_pre_hook(_accept_dense_weights)
     return model
@@ -45,19 +51,7 @@ def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:
     parent_path, _, name = entry.module.rpartition(".")
     parent = model.get_submodule(parent_path)
     dense = getattr(parent, name)
-    if isinstance(dense, nn.LSTM):
-        reader = getattr(parent, entry.reader)
-        lstm, thin = low_rank_lstm_like(dense, entry.reader, reader, entry.rank)
-        lstm.init_method = init
-        if not initialization_skipped():
-            weights, reader_weight = factorize_lstm_weights(
-                lstm, dense.state_dict(), reader.weight.data, INITIALIZERS[init]
-            )
-            lstm.load_state_dict(weights)
-            thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
-        setattr(parent, name, lstm)
-        setattr(parent, entry.reader, thin)
-    elif isinstance(dense, nn.LSTMCell):
+    if isinstance(dense, nn.LSTMCell):
         cell = LowRankLSTMCell(dense.input_size, dense.hidden_size, rank=entry.rank, bias=dense.bias)
         initialize_(cell.gates, *cell_matrix(dense.state_dict()), init)
         setattr(parent, name, cell.to(dense.weight_hh))
@@ -67,10 +61,26 @@ def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:
         setattr(parent, name, layer)
 
 
-def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, Factored | LowRankLSTM]]:
+def _replace_lstm(model: nn.Module, entry: PlanEntry, rank: int | None, input_rank: int | None, init: str) -> None:
+    parent_path, _, name = entry.module.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    dense, reader = getattr(parent, name), getattr(parent, entry.reader)
+    lstm, thin = low_rank_lstm_like(dense, entry.reader, reader, rank, input_rank)
+    lstm.init_method = init
+    if not initialization_skipped():
+        initializer = INITIALIZERS[init]
+        weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), reader.weight.data, initializer)
+        lstm.load_state_dict(weights)
+        thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
+    setattr(parent, name, lstm)
+    setattr(parent, entry.reader, thin)
+
+
+def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, Factored | LowRankLSTM | LSTMInput]]:
     """Path and layer of every factored layer in ``model``; of a low-rank LSTM cell, its gates."""
     for path, module in model.named_modules():
-        if isinstance(module, (Factored, LowRankLSTM)):
+        projected = isinstance(module, LowRankLSTM) and module.is_projected
+        if projected or isinstance(module, (Factored, LSTMInput)):
             yield path, module
 
 
@@ -136,7 +146,7 @@ def _put_factors(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
-    names = [name for name in state if name.startswith(at) and "." not in name[len(at) :]]
+    names = [name for name in state if name.startswith(at)]
     dense = {name[len(at) :]: state[name] for name in names}
     parent = at.removesuffix(".").rpartition(".")[0]
     reader_key = ".".join(filter(None, (parent, lstm.reader, "weight")))
@@ -145,13 +155,23 @@ def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
     reader, recurrent = state[reader_key], dense["weight_hh_l0"]
     if reader.shape[1] != (1 + lstm.bidirectional) * recurrent.shape[1]:
         return  # one of the two came without the other: torch says which
-    if recurrent.shape[1] == lstm.hidden_size:
-        # Projections are those of the model itself, where a dense state dict was laid over its own.
+    # Factors beside dense weights are those of the model itself, where a dense state dict was laid over its own.
+    projected = recurrent.shape[1] != lstm.hidden_size
+    if not projected:
         dense = {name: value for name, value in dense.items() if not name.startswith("weight_hr")}
-    elif "weight_hr_l0" in dense and len(dense["weight_hr_l0"]) == recurrent.shape[1] != lstm.rank:
-        dense, reader = dense_lstm_weights(dense, reader)
-    else:
-        return  # it fits, or torch says what does not
+    elif "weight_hr_l0" not in dense or len(dense["weight_hr_l0"]) != recurrent.shape[1]:
+        return  # torch says what does not fit
+    taken_in = dense["weight_ih_l0"].shape[1] if "weight_ih_l0" in dense else -1
+    thin_input = taken_in != lstm.dense_input_size
+    if not thin_input:
+        dense.pop("input.weight", None)
+    elif "input.weight" not in dense or dense["input.weight"].shape != (taken_in, lstm.dense_input_size):
+        return
+    if projected == lstm.is_projected and recurrent.shape[1] == lstm.rank and taken_in == lstm.input_size:
+        return  # it fits
+    for name in names:
+        del state[name]
+    dense, reader = dense_lstm_weights(dense, reader)
     weights, state[reader_key] = factorize_lstm_weights(lstm, dense, reader, INITIALIZERS["svd"])
     state.update({at + name: value for name, value in weights.items()})
 

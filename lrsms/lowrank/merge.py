@@ -56,7 +56,10 @@ def merge_(
             else:
                 dense = layer.merged()
             setattr(parent, name, dense)
-            merged.append(path)
+            if not isinstance(layer, LowRankLSTM) or layer.is_projected:
+                merged.append(path)
+            if getattr(layer, "input", None) is not None:
+                merged.append(f"{path}.input")
     return merged
 
 
@@ -113,7 +116,7 @@ def _example(layer: nn.Module, frames: int) -> torch.Tensor:
         return weight.new_zeros(1, layer.input_size)
     if isinstance(layer, LowRankLSTM):
         shape = (1, frames) if layer.batch_first else (frames, 1)
-        return weight.new_zeros(*shape, layer.input_size)
+        return weight.new_zeros(*shape, layer.dense_input_size)
     if isinstance(layer, LowRankConv2d):
         return weight.new_zeros(1, layer.in_channels, frames, 40)
     if isinstance(layer, LowRankConv1d):

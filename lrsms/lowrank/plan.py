@@ -18,7 +18,7 @@ from lrsms.lowrank.recurrent import lstm_weights
 
 
 class Recurrent(str):
-    """In a table of roles: the role ``recurrent``, and who reads such a layer.
+    """In a table of roles: ``recurrent``, ``recurrent_input`` for what its first layer takes in, and who reads it.
 
     The string is the name of the linear layer beside the LSTM that reads its output, a template for the match of the
     LSTM's path (``bt\\1``).
@@ -30,7 +30,7 @@ class PlanEntry:
     """One layer that a role covers.
 
     Attributes:
-        module: path of the layer, as in ``named_modules()``.
+        module: path of the layer, as in ``named_modules()``; of an LSTM's input, the LSTM's and ``.input``.
         role: the YAML role it belongs to.
         depth: index of its block in the stack, 0 where there is none.
         inputs, outputs: shape of its matrix; a convolution's kernel area counts into ``inputs``, of an LSTM it is
@@ -38,7 +38,7 @@ class PlanEntry:
         rank: inner dimension, None when it stays dense.
         note: why it stays dense, where the plan decided that.
         reader: of an LSTM, name of the layer beside it that shares its projection.
-        weights: of an LSTM, its weights and the reader's: dense, and ``fixed + per_rank * rank``.
+        weights: of an LSTM, its weights (not the input's) and the reader's: dense, and for each rank.
         read: of an LSTM, the reader's weights per hidden unit.
     """
 
@@ -50,7 +50,7 @@ class PlanEntry:
     rank: int | None
     note: str = ""
     reader: str = ""
-    weights: tuple[int, int, int] | None = None
+    weights: tuple[int, int] | None = None
     read: int = 0
 
     @property
@@ -72,8 +72,8 @@ class PlanEntry:
         """Weights stored at ``rank``; dense for None."""
         if rank is None:
             return self.dense_parameters
-        _, fixed, per_rank = self.weights or (0, 0, self.inputs + self.outputs)
-        return fixed + per_rank * rank
+        _, per_rank = self.weights or (0, self.inputs + self.outputs)
+        return per_rank * rank
 
     @property
     def macs(self) -> int:
@@ -100,8 +100,8 @@ class PlanEntry:
     @property
     def break_even(self) -> float:
         """The rank from which on factors hold more weights than the dense matrix."""
-        dense, fixed, per_rank = self.weights or (self.dense_parameters, 0, self.inputs + self.outputs)
-        return (dense - fixed) / per_rank
+        dense, per_rank = self.weights or (self.dense_parameters, self.inputs + self.outputs)
+        return dense / per_rank
 
 
 @dataclass(frozen=True)
@@ -218,9 +218,11 @@ def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
         if isinstance(role, Recurrent) and isinstance(module, nn.LSTM):
             reader = match.expand(role)
             features = modules[".".join(filter(None, (path.rpartition(".")[0], reader)))].out_features
-            hidden = module.hidden_size
-            sizes, read = lstm_weights(module, features), (1 + module.bidirectional) * features
+            hidden, directions = module.hidden_size, 1 + module.bidirectional
+            sizes, read = lstm_weights(module, features), directions * features
             yield PlanEntry(path, "recurrent", _depth(path), hidden, 4 * hidden, None, "", reader, sizes, read)
+            gates = directions * 4 * hidden
+            yield PlanEntry(f"{path}.input", "recurrent_input", _depth(path), module.input_size, gates, None)
         elif role == "embedding" and not isinstance(module, nn.Embedding):
             continue  # another input layer of that path
         elif role and not isinstance(role, Recurrent) and (shape := matrix_shape(module)):
@@ -236,7 +238,7 @@ def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match 
 
 def _depth(path: str) -> int:
     numbers = re.findall(r"\.(\d+)(?=\.)", path)  # a trailing number (embed.conv.2) is not a block's
-    if found := re.search(r"rnn(\d+)$|^decoder\.(\d+)$", path):  # enc.0.birnn2 and the cells of a decoder
+    if found := re.search(r"rnn(\d+)(?:\.input)?$|^decoder\.(\d+)$", path):  # enc.0.birnn2, and a decoder's cells
         return int(found[1] or found[2])
     return int(numbers[0]) if numbers else 0
 
@@ -304,9 +306,10 @@ def _override(entries: list[PlanEntry], model: nn.Module, ranks: Mapping[str, in
         if path not in by_path and shape is None:
             raise LrsmsError(f"{where}.ranks.{path}: {type(model).__name__} has no layer of that path to factor")
         known = by_path.get(path) or PlanEntry(path, "explicit", _depth(path), shape[1], shape[0], None)
-        most = known.full_rank - (known.role == "recurrent" and bool(known.reader))  # torch: proj_size < hidden_size
+        # Of an LSTM: torch wants proj_size < hidden_size, and weights tell a factored input by its size.
+        most = known.full_rank - (bool(known.reader) or known.role == "recurrent_input")
         if rank > most:
             raise LrsmsError(f"{where}.ranks.{path}: {rank} exceeds the full rank {most}; write 0 for dense")
         by_path[path] = replace(known, rank=rank or None, note="explicit")
     order = {path: index for index, path in enumerate(modules)}
-    return sorted(by_path.values(), key=lambda entry: order[entry.module])
+    return sorted(by_path.values(), key=lambda entry: order[entry.module.removesuffix(".input")])

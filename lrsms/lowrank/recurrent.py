@@ -1,9 +1,12 @@
-"""Low-rank LSTMs: what a layer remembers is projected once, for itself and for whoever reads it.
+"""Low-rank LSTMs: what a layer remembers is projected once, for itself and for whoever reads it; and what it takes in.
 
 Prabhavalkar et al. 2016 ("On the compression of recurrent neural networks"): the recurrent matrix of a layer and
 the input matrix of the next share one projection, which is torch's ``nn.LSTM(proj_size=rank)`` and so stays on cuDNN.
 With ``H`` hidden units, ``W_hh ~ Z P`` and ``W_next ~ Z' P`` with the same ``P (rank, H)``; the layer then hands out
 ``P h``. After the last layer the reader is a linear layer beside the LSTM, which becomes thinner.
+
+What the first layer reads comes from outside, through a ``tanh`` in ESPnet's LSTMs with projections, and cannot share.
+Its input matrices, of both directions one above the other, are factored by themselves: a linear layer before the LSTM.
 """
 
 from __future__ import annotations
@@ -18,12 +21,41 @@ from lrsms.lowrank.layers import LowRankLinear
 Weights = MutableMapping[str, torch.Tensor]
 
 
+class LSTMInput(nn.Linear):
+    """What a low-rank LSTM's first layer takes in, projected to ``rank`` numbers.
+
+    Args:
+        in_features: size of the LSTM's input.
+        rank: what it is projected to.
+        gates: outputs of the matrix that is factored: the gates of all directions.
+    """
+
+    def __init__(self, in_features: int, rank: int, gates: int):
+        super().__init__(in_features, rank, bias=False)
+        self.gates = gates
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension of the input matrix's factors."""
+        return self.out_features
+
+    @property
+    def parameters_saved(self) -> int:
+        """Weights that factoring has saved here and in the LSTM."""
+        return self.in_features * self.gates - self.rank * (self.in_features + self.gates)
+
+    def macs_saved(self, output: torch.Tensor) -> int:
+        """Multiply-accumulates saved in the forward pass that made ``output``, the LSTM's included."""
+        return output.numel() // self.rank * self.parameters_saved
+
+
 class LowRankLSTM(nn.LSTM):
     """``nn.LSTM`` whose layers hand out ``rank`` numbers per direction in place of ``hidden_size``.
 
     Args:
         input_size, hidden_size: as in ``nn.LSTM``.
-        rank: size of the projection, below ``hidden_size``.
+        rank: size of the projection, below ``hidden_size``; None for none.
+        input_rank: rank of the input matrix of the first layer; None for a dense one.
         reader: name of the linear layer beside this one that reads its output.
         reader_features: outputs of that layer.
         options: other options of ``nn.LSTM``.
@@ -31,20 +63,50 @@ class LowRankLSTM(nn.LSTM):
 
     init_method: str = "svd"
 
-    def __init__(self, input_size: int, hidden_size: int, *, rank: int, reader: str, reader_features: int, **options):
-        super().__init__(input_size, hidden_size, proj_size=rank, **options)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rank: int | None,
+        input_rank: int | None = None,
+        reader: str,
+        reader_features: int,
+        **options,
+    ):
+        super().__init__(input_size if input_rank is None else input_rank, hidden_size, proj_size=rank or 0, **options)
         self.reader, self.reader_features = reader, reader_features
+        gates = (1 + self.bidirectional) * 4 * hidden_size
+        self.input = None if input_rank is None else LSTMInput(input_size, input_rank, gates)
+
+    def forward(self, input, hx=None):
+        """As ``nn.LSTM``'s; a packed sequence, too."""
+        if self.input is None:
+            return super().forward(input, hx)
+        if isinstance(input, nn.utils.rnn.PackedSequence):
+            return super().forward(input._replace(data=self.input(input.data)), hx)
+        return super().forward(self.input(input), hx)
 
     @property
     def rank(self) -> int:
-        """Size of the shared projection."""
-        return self.proj_size
+        """Size of the shared projection; that of the hidden units where there is none."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def is_projected(self) -> bool:
+        """Whether there is a shared projection; else the input alone is factored."""
+        return self.proj_size > 0
+
+    @property
+    def dense_input_size(self) -> int:
+        """Size of what it takes in, before any projection."""
+        return self.input_size if self.input is None else self.input.in_features
 
     @property
     def parameters_saved(self) -> int:
-        """Weights that factoring has saved here and in the reader."""
-        dense, fixed, per_rank = lstm_weights(self, self.reader_features)
-        return dense - fixed - per_rank * self.rank
+        """Weights that the projection has saved here and in the reader; the input's count by themselves."""
+        dense, per_rank = lstm_weights(self, self.reader_features)
+        return dense - per_rank * self.rank if self.is_projected else 0
 
     def macs_saved(self, output) -> int:
         """Multiply-accumulates saved in the forward pass that made ``output``, without the reader's."""
@@ -61,12 +123,11 @@ class LowRankLSTM(nn.LSTM):
         return (1 + self.bidirectional) * (self.hidden_size - self.rank)
 
 
-def lstm_weights(lstm: nn.LSTM, reader_features: int) -> tuple[int, int, int]:
-    """Weights, without biases, of an LSTM and its reader: dense; at rank r, those of ``fixed + per_rank * r``."""
+def lstm_weights(lstm: nn.LSTM, reader_features: int) -> tuple[int, int]:
+    """Weights, without biases and without the first layer's input, of an LSTM and its reader: dense; per rank."""
     directions, hidden, layers = 1 + lstm.bidirectional, lstm.hidden_size, lstm.num_layers
-    fixed = directions * 4 * hidden * lstm.input_size
     read = directions * (4 * hidden * layers + (layers - 1) * 4 * hidden * directions + reader_features)
-    return fixed + read * hidden, fixed, read + directions * hidden * layers
+    return read * hidden, read + directions * hidden * layers
 
 
 class LowRankLSTMCell(nn.Module):
@@ -116,13 +177,16 @@ def cell_matrix(weights: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torc
     return matrix, bias
 
 
-def low_rank_lstm_like(dense: nn.LSTM, reader_name: str, reader: nn.Linear, rank: int) -> tuple[LowRankLSTM, nn.Linear]:
+def low_rank_lstm_like(
+    dense: nn.LSTM, reader_name: str, reader: nn.Linear, rank: int | None, input_rank: int | None = None
+) -> tuple[LowRankLSTM, nn.Linear]:
     """The low-rank LSTM and its thinner reader; weights not yet set."""
     directions = 1 + dense.bidirectional
     lstm = LowRankLSTM(
         dense.input_size,
         dense.hidden_size,
         rank=rank,
+        input_rank=input_rank,
         reader=reader_name,
         reader_features=reader.out_features,
         num_layers=dense.num_layers,
@@ -131,7 +195,7 @@ def low_rank_lstm_like(dense: nn.LSTM, reader_name: str, reader: nn.Linear, rank
         dropout=dense.dropout,
         bidirectional=dense.bidirectional,
     )
-    thin = nn.Linear(directions * rank, reader.out_features, bias=reader.bias is not None)
+    thin = nn.Linear(directions * lstm.rank, reader.out_features, bias=reader.bias is not None)
     return lstm.to(dense.weight_hh_l0), thin.to(reader.weight)
 
 
@@ -151,7 +215,10 @@ def factorize_lstm_weights(
     """
     directions, hidden, rank = 1 + lstm.bidirectional, lstm.hidden_size, lstm.rank
     suffixes = ["", "_reverse"][:directions]
-    result = {name: value for name, value in weights.items() if "bias" in name or name.startswith("weight_ih_l0")}
+    result = {name: value for name, value in weights.items() if "bias" in name}
+    result |= _input_weights(lstm, weights, factorize)
+    if not lstm.is_projected:
+        return {**{name: value for name, value in weights.items() if name not in result}, **result}, reader_weight
     thin_reader = reader_weight.new_empty(reader_weight.shape[0], directions * rank)
     for layer in range(lstm.num_layers):
         last = layer == lstm.num_layers - 1
@@ -175,10 +242,34 @@ def factorize_lstm_weights(
     return result, thin_reader
 
 
+def input_matrix(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """``(directions * 4 * hidden, input)``: the input matrices of an LSTM's first layer, one above the other."""
+    names = ("weight_ih_l0", "weight_ih_l0_reverse")
+    return torch.cat([weights[name] for name in names if name in weights])
+
+
+def _input_weights(lstm: LowRankLSTM, weights: Mapping[str, torch.Tensor], factorize) -> dict[str, torch.Tensor]:
+    """Of the first layer's input, from a dense LSTM's."""
+    names = [name for name in ("weight_ih_l0", "weight_ih_l0_reverse") if name in weights]
+    if lstm.input is None:
+        return {name: weights[name] for name in names}
+    matrix = input_matrix(weights)
+    up, down = (factor.to(matrix.dtype) for factor in factorize(matrix, lstm.input.rank))
+    return {**dict(zip(names, up.chunk(len(names)))), "input.weight": down}
+
+
 def dense_lstm_weights(
     weights: Mapping[str, torch.Tensor], reader_weight: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Dense weights from those of a low-rank LSTM (its state dict) and of its reader."""
+    projection = weights.get("input.weight")
+    weights = {
+        name: value @ projection if name.startswith("weight_ih_l0") and projection is not None else value
+        for name, value in weights.items()
+        if name != "input.weight"
+    }
+    if "weight_hr_l0" not in weights:
+        return weights, reader_weight
 
     def widened(weight: torch.Tensor, layer: int) -> torch.Tensor:
         """A reader of ``layer``'s projections as a reader of its hidden units."""
@@ -205,7 +296,7 @@ def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linea
     """The equivalent dense LSTM and reader, with weights of their own."""
     directions, hidden = 1 + lstm.bidirectional, lstm.hidden_size
     options = {name: getattr(lstm, name) for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")}
-    dense = nn.LSTM(lstm.input_size, hidden, **options).to(lstm.weight_hh_l0)
+    dense = nn.LSTM(lstm.dense_input_size, hidden, **options).to(lstm.weight_hh_l0)
     wide = nn.Linear(directions * hidden, reader.out_features, bias=reader.bias is not None).to(reader.weight)
     weights, reader_weight = dense_lstm_weights(lstm.state_dict(), reader.weight)
     dense.load_state_dict(weights)

@@ -123,7 +123,7 @@ def test_the_cache_factors_once_by_content(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "factorize", lambda *arguments: made.append(1) or factorize(*arguments))
     SlicedModel(copy.deepcopy(model), layers, FactorCache(tmp_path), "whitened", moments)
     first = len(made)
-    assert first == 5 + 4  # four matrices of the LSTM
+    assert first == 5 + 4 + 1  # four matrices of the LSTM, and that of its input
     SlicedModel(copy.deepcopy(model), layers, FactorCache(tmp_path), "whitened", moments)
     assert len(made) == first
     other = copy.deepcopy(model)
@@ -162,5 +162,9 @@ def test_calibration_sees_what_each_matrix_is_multiplied_with(trained):
     last = moments["rnn"]["weight_hh_l1_reverse"]
     torch.testing.assert_close(last.mean.float(), hidden[..., 24:].flatten(0, 1).mean(0), rtol=1e-3, atol=1e-5)
     assert set(moments["rnn"]) == {f"weight_hh_l{layer}{kind}" for layer in (0, 1) for kind in ("", "_reverse")}
+    taken_in = torch.cat([model.linear(model.pointwise(one.transpose(1, 2)).transpose(1, 2)) for one in shifted])
+    torch.testing.assert_close(
+        moments["rnn.input"].mean.float(), taken_in.flatten(0, 1).mean(0), rtol=1e-3, atol=1e-5
+    )
     assert moments["cell"].mean.shape == (64,) and moments["conv"].mean.shape == (9,)
     assert not model.linear._forward_pre_hooks  # the hooks are gone

@@ -92,6 +92,7 @@ PLAIN = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_block
 KINDS = {  # layer -> the part it is in, that part's class and options, and its role
     "encoder.enc.0.birnn0": ("encoder", "lowrank_rnn", LSTM, "recurrent"),
     "encoder.enc.0.nbrnn": ("encoder", "lowrank_rnn", LSTM | {"use_projection": False}, "recurrent"),
+    "encoder.enc.0.birnn0.input": ("encoder", "lowrank_rnn", LSTM, "recurrent_input"),
     "decoder.decoder.0": ("decoder", "lowrank_rnn", WORDS, "recurrent"),
     "decoder.embed": ("decoder", "lowrank_rnn", WORDS, "embedding"),
     "ctc.ctc_lo": ("encoder", "lowrank_transformer", PLAIN, "output"),

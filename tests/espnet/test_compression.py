@@ -107,16 +107,20 @@ def test_a_dense_experiment_of_stock_classes_is_compressed(
     assert list(low_rank_layers(recogniser.asr_model)) and iteration.compression >= 1.14
 
 
-# Beside VGG's convolutions so small an LSTM hardly counts.
+# What VGG's convolutions hand to so small an LSTM is the largest of its matrices.
 @pytest.mark.parametrize(
-    ("parts", "times"),
-    [pytest.param({"encoder": "rnn"}, 1.15, marks=pytest.mark.slow), ({"encoder": "vgg_rnn"}, 1.02)],
+    ("parts", "times", "factored"),
+    [
+        pytest.param({"encoder": "rnn"}, 1.3, {"LowRankLSTM", "LSTMInput"}, marks=pytest.mark.slow),
+        ({"encoder": "vgg_rnn"}, 1.1, {"LSTMInput"}),
+    ],
 )
 def test_an_lstm_model_with_attention_is_compressed(
-    parts, times, write_config, make_training, toolkit_for, corpus, tmp_path
+    parts, times, factored, write_config, make_training, toolkit_for, corpus, tmp_path
 ):
     conf = {"num_layers": 2, "hidden_size": 24, "output_size": 16, "bidirectional": True}
     conf |= {"subsample": [1, 2, 2]} if parts["encoder"] == "rnn" else {}
+    roles = ("recurrent", "recurrent_input")
     changes = {"encoder_conf": conf, "decoder": "rnn", "decoder_conf": {"num_layers": 1, "hidden_size": 24}}
     training = make_training(
         write_config(tmp_path / "rnn.yaml", **parts, **changes, specaug=None, specaug_conf=None, max_epoch=1),
@@ -124,7 +128,7 @@ def test_an_lstm_model_with_attention_is_compressed(
     )
     training.run()
     toolkit = toolkit_for(
-        training.output_dir, tmp_path / "root", controller="energy", trials=2, roles=["recurrent"], compression=times
+        training.output_dir, tmp_path / "root", controller="energy", trials=2, roles=list(roles), compression=times
     )
     (iteration,) = iterate.run(toolkit, training.output_dir, tmp_path / "root", toolkit.config.loop)
     folder = tmp_path / "root" / iteration.folder
@@ -132,7 +136,7 @@ def test_an_lstm_model_with_attention_is_compressed(
     assert config["encoder"] == f"lowrank_{parts['encoder']}" and config["decoder"] == "lowrank_rnn"
     model = Speech2Text(folder / "config.yaml", folder / CHECKPOINT).asr_model
     kinds = {type(layer).__name__ for _, layer in low_rank_layers(model)}
-    assert "LowRankLSTM" in kinds and iteration.compression >= times
+    assert kinds >= factored and iteration.compression >= times
 
     # The beam search of a candidate is ESPnet's own, also after batches have been scored: attention keeps a state.
     decode = {"beam_size": 2, "ctc_weight": 0.3}

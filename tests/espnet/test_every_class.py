@@ -16,6 +16,7 @@ import lrsms
 from lrsms.avsr.frames import row_size
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank import LowRankConfig, LowRankLSTM, LowRankLSTMCell, RankPlan, Recurrent, low_rank_layers
+from lrsms.lowrank.recurrent import LSTMInput, input_matrix
 from lrsms.lowrank.layers import matrix_shape
 
 BINS, TOKENS, SIZE = 20, 30, 16
@@ -133,7 +134,7 @@ def test_every_line_of_a_rows_roles_is_found_in_some_configuration(part, name):
 @every_case
 def test_every_matrix_has_a_role(case):
     plan, dense = case.low_rank().rank_plan, case.dense()
-    known = {entry.module for entry in plan.entries}
+    known = {entry.module for entry in plan.entries if entry.role != "recurrent_input"}
     known |= {f"{entry.module.rpartition('.')[0]}.{entry.reader}" for entry in plan.entries if entry.reader}
     matrices = {path for path, module in dense.named_modules() if matrix_shape(module) or isinstance(module, nn.LSTM)}
     left = {
@@ -181,7 +182,7 @@ def test_gradients_reach_every_factor(case):
 def dense_for_full_rank(case: Case) -> nn.Module:
     """A dense model; an LSTM in it has projections of 8, for torch takes none of the hidden units' number."""
     dense, low = case.dense(seed=2), case.low_rank(seed=3)
-    lstms = {entry.module: 8 for entry in low.rank_plan.entries if entry.reader}
+    lstms = {entry.module: 8 for entry in low.rank_plan.entries if entry.reader or entry.role == "recurrent_input"}
     if lstms:
         low = case.low_rank(seed=3, ranks=lstms)
         lrsms.merge_(low)
@@ -193,7 +194,10 @@ def dense_for_full_rank(case: Case) -> nn.Module:
 def test_dense_weights_of_a_checkpoint_at_full_rank_give_the_dense_output(case, tmp_path):
     dense = dense_for_full_rank(case)
     torch.save(dense.state_dict(), tmp_path / "dense.pth")
-    full = {entry.module: entry.full_rank - bool(entry.reader) for entry in case.low_rank().rank_plan.entries}
+    full = {
+        entry.module: entry.full_rank - (bool(entry.reader) or entry.role == "recurrent_input")
+        for entry in case.low_rank().rank_plan.entries
+    }
     model = case.low_rank(ranks=full)
     load_pretrained_model(str(tmp_path / "dense.pth"), model, ignore_init_mismatch=False)  # what --init_param does
     assert len(dict(low_rank_layers(model))) == len(full)
@@ -215,14 +219,20 @@ def test_dense_weights_of_a_checkpoint_become_their_truncated_svd(case, tmp_path
             error = (ours - readers[0]).norm()
             assert torch.linalg.svdvals(readers[0])[layer.rank :].norm() <= error * 1.0001 < readers[0].norm()
             continue
-        path = path.removesuffix(".gates")
-        origin = dense.get_submodule(path)
-        weight = (
-            torch.cat([origin.weight_ih, origin.weight_hh], 1) if isinstance(origin, nn.LSTMCell) else origin.weight
-        )
+        if isinstance(layer, LSTMInput):
+            lstm = getattr(whole, case.part).get_submodule(path.removesuffix(".input"))
+            weight = input_matrix(dense.get_submodule(path.removesuffix(".input")).state_dict())
+            product = input_matrix(lstm.state_dict()) @ layer.weight
+        else:
+            path = path.removesuffix(".gates")
+            origin = dense.get_submodule(path)
+            weight = (
+                torch.cat([origin.weight_ih, origin.weight_hh], 1) if isinstance(origin, nn.LSTMCell) else origin.weight
+            )
+            product = layer.product()
         left, values, right = torch.linalg.svd(weight.detach().flatten(1), full_matrices=False)
         best = left[:, : layer.rank] * values[: layer.rank] @ right[: layer.rank]
-        torch.testing.assert_close(layer.product().flatten(1), best, rtol=1e-4, atol=1e-5, msg=path)
+        torch.testing.assert_close(product.flatten(1), best, rtol=1e-4, atol=1e-5, msg=path)
 
 
 @every_case

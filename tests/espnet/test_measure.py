@@ -68,9 +68,11 @@ def test_a_whole_model_against_its_dense_twin(experiment, build_model, dense_par
 BLOCKS = {"output_size": 16, "attention_heads": 2, "num_blocks": 1}
 LSTM = {"output_size": 16, "hidden_size": 24, "num_layers": 3}
 WORDS = {"hidden_size": 24, "num_layers": 2, "att_conf": {"adim": 12, "aconv_chans": 3, "aconv_filts": 5}}
+RECURRENT = ["recurrent", "recurrent_input", "output"]
 PARTS = {
-    "lstm that subsamples": ("encoder", "lowrank_rnn", LSTM | {"subsample": (2, 3, 1)}, ["recurrent", "output"]),
-    "lstm in one": ("encoder", "lowrank_rnn", LSTM | {"use_projection": False}, ["recurrent"]),
+    "lstm that subsamples": ("encoder", "lowrank_rnn", LSTM | {"subsample": (2, 3, 1)}, RECURRENT),
+    "lstm in one": ("encoder", "lowrank_rnn", LSTM | {"use_projection": False}, ["recurrent", "recurrent_input"]),
+    "lstm's input": ("encoder", "lowrank_rnn", LSTM, ["recurrent_input"]),
     "lstm one way": ("encoder", "lowrank_rnn", LSTM | {"bidirectional": False}, ["recurrent"]),
     "e-branchformer": ("encoder", "lowrank_e_branchformer", BLOCKS, ["attention", "convolution", "subsampling"]),
     "streaming": ("encoder", "lowrank_contextual_block_transformer", BLOCKS, ["attention", "feed_forward"]),

@@ -70,6 +70,7 @@ TARGETS = [
     pytest.param(CONFORMER, ROLES | {"layer_map": "linear", "subsampling": 0.2}, {"macs": "1.5x"}, id="conformer-macs"),
     pytest.param(CONFORMER, ROLES | {"of": "parameters", "output": 0.3}, {"parameters": 1.3}, id="conformer-little"),
     pytest.param(RNN, RECURRENT, {"parameters": 2}, id="rnn-parameters"),
+    pytest.param(RNN, RECURRENT | {"recurrent_input": 0.2}, {"parameters": 3}, id="rnn-input"),
     pytest.param(RNN, RECURRENT, {"macs": "1.7x"}, id="rnn-macs"),
 ]
 
@@ -78,7 +79,7 @@ TARGETS = [
 def test_a_target_is_reached_and_by_no_more_than_one_rank(args_with, base, roles, target):
     ((what, times),) = target.items()
     times = float(str(times).removesuffix("x"))
-    decoder = {role: ratio for role, ratio in roles.items() if role not in ("subsampling", "output")}
+    decoder = {role: ratio for role, ratio in roles.items() if role not in ("subsampling", "output", "recurrent_input")}
     args = args_with(roles | {"target": target}, decoder, base)
     model = build(args)
     assert reduction(model, what) >= times
@@ -189,6 +190,7 @@ def dense_checkpoint(args_with, tmp_path):
             for name, weight in model.named_parameters():
                 if name.endswith(("encoders.0.self_attn.linear_q.weight", "encoders.1.feed_forward.w_1.weight")) or (
                     name in ("encoder.enc.0.birnn1.weight_hh_l0", "decoder.decoder.1.weight_ih", "decoder.embed.weight")
+                    or name.startswith("encoder.enc.0.birnn2.weight_ih_l0")
                 ):
                     weight.copy_(0.02 * weight + torch.ones_like(weight))
         torch.save(model.state_dict(), tmp_path / "dense.pth")
@@ -252,11 +254,13 @@ def test_stable_ranks_of_recurrent_layers_and_embeddings(args_with, dense_checkp
     source = dense_checkpoint(RNN)
     stable = {"layer_map": "stable_rank", "stable_rank_from": source, "multiple": 1}
     decoder = {"recurrent": 0.2, "embedding": 0.25, "attention": 0.25} | stable
-    model = build(args_with({"recurrent": 0.2} | stable, decoder, RNN))
-    plan = model.encoder.rank_plan
-    ranks = {entry.module: entry.rank for entry in plan.entries}
+    model = build(args_with({"recurrent": 0.2, "recurrent_input": 0.2} | stable, decoder, RNN))
+    ranks = {entry.module: entry.rank for entry in model.encoder.rank_plan.entries}
     assert ranks["enc.0.birnn1"] < min(ranks["enc.0.birnn0"], ranks["enc.0.birnn2"])
-    assert sum(ranks.values()) == 3 * round(0.2 * 48)
+    assert sum(ranks[f"enc.0.birnn{layer}"] for layer in range(3)) == 3 * round(0.2 * 48)
+    # Layers 1 and 2 take in what a projection of 32 hands out; layer 0 reads the features, and is alone.
+    assert ranks["enc.0.birnn1.input"] > ranks["enc.0.birnn2.input"]
+    assert ranks["enc.0.birnn1.input"] + ranks["enc.0.birnn2.input"] == 2 * round(0.2 * 32)
     assert {entry.role for entry in model.decoder.rank_plan.entries if entry.rank} == {*decoder} - {*stable}
 
 

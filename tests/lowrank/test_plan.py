@@ -126,9 +126,10 @@ def words(block: dict, model: nn.Module | None = None) -> RankPlan:
 def test_embedding_output_and_recurrent_layers():
     plan = words({"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "multiple": 1})
     found = {entry.module: entry for entry in plan.entries}
-    assert list(found) == ["embed", *[f"birnn{n}" for n in range(3)], *[f"decoder.{n}" for n in range(3)], "output"]
+    lstms = [f"birnn{n}{what}" for n in range(3) for what in ("", ".input")]
+    assert list(found) == ["embed", *lstms, *[f"decoder.{n}" for n in range(3)], "output"]
     assert [found[f"birnn{n}"].reader for n in range(3)] == ["bt0", "bt1", "bt2"]
-    assert [found[name].depth for name in ("birnn2", "decoder.1", "embed")] == [2, 1, 0]
+    assert [found[name].depth for name in ("birnn2", "birnn2.input", "decoder.1", "embed")] == [2, 2, 1, 0]
     table = found["embed"]
     assert (table.inputs, table.outputs, table.rank, table.full_rank) == (50, 16, 8, 16)
     assert (table.parameters, table.macs, table.dense_macs) == (8 * 66, 8 * 16, 0)  # looking up is free
@@ -142,7 +143,8 @@ def test_embedding_output_and_recurrent_layers():
 def test_parameters_of_recurrent_layers_are_those_of_the_factored_model():
     model = Words()
     dense = sum(parameter.numel() for parameter in model.parameters())
-    plan = words({"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "multiple": 1}, model)
+    shares = {"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "recurrent_input": 0.25}
+    plan = words(shares | {"multiple": 1}, model)
     factorize_(model, plan)
     stored = sum(parameter.numel() for parameter in model.parameters())
     biases = sum(cell.biases_saved for cell in model.decoder)
@@ -168,7 +170,7 @@ def test_recurrent_layers_that_are_no_lstm():
 def test_an_input_layer_that_is_no_embedding_is_left_alone():
     model = Words()
     model.embed = nn.Linear(50, 16)
-    with pytest.raises(LrsmsError, match=r"low_rank\.embedding: Words has no such layer.* it has output, recurrent$"):
+    with pytest.raises(LrsmsError, match=r"low_rank\.embedding: Words has no such layer.* it has output, recurrent, recurrent_input$"):
         words({"embedding": 0.5}, model)
 
 

@@ -20,6 +20,7 @@ from lrsms.lowrank import (
     skip_initialization,
 )
 from lrsms.lowrank.initialization import INITIALIZERS
+from lrsms.lowrank.merge import merge_
 from lrsms.lowrank.recurrent import lstm_weights, merged_lstm
 
 INPUTS, HIDDEN, OUTPUTS = 6, 10, 7
@@ -48,7 +49,7 @@ def stack(layers: int, bidirectional: bool, **options) -> Stack:
 def factored(model: Stack, rank: int, **block) -> tuple[Stack, RankPlan]:
     """A factored copy and its plan."""
     model = copy.deepcopy(model)
-    config = LowRankConfig.parse({"recurrent": 0.1, "multiple": 1, "ranks": {"rnn": rank}, **block})
+    config = LowRankConfig.parse({"multiple": 1, "ranks": {"rnn": rank}, **block})
     plan = RankPlan.make(model, {"rnn": Recurrent("last")}, config)
     return factorize_(model, plan), plan
 
@@ -103,16 +104,17 @@ def test_merged_has_the_output_of_the_factors(layers, bidirectional):
 def test_parameters_are_those_of_the_plan(layers, bidirectional, bias):
     dense = stack(layers, bidirectional, bias=bias)
     model, plan = factored(dense, 4)
-    (entry,) = plan.entries
-    dense_weights, fixed, per_rank = lstm_weights(dense.rnn, OUTPUTS)
+    entry, taken_in = plan.entries
+    dense_weights, per_rank = lstm_weights(dense.rnn, OUTPUTS)
 
     def weights(module: nn.Module) -> int:
         return sum(parameter.numel() for name, parameter in module.named_parameters() if "weight" in name)
 
-    assert weights(dense) == dense_weights == entry.dense_parameters
-    assert (
-        weights(model) == fixed + 4 * per_rank == entry.parameters == lstm_weights(model.rnn, OUTPUTS)[1] + 4 * per_rank
-    )
+    fixed = (1 + bidirectional) * 4 * HIDDEN * INPUTS
+    assert taken_in.parameters == taken_in.dense_parameters == fixed
+    assert weights(dense) == fixed + dense_weights and entry.dense_parameters == dense_weights
+    assert weights(model) == fixed + 4 * per_rank and entry.parameters == 4 * per_rank
+    assert lstm_weights(model.rnn, OUTPUTS) == (dense_weights, per_rank)
     assert model.rnn.parameters_saved == weights(dense) - weights(model)
     assert (entry.module, entry.role, entry.reader) == ("rnn", "recurrent", "last")
     assert (entry.inputs, entry.outputs) == (HIDDEN, 4 * HIDDEN)
@@ -121,12 +123,12 @@ def test_parameters_are_those_of_the_plan(layers, bidirectional, bias):
 
 
 def test_parameters_by_hand():
-    entry = factored(stack(2, True), 4)[1].entries[0]
-    dense = 2 * 40 * 6 + 2 * 40 * 10 + 2 * 40 * 20 + 2 * 40 * 10 + 7 * 20
+    entry, taken_in = factored(stack(2, True), 4, ranks={"rnn": 4, "rnn.input": 3})[1].entries
+    dense = 2 * 40 * 10 + 2 * 40 * 20 + 2 * 40 * 10 + 7 * 20
     assert entry.dense_parameters == dense
-    assert entry.parameters == 2 * 40 * 6 + 2 * 40 * 4 + 2 * 40 * 8 + 2 * 40 * 4 + 7 * 8 + 4 * 4 * 10
-    break_even = (dense - 2 * 40 * 6) / ((entry.parameters - 2 * 40 * 6) / 4)
-    assert entry.break_even == pytest.approx(break_even)
+    assert entry.parameters == 2 * 40 * 4 + 2 * 40 * 8 + 2 * 40 * 4 + 7 * 8 + 4 * 4 * 10
+    assert entry.break_even == pytest.approx(dense / (entry.parameters / 4))
+    assert (taken_in.dense_parameters, taken_in.parameters) == (2 * 40 * 6, 3 * (2 * 40 + 6))
 
 
 def test_a_rank_from_break_even_on_stays_dense():
@@ -171,7 +173,7 @@ def test_work_saved_counts_frames_without_padding(packed):
     reader = OUTPUTS * 2 * (HIDDEN - 4)
     assert model.rnn.macs_saved(model.rnn(x)) == frames * (model.rnn.parameters_saved - reader)
     assert model.rnn.reader_macs_saved(torch.empty(5, OUTPUTS)) == 5 * reader  # fewer frames where it subsamples
-    (entry,) = plan.entries
+    entry = plan.entries[0]
     assert entry.macs_saved(frames, 5) == frames * (model.rnn.parameters_saved - reader) + 5 * reader
 
 
@@ -202,6 +204,103 @@ def test_copies_pickles_and_exports_like_any_lstm():
         exported = torch.export.export(model.rnn, (BATCH[0],), strict=False)
         torch.testing.assert_close(exported.module()(BATCH[0])[0], model.rnn(BATCH[0])[0])
     assert [path for path, _ in low_rank_layers(model)] == ["rnn"]
+
+
+INPUT = {"ranks": {"rnn.input": 3}}
+BOTH = {"ranks": {"rnn": 4, "rnn.input": 3}}
+
+
+@torch.no_grad()
+def thin_inputs_(model: Stack, rank: int) -> None:
+    """Make the first layer see only ``rank`` directions of its input."""
+    basis = torch.linalg.qr(torch.randn(INPUTS, rank))[0]
+    for name, weight in model.rnn.named_parameters():
+        if name.startswith("weight_ih_l0"):
+            weight.copy_(weight @ basis @ basis.T)
+
+
+@forms
+@pytest.mark.parametrize("ranks", [INPUT, BOTH], ids=["input", "both"])
+def test_an_lstm_whose_input_has_the_rank_keeps_its_output(ranks, layers, bidirectional):
+    dense = stack(layers, bidirectional)
+    share_projections_(dense, 4)
+    thin_inputs_(dense, 3)
+    model, _ = factored(dense, 0, **ranks)
+    assert type(model.rnn) is LowRankLSTM and model.rnn.is_projected == (ranks is BOTH)
+    assert model.rnn.input.weight.shape == (3, INPUTS) and model.rnn.weight_ih_l0.shape[1] == 3
+    x, lengths = BATCH
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, lengths), dense(x, lengths), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.last(model.rnn(x)[0]), dense.last(dense.rnn(x)[0]), rtol=1e-5, atol=1e-5)
+        too_low, _ = factored(dense, 0, **(ranks | {"ranks": ranks["ranks"] | {"rnn.input": 2}}))
+        assert (too_low(x, lengths) - dense(x, lengths)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_the_input_of_all_directions_is_factored_together(bidirectional):
+    dense = stack(2, bidirectional)
+    model, plan = factored(dense, 0, **INPUT)
+    names = ["weight_ih_l0", "weight_ih_l0_reverse"][: 1 + bidirectional]
+    matrix = torch.cat([getattr(dense.rnn, name) for name in names])
+    ours = torch.cat([getattr(model.rnn, name) for name in names]) @ model.rnn.input.weight
+    torch.testing.assert_close((matrix - ours).norm(), torch.linalg.svdvals(matrix)[3:].norm(), rtol=1e-4, atol=1e-5)
+    entry = plan.entries[1]
+    assert (entry.module, entry.role, entry.inputs, entry.outputs) == (
+        *("rnn.input", "recurrent_input"),
+        *(INPUTS, len(matrix)),
+    )
+    saved = sum(p.numel() for p in dense.parameters()) - sum(p.numel() for p in model.parameters())
+    assert saved == model.rnn.input.parameters_saved == entry.dense_parameters - entry.parameters
+    assert model.rnn.parameters_saved == 0
+    assert model.rnn.input.macs_saved(torch.empty(12, 3)) == 12 * saved
+    assert [path for path, _ in low_rank_layers(model)] == ["rnn.input"]
+
+
+@forms
+@pytest.mark.parametrize("ranks", [INPUT, BOTH], ids=["input", "both"])
+def test_a_merged_input_is_dense_again(ranks, layers, bidirectional):
+    model, _ = factored(stack(layers, bidirectional), 0, init="xavier", **ranks)
+    with torch.no_grad():
+        expected = model(*BATCH)
+        assert merge_(model) == [path for path in ("rnn", "rnn.input") if path in ranks["ranks"]]
+        assert type(model.rnn) is nn.LSTM and model.rnn.input_size == INPUTS
+        torch.testing.assert_close(model(*BATCH), expected, rtol=1e-5, atol=1e-5)
+        stack(layers, bidirectional).load_state_dict(model.state_dict())  # strict
+
+
+@forms
+@pytest.mark.parametrize("over_own", [True, False])
+@pytest.mark.parametrize("source", [{}, INPUT, BOTH, {"ranks": {"rnn": 4}}, {"ranks": {"rnn": 5, "rnn.input": 4}}])
+@pytest.mark.parametrize("target", [INPUT, BOTH, {"ranks": {"rnn": 4}}], ids=["input", "both", "projection"])
+def test_weights_of_any_form_load_without_loss_where_the_ranks_suffice(source, target, over_own, layers, bidirectional):
+    dense = stack(layers, bidirectional)
+    share_projections_(dense, 4)
+    thin_inputs_(dense, 3)
+    weights = (factored(dense, 0, **source)[0] if source else dense).state_dict()
+    torch.manual_seed(1)
+    model, _ = factored(Stack(layers, bidirectional), 0, **target)
+    model.load_state_dict((model.state_dict() if over_own else {}) | weights)
+    with torch.no_grad():
+        torch.testing.assert_close(model(*BATCH), dense(*BATCH), rtol=1e-4, atol=1e-4)
+
+
+def test_an_input_of_full_rank_is_refused():
+    with pytest.raises(LrsmsError, match=r"ranks\.rnn\.input: 6 exceeds the full rank 5"):
+        factored(stack(1, False), 0, ranks={"rnn.input": INPUTS})
+
+
+@pytest.mark.parametrize("ranks", [INPUT, BOTH], ids=["input", "both"])
+def test_a_factored_input_trains_copies_pickles_and_exports(ranks):
+    model, _ = factored(stack(2, True), 0, **ranks)
+    model(*BATCH).square().sum().backward()
+    assert model.rnn.input.weight.grad.abs().sum() > 0
+    model.zero_grad()
+    with torch.no_grad():
+        expected = model(*BATCH)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert other.rnn.input.rank == 3 and torch.equal(other(*BATCH), expected)
+        exported = torch.export.export(model.rnn, (BATCH[0],), strict=False)
+        torch.testing.assert_close(exported.module()(BATCH[0])[0], model.rnn(BATCH[0])[0])
 
 
 def cell(bias: bool = True, rank: int = 5, init: str = "svd") -> tuple[nn.LSTMCell, nn.Module, RankPlan]:
