@@ -34,6 +34,7 @@ _ROLES = {  # fixed colours and marks, so that pictures of different experiments
     "embedding": ("C4", "v"),
     "output": ("C5", "X"),
     "recurrent": ("C6", "d"),
+    "recurrent_input": ("navy", "<"),
     "frontend": ("k", "p"),
     "fusion": ("C8", "h"),
     "explicit": ("C7", "*"),

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from lrsms.errors import LrsmsError
+from lrsms.lowrank.config import ROLES
 from lrsms.scoring import pictures
 from lrsms.scoring.results import find_decodings, without_folders, write_results
 
@@ -106,6 +107,11 @@ def test_the_epochs_of_a_warm_up_are_drawn_before_the_others(recipe, tmp_path, m
     assert (1, 2, 3) in lines and len(drawn[0].axes[0].lines) == 4
     accuracy = [list(line.get_ydata()) for line in drawn[0].axes[1].lines]
     assert [10.0, 20.0, 30.0, 60.0, 80.0] in accuracy
+
+
+def test_every_role_has_a_colour_and_a_mark_of_its_own():
+    assert set(ROLES) < set(pictures._ROLES)
+    assert len(set(pictures._ROLES.values())) == len(pictures._ROLES)
 
 
 def test_pictures_that_cannot_be_drawn_are_not_mentioned(recipe):
