@@ -132,9 +132,9 @@ def decode_speed(
         [_row(one) for one in results],
         [
             f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a CPU; "
-            f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} by its first "
-            f"beam search, or by its best path, with the same threads. Search: ESPnet's, or this package's with the same "
-            f"scores; ctc is the best path.{' Random weights: there is no WER.' if made_up else ''} "
+            f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} by its "
+            f"first beam search, or by its best path, with the same threads. Search: ESPnet's, or this package's with "
+            f"the same scores; ctc is the best path.{' Random weights: there is no WER.' if made_up else ''} "
             f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
         {"results": results, "utterances": len(chosen), "threads": list(threads), "options": options},

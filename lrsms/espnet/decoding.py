@@ -299,8 +299,8 @@ def open_recogniser(
         checkpoint: file name in it.
         options: of ``Speech2Text``.
         precision: ``fp32``; ``bf16``, weights of encoder, decoder and CTC in bfloat16, scores in float32; or ``int8``,
-            torch's dynamic quantisation of LSTM, and of Linear and the pointwise convolutions that have a fast path from
-            :data:`LEAST_INT8` weights on: smaller ones, factors mostly, are faster as they are.
+            torch's dynamic quantisation of LSTM, and of Linear and the pointwise convolutions that have a fast path
+            from :data:`LEAST_INT8` weights on: smaller ones, factors mostly, are faster as they are.
         change: what is done to the model in place before, such as merging its factors.
         fast_search: False for ESPnet's own search.
 

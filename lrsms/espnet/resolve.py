@@ -186,7 +186,8 @@ def _trained_matrix(weights: dict, path: str, embedding: bool) -> torch.Tensor |
         return torch.cat((weights[f"{path}.weight_ih"], weights[f"{path}.weight_hh"]), dim=1)
     lstm = path.removesuffix("input")
     if lstm != path and f"{lstm}weight_ih_l0" in weights:
-        return input_matrix({name.removeprefix(lstm): value for name, value in weights.items() if name.startswith(lstm)})
+        own = {name.removeprefix(lstm): value for name, value in weights.items() if name.startswith(lstm)}
+        return input_matrix(own)
     return None
 
 

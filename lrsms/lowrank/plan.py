@@ -136,7 +136,8 @@ class RankPlan:
         present = {entry.role for entry in entries}
         for role in config.ratios:
             if role not in present:
-                gru = role.startswith("recurrent") and any(isinstance(module, nn.GRU | nn.GRUCell) for module in model.modules())
+                grus = any(isinstance(module, nn.GRU | nn.GRUCell) for module in model.modules())
+                gru = grus and role.startswith("recurrent")
                 raise LrsmsError(
                     f"{where}.{role}: {type(model).__name__} has no such layer with these options; it has "
                     f"{', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"

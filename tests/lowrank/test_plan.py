@@ -170,7 +170,8 @@ def test_recurrent_layers_that_are_no_lstm():
 def test_an_input_layer_that_is_no_embedding_is_left_alone():
     model = Words()
     model.embed = nn.Linear(50, 16)
-    with pytest.raises(LrsmsError, match=r"low_rank\.embedding: Words has no such layer.* it has output, recurrent, recurrent_input$"):
+    there = r"low_rank\.embedding: Words has no such layer.* it has output, recurrent, recurrent_input$"
+    with pytest.raises(LrsmsError, match=there):
         words({"embedding": 0.5}, model)
 
 

@@ -1,7 +1,7 @@
 """A Conformer block that adds each module's output to its input in one pass.
 
-ESPnet's multiplies it by one before, or by one and then by a half: passes over all activations of their own, in training
-twice.
+ESPnet's multiplies it by one before, or by one and then by a half: passes over all activations of their own, in
+training twice.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class PrefixScores:
             candidates: token numbers ``(hypotheses, candidates)``; None for all tokens.
 
         Returns:
-            Scores of the candidates, of their shape, and of ending, ``(hypotheses,)``. Among the candidates blank and the
-            end of the sentence are as impossible.
+            Scores of the candidates, of their shape, and of ending, ``(hypotheses,)``. Among the candidates blank and
+            the end of the sentence are as impossible.
         """
         if candidates is None:
             tokens = torch.arange(len(self.probs), device=self.probs.device)[None]
