@@ -1,11 +1,11 @@
 """Attention of a decoding step: of hypotheses to their past and to the utterance, keys and values made once.
 
-The ``Latent`` forms stay within the ranks of low-rank projections. What a head compares is
-``(U_q z_q + b_q) . (U_k z_k + b_k)`` with ``z = V y`` as narrow as the rank: ``z_q . (U_q^T U_k) z_k``, a term of the key alone, and one of the query
-alone that the softmax does not see. So the ``U`` of queries and keys become one matrix of ``rank x rank`` a head, those
-of values and output likewise, and what is kept of a token is ``z_k`` and ``z_v`` for all heads together: a few dozen
-numbers in place of two times the model's width. DeepSeek-AI 2024 (arXiv 2405.04434, multi-head latent attention) train
-attention in this form; here it follows from the ranks.
+The ``Latent`` forms stay within the ranks of low-rank projections. What a head compares is ``(U_q z_q + b_q) . (U_k
+z_k + b_k)`` with ``z = V y`` as narrow as the rank: ``z_q . (U_q^T U_k) z_k``, a term of the key alone, and one of
+the query alone that the softmax does not see. So the ``U`` of queries and keys become one matrix of ``rank x rank`` a
+head, those of values and output likewise, and what is kept of a token is ``z_k`` and ``z_v`` for all heads together:
+a few dozen numbers in place of two times the model's width. DeepSeek-AI 2024 (arXiv 2405.04434, multi-head latent
+attention) train attention in this form; here it follows from the ranks.
 """
 
 from __future__ import annotations
