@@ -23,7 +23,7 @@ from lrsms.espnet.measure import sampling_rate
 from lrsms.export import sherpa
 from lrsms.export.fastest import faster_dense
 from lrsms.export.files import PRECISIONS, add_metadata, open_session, optional, quantise, write_graph
-from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
+from lrsms.lowrank import Factored, LowRankLSTM, LowRankLSTMCell, low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.provenance import provenance
 
@@ -194,7 +194,7 @@ def _merged(model: nn.Module, merge: str, precision: str) -> tuple[nn.Module, li
 
 @torch.no_grad()
 def _input_shapes(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
-    """Shape of what each factored layer sees of one utterance of five seconds, or of a beam's step in it."""
+    """Shape of what each exported factored layer but LSTMs sees of five seconds of speech, or of a beam's step."""
     graph = CtcGraph(model).eval()
     parts = {f"encoder.{path}": module for path, module in graph.encoder.named_modules()}
     parts |= {f"ctc.ctc_lo{path and '.'}{path}": module for path, module in graph.ctc_lo.named_modules()}
@@ -209,7 +209,8 @@ def _input_shapes(model: nn.Module, layers: dict[str, nn.Module]) -> dict[str, t
     step = DecoderGraph(model).eval() if can_export_decoder(model) else None
     if step is not None:
         parts |= {f"decoder.{path}": module for path, module in step.decoder.named_modules()}
-    for path in layers.keys() & parts.keys():
+    layers = {path: layer for path, layer in layers.items() if isinstance(layer, Factored) and path in parts}
+    for path in layers:
         parts[path].register_forward_pre_hook(note(path))
     encoded = graph(*_example(graph, model, 1))[2]
     if step is not None:

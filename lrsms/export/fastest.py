@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from lrsms.export.files import open_session, quantise, write_graph
+from lrsms.lowrank import LowRankLSTM
 from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankEmbedding
 
 _TURNS = 15
@@ -24,12 +25,12 @@ def faster_dense(
 ) -> Callable[[str, nn.Module], bool]:
     """A rule for :func:`lrsms.merge_`: which layers to make dense for onnxruntime on one thread of this machine.
 
-    Layers of one shape are measured once, factored and dense in turns. LSTMs are always made dense: ONNX's have no
-    projection.
+    Layers of one shape are measured once, factored and dense in turns; those without a shape stay. LSTMs are always
+    made dense: ONNX's have no projection.
 
     Args:
         layers: path -> factored layer.
-        shapes: path -> shape of an input of usual size.
+        shapes: path -> shape of an input of usual size; of what is exported, LSTMs apart.
         precision: ``fp32`` or ``int8``.
 
     Returns:
@@ -38,13 +39,13 @@ def faster_dense(
     known: dict[tuple, bool] = {}
     chosen = {}
     for path, layer in tqdm(layers.items(), desc=f"factored or dense, {precision}", unit="layer", leave=False):
-        if not isinstance(layer, Factored) or path.endswith(".gates"):
+        if path not in shapes:
             continue
         key = (type(layer), *(tuple(weight.shape) for weight in layer.parameters()), shapes[path])
         if key not in known:
             known[key] = _is_faster_dense(layer, shapes[path], precision)
         chosen[path] = known[key]
-    return lambda path, _: chosen.get(path, True)
+    return lambda path, layer: chosen.get(path, isinstance(layer, LowRankLSTM))
 
 
 def _is_faster_dense(layer: Factored, shape: tuple[int, ...], precision: str) -> bool:

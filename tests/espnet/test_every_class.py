@@ -16,8 +16,8 @@ import lrsms
 from lrsms.avsr.frames import row_size
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank import LowRankConfig, LowRankLSTM, LowRankLSTMCell, RankPlan, Recurrent, low_rank_layers
-from lrsms.lowrank.recurrent import LSTMInput, input_matrix
 from lrsms.lowrank.layers import matrix_shape
+from lrsms.lowrank.recurrent import LSTMInput, input_matrix
 
 BINS, TOKENS, SIZE = 20, 30, 16
 BLOCKS = {"output_size": SIZE, "attention_heads": 2, "num_blocks": 2}

@@ -18,6 +18,7 @@ BLOCKS = {"output_size": 16, "attention_heads": 2, "num_blocks": 2}
 CGMLP = BLOCKS | {"cgmlp_linear_units": 32, "cgmlp_conv_kernel": 7}
 FACTORED = {"low_rank": {"attention": 0.25, "subsampling": 0.25, "convolution": 0.25, "multiple": 1}}
 LSTM = {"output_size": 12, "hidden_size": 16, "num_layers": 2}
+LOW_RANK_LSTM = {"recurrent": 0.25, "recurrent_input": 0.25, "multiple": 1}
 RNN = {"decoder": "lowrank_rnn", "decoder_conf": {"hidden_size": 16, "att_conf": {"adim": 12}}}
 ENCODERS = {
     "conformer as it comes": {},
@@ -44,7 +45,7 @@ ENCODERS = {
     "lstm": {"encoder": "lowrank_rnn", "encoder_conf": LSTM | {"use_projection": False}},
     "lstm, low-rank": {
         "encoder": "lowrank_rnn",
-        "encoder_conf": LSTM | {"use_projection": False, "low_rank": {"recurrent": 0.25, "multiple": 1}},
+        "encoder_conf": LSTM | {"use_projection": False, "low_rank": LOW_RANK_LSTM},
     },
     "lstm with projections, half the frames": {
         "encoder": "rnn",

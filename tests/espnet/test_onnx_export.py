@@ -138,17 +138,19 @@ def test_features_that_sherpa_has_no_option_for_are_refused_before_anything_is_w
     assert not (tmp_path / "out").exists()
 
 
-def test_an_lstm_model_is_exported_without_its_decoder(write_config, tmp_path, audio):
+@pytest.mark.parametrize("merge", ["none", "faster"])
+def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_path, audio):
     changes = {
         "encoder": "lowrank_rnn",
         "encoder_conf": {"use_projection": False, "hidden_size": 16, "output_size": 12, "num_layers": 2}
-        | {"low_rank": {"recurrent": 0.25, "multiple": 1}},
+        | {"low_rank": {"recurrent": 0.25, "recurrent_input": 0.25, "multiple": 1}},
         "decoder": "lowrank_rnn",
-        "decoder_conf": {"hidden_size": 16, "att_conf": {"adim": 12}},
+        "decoder_conf": {"hidden_size": 16, "att_conf": {"adim": 12}}
+        | {"low_rank": {"attention": 0.25, "recurrent": 0.25}},
     }
     write_made_up(write_config(tmp_path / "train.yaml", **changes), tmp_path / "exp", CHECKPOINT, 30)
-    done = export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, merge="none")
-    assert done.merged["fp32"] == 1 and not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
+    done = export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, merge=merge)
+    assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge] and not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
     ours = open_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS)
     exported = open_onnx_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS, done, "fp32")
     assert best_path(exported, audio) == best_path(ours, audio)
