@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lrsms.bench import pictures
@@ -39,7 +39,7 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
         runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{level:g}x", single)]
     loop = _run(toolkit, "loop", {})
     if loop:
-        long = {**single, "finetune": _longer(toolkit.config.finetune, _epochs(*loop[-1]))}
+        long = {**single, "finetune": {**toolkit.config.finetune, "epochs": _epochs(*loop[-1])}}
         runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{levels[-1]:g}x_long", long)]
     runs += [("loop", root, one) for root, one in loop]
     reference = toolkit.errors(toolkit.original, split)
@@ -89,14 +89,6 @@ def _run(toolkit: EspnetToolkit, name: str, changes: dict) -> list[tuple[Path, I
     if (inner.root / chosen.name).exists() and not chosen.exists():
         shutil.copy(inner.root / chosen.name, toolkit.root)
     return [(inner.root, one) for one in done]
-
-
-def _longer(finetune: Mapping, epochs: int) -> dict:
-    """The same fine-tuning over more epochs; a schedule that ends with the training ends with the longer one."""
-    longer, schedule = {**finetune, "epochs": epochs}, finetune.get("scheduler_conf") or {}
-    if schedule.get("T_max") == finetune.get("epochs"):
-        longer["scheduler_conf"] = {**schedule, "T_max": epochs}
-    return longer
 
 
 def _epochs(root: Path, one: Iteration) -> int:

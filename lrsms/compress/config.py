@@ -93,7 +93,23 @@ class CompressConfig:
         _check_mapping(self.search_set, f"{where}: search_set", ("split", "utterances", "candidates"))
         if not isinstance(self.finetune, Mapping):
             raise LrsmsError(f"{where}: finetune: {self.finetune!r} is not a mapping")
-        _number(self.finetune.get("epochs", 0), f"{where}: finetune.epochs", 0, whole=True)
+        epochs = self.finetune.get("epochs", 0)
+        if epochs == []:
+            raise LrsmsError(f"{where}: finetune.epochs: [] is empty; write a number, or one for each iteration")
+        for number in epochs if isinstance(epochs, list) else [epochs]:
+            _number(number, f"{where}: finetune.epochs", 0, whole=True)
+
+    def finetuning(self, iteration: int) -> dict:
+        """Options of one iteration's fine-tuning, counted from 1: ``epochs`` and schedule in numbers."""
+        options = {"epochs": 0, **self.finetune}
+        if isinstance(options["epochs"], list):
+            options["epochs"] = options["epochs"][min(iteration, len(options["epochs"])) - 1]
+        schedule = options.get("scheduler_conf") or {}
+        if "epochs" in schedule.values():
+            options["scheduler_conf"] = {
+                key: options["epochs"] if value == "epochs" else value for key, value in schedule.items()
+            }
+        return options
 
     @property
     def loop(self) -> Loop:

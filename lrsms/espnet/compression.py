@@ -202,9 +202,9 @@ class EspnetToolkit:
         return SlicedModel(compressible.model, compressible.layers, cache, method, moments)
 
     def finetune(self, experiment: Path, ranks: Mapping[str, int], folder: Path) -> None:
-        """Truncate and train; with ``epochs: 0``, truncate only."""
-        options = dict(self.config.finetune)
-        epochs = options.pop("epochs", 0)
+        """Truncate and train; with ``epochs: 0``, truncate only. ``folder`` is ``iter1``, ``iter2``, ..."""
+        options = self.config.finetuning(int(folder.name.removeprefix("iter")))
+        epochs = options.pop("epochs")
         weight = options.pop("distill_weight", 0.0)
         start = folder / "truncated"
         compressible = self.open(experiment)

@@ -34,8 +34,21 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
         ({"search_set": {"size": 10}}, "search_set.size: unknown key; it takes split, utterances, candidates"),
         ({"calibration": 50}, "calibration: 50 is not a mapping with split, utterances"),
         ({"finetune": {"epochs": -1}}, "finetune.epochs: -1 is not a whole number of at least 0"),
+        ({"finetune": {"epochs": [2, "many"]}}, "finetune.epochs: 'many' is not a whole number of at least 0"),
+        ({"finetune": {"epochs": []}}, r"finetune.epochs: \[\] is empty; write a number, or one for each iteration"),
     ],
 )
 def test_errors_name_file_key_and_value(content, message):
     with pytest.raises(LrsmsError, match=message):
         CompressConfig.parse(content, "x.yaml")
+
+
+def test_epochs_of_each_iteration_and_a_schedule_that_ends_with_them():
+    schedule = {"scheduler": "cosineannealinglr", "scheduler_conf": {"T_max": "epochs", "eta_min": 0.1}}
+    config = CompressConfig.parse({"finetune": {"epochs": [2, 5], **schedule}}, "x.yaml")
+    found = [config.finetuning(iteration) for iteration in (1, 2, 3)]
+    assert [one["epochs"] for one in found] == [2, 5, 5]
+    assert [one["scheduler_conf"] for one in found] == [{"T_max": n, "eta_min": 0.1} for n in (2, 5, 5)]
+    assert config.finetune["scheduler_conf"]["T_max"] == "epochs"
+    assert CompressConfig.parse({"finetune": {"epochs": 4}}, "x.yaml").finetuning(7) == {"epochs": 4}
+    assert CompressConfig.parse({"finetune": {}}, "x.yaml").finetuning(1)["epochs"] == 0

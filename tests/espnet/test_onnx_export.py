@@ -150,7 +150,8 @@ def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_
     }
     write_made_up(write_config(tmp_path / "train.yaml", **changes), tmp_path / "exp", CHECKPOINT, 30)
     done = export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, merge=merge)
-    assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge] and not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
+    assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge]
+    assert not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
     ours = open_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS)
     exported = open_onnx_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS, done, "fp32")
     assert best_path(exported, audio) == best_path(ours, audio)
