@@ -9,7 +9,7 @@ from lrsms.compress.controllers import CONTROLLERS
 from lrsms.compress.iterate import Loop
 from lrsms.compress.space import BUDGETS, DENSE, TIES
 from lrsms.compress.truncation import METHODS
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, refuse_unknown
 from lrsms.lowrank.config import ROLES
 
 FIDELITIES = ("loss", "ctc", "beam")
@@ -53,10 +53,7 @@ class CompressConfig:
         Raises:
             LrsmsError: an unknown key, or a value that is not what the key takes.
         """
-        known = {one.name for one in fields(cls)}
-        for key in content:
-            if key not in known:
-                raise LrsmsError(f"{where}: {key}: unknown key; it takes {', '.join(sorted(known))}")
+        refuse_unknown(content, [one.name for one in fields(cls)], where)
         config = cls(**{key: _frozen(value) for key, value in content.items()})
         config._check(where)
         return config
@@ -130,9 +127,7 @@ def _number(value: object, where: str, least: float, whole: bool = False) -> Non
 def _check_mapping(value: object, where: str, keys: tuple[str, ...]) -> None:
     if not isinstance(value, Mapping):
         raise LrsmsError(f"{where}: {value!r} is not a mapping with {', '.join(keys)}")
-    for key in value:
-        if key not in keys:
-            raise LrsmsError(f"{where}.{key}: unknown key; it takes {', '.join(keys)}")
+    refuse_unknown(value, keys, where)
     for key in keys[1:]:
         if key in value:
             _number(value[key], f"{where}.{key}", 1, whole=True)

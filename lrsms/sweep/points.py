@@ -8,7 +8,6 @@ one by one, ``grid`` makes one of every combination of its values. Keys are dott
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, refuse_unknown
 
 _KEYS = ("title", "base", "folder", "token_type", "vocab_size", "seeds", "reference", "set", "arms", "grid")
 _TOKEN_TYPES = ("char", "word", "unigram", "bpe")
@@ -70,11 +69,7 @@ class Sweep:
             LrsmsError: an unknown or malformed key, a missing base, no arm, two arms of one name, an unknown reference.
         """
         content = _read_mapping(path)
-        for key in content:
-            if key not in _KEYS:
-                near = difflib.get_close_matches(str(key), _KEYS, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"a sweep takes {', '.join(_KEYS)}"
-                raise LrsmsError(f"{path}: {key}: unknown key; {hint}")
+        refuse_unknown(content, _KEYS, str(path))
         base = _read_mapping(_find_base(path, content.get("base")))
         base = changed(base, _mapping(content.get("set"), f"{path}: set"), f"{path}: set")
         arms = (*_written_arms(path, content.get("arms"), base), *_grid_arms(path, content.get("grid"), base))

@@ -20,7 +20,8 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"trails": 3}, "x.yaml: trails: unknown key; it takes budget, "),
+        ({"trails": 3}, r"x.yaml: unknown key 'trails'; did you mean 'trials'\?"),
+        ({"colour": 3}, "x.yaml: unknown key 'colour'; it takes: budget, target, "),
         ({"budget": "flops"}, "x.yaml: budget: 'flops' is unknown; one of parameters, macs"),
         ({"controller": "ppo"}, "controller: 'ppo' is unknown; one of reinforce"),
         ({"truncation": "asvd"}, "truncation: 'asvd' is unknown; one of plain, whitened, activation_pca"),
@@ -31,7 +32,7 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
         ({"target": 1}, "target and compression: write how many times smaller, above 1"),
         ({"tolerance": -1}, "tolerance: -1 is not a number of at least 0"),
         ({"roles": ["atention"]}, "roles: 'atention' is unknown; any of attention"),
-        ({"search_set": {"size": 10}}, "search_set.size: unknown key; it takes split, utterances, candidates"),
+        ({"search_set": {"size": 10}}, "search_set: unknown key 'size'; it takes: split, utterances, candidates"),
         ({"calibration": 50}, "calibration: 50 is not a mapping with split, utterances"),
         ({"finetune": {"epochs": -1}}, "finetune.epochs: -1 is not a whole number of at least 0"),
         ({"finetune": {"epochs": [2, "many"]}}, "finetune.epochs: 'many' is not a whole number of at least 0"),
