@@ -141,6 +141,7 @@ def rank_per_layer(experiments: Mapping[str, Path], picture: Path) -> bool:
             for axis, side in zip(row, sides, strict=True):
                 _draw_ranks(axis, plan[side], roles)
                 axis.set_title(f"{name}: {side}")
+            row[0].set_ylim(bottom=0)  # last, for it fixes the top as well
             row[0].set_ylabel("rank")
         for axis, side in zip(axes[-1], sides, strict=True):
             axis.set_xlabel(f"{side} block")
@@ -181,7 +182,6 @@ def _draw_ranks(axis: Axes, layers: Sequence[dict], roles: Sequence[str]) -> Non
             _draw_role(axis, role, [(place, layer) for layer in of_role])
     axis.set_xticks(list(ticks), list(ticks.values()))
     axis.set_xlim(min(ticks, default=0) - 0.6, max(ticks, default=0) + 0.6)
-    axis.set_ylim(bottom=0)
 
 
 def _draw_role(axis: Axes, role: str, placed: Sequence[tuple[float, dict]]) -> None:

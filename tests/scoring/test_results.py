@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.config import ROLES
@@ -107,6 +108,17 @@ def test_the_epochs_of_a_warm_up_are_drawn_before_the_others(recipe, tmp_path, m
     assert (1, 2, 3) in lines and len(drawn[0].axes[0].lines) == 4
     accuracy = [list(line.get_ydata()) for line in drawn[0].axes[1].lines]
     assert [10.0, 20.0, 30.0, 60.0, 80.0] in accuracy
+
+
+def test_every_rank_is_inside_its_panel(tmp_path, monkeypatch):
+    layer = {"role": "attention", "depth": 0, "inputs": 90, "outputs": 90}
+    layers = [layer | {"module": f"{side}.q", "rank": rank} for side, rank in (("encoder", 4), ("decoder", 80))]
+    (tmp_path / "rank_plan.yaml").write_text(yaml.safe_dump({"layers": layers}))
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
+    assert pictures.rank_per_layer({"one": tmp_path}, tmp_path / "ranks.png")
+    encoder, decoder = drawn[0].axes
+    assert encoder.get_ylim() == decoder.get_ylim() and decoder.get_ylim()[0] == 0 and decoder.get_ylim()[1] > 80
 
 
 def test_every_role_has_a_colour_and_a_mark_of_its_own():
