@@ -46,10 +46,7 @@ def input_moments(
     lstms = {f"{path}.input": module for path, module in model.named_modules() if isinstance(module, nn.LSTM)}
     for path in paths:
         module = lstms[path] if path in lstms else model.get_submodule(path)
-        if path in lstms:
-            sums[path] = _Sum()
-            hooks.append(module.register_forward_pre_hook(_input_hook(sums[path])))
-        elif isinstance(module, nn.LSTM):
+        if isinstance(module, nn.LSTM) and path not in lstms:
             sums[path] = {name: _Sum() for name, _ in module.named_parameters() if name.startswith("weight_hh")}
             hooks.append(module.register_forward_pre_hook(_lstm_hook(sums[path]), with_kwargs=True))
         else:
@@ -89,14 +86,7 @@ def _vectors(module: nn.Module, inputs: tuple) -> torch.Tensor:
     if isinstance(module, nn.Conv2d):
         patches = nn.functional.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
         return patches.transpose(1, 2).flatten(0, 1)
-    return x.flatten(0, -2)
-
-
-def _input_hook(total: _Sum):
-    def record(_, inputs: tuple) -> None:
-        total.add(_frames(inputs[0]))
-
-    return record
+    return _frames(x)
 
 
 def _frames(x: torch.Tensor | nn.utils.rnn.PackedSequence) -> torch.Tensor:

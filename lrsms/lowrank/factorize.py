@@ -38,10 +38,10 @@ def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
     ranks = {entry.module: entry.rank for entry in plan.entries if entry.rank is not None}
     for entry in plan.entries:
         if entry.reader:
-            rank, input_rank = ranks.get(entry.module), ranks.pop(f"{entry.module}.input", None)
+            rank, input_rank = ranks.get(entry.module), ranks.get(f"{entry.module}.input")
             if rank or input_rank:
                 _replace_lstm(model, entry, rank, input_rank, plan.config.init)
-        elif entry.module in ranks:
+        elif entry.module in ranks and entry.role != "recurrent_input":  # that came with its LSTM
             _replace(model, entry, plan.config.init)
     model.register_load_state_dict_pre_hook(_accept_dense_weights)
     return model

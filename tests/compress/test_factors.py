@@ -163,8 +163,6 @@ def test_calibration_sees_what_each_matrix_is_multiplied_with(trained):
     torch.testing.assert_close(last.mean.float(), hidden[..., 24:].flatten(0, 1).mean(0), rtol=1e-3, atol=1e-5)
     assert set(moments["rnn"]) == {f"weight_hh_l{layer}{kind}" for layer in (0, 1) for kind in ("", "_reverse")}
     taken_in = torch.cat([model.linear(model.pointwise(one.transpose(1, 2)).transpose(1, 2)) for one in shifted])
-    torch.testing.assert_close(
-        moments["rnn.input"].mean.float(), taken_in.flatten(0, 1).mean(0), rtol=1e-3, atol=1e-5
-    )
+    torch.testing.assert_close(moments["rnn.input"].mean.float(), taken_in.flatten(0, 1).mean(0), rtol=1e-3, atol=1e-5)
     assert moments["cell"].mean.shape == (64,) and moments["conv"].mean.shape == (9,)
     assert not model.linear._forward_pre_hooks  # the hooks are gone

@@ -128,9 +128,7 @@ def test_the_gain_of_the_search_is_seen_beside_that_of_ranks(
     assert found == [("stock", espnets), ("stock", "ctc"), (ours, "beam"), (ours, espnets), (ours, "ctc")]
     assert espnets in table
     with pytest.raises(LrsmsError, match="--searches: 'greedy' is unknown; any of beam, fast, espnet, ctc"):
-        decoding.decode_speed(
-            folders, cuts / "cuts.jsonl.gz", decode_config, CHECKPOINT, tmp_path, searches=["greedy"]
-        )
+        decoding.decode_speed(folders, cuts / "cuts.jsonl.gz", decode_config, CHECKPOINT, tmp_path, searches=["greedy"])
 
 
 def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_path):

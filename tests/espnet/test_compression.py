@@ -120,7 +120,6 @@ def test_an_lstm_model_with_attention_is_compressed(
 ):
     conf = {"num_layers": 2, "hidden_size": 24, "output_size": 16, "bidirectional": True}
     conf |= {"subsample": [1, 2, 2]} if parts["encoder"] == "rnn" else {}
-    roles = ("recurrent", "recurrent_input")
     changes = {"encoder_conf": conf, "decoder": "rnn", "decoder_conf": {"num_layers": 1, "hidden_size": 24}}
     training = make_training(
         write_config(tmp_path / "rnn.yaml", **parts, **changes, specaug=None, specaug_conf=None, max_epoch=1),
@@ -128,7 +127,12 @@ def test_an_lstm_model_with_attention_is_compressed(
     )
     training.run()
     toolkit = toolkit_for(
-        training.output_dir, tmp_path / "root", controller="energy", trials=2, roles=list(roles), compression=times
+        training.output_dir,
+        tmp_path / "root",
+        controller="energy",
+        trials=2,
+        roles=["recurrent", "recurrent_input"],
+        compression=times,
     )
     (iteration,) = iterate.run(toolkit, training.output_dir, tmp_path / "root", toolkit.config.loop)
     folder = tmp_path / "root" / iteration.folder
