@@ -11,7 +11,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 missing=$(_missing_modules "${python}" pytest pytest_cov xdist)
 if [ -n "${missing}" ]; then
   echo "error: the environment of ${python} lacks: ${missing}. This installs what is missing:" >&2
-  echo "  $(_install_command "${python}" "'.[test]'")" >&2
+  echo "  $(_install_command "${python}")" >&2
   exit 1
 fi
 processes=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
