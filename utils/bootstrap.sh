@@ -11,7 +11,8 @@ _venv_marker=${_venv}/lrsms_installed
 _requirements=${LRSMS_ROOT}/utils/requirements.txt
 _os_release=/etc/os-release
 _pythons="python3.11 python3.12 python3.13 python3 python" # two versions of ESPnet divide these among them
-_disk_gb=9                                                 # what an installation takes at its largest
+_disk_gb=9                                                 # 5.5 in the end, and the downloads until then
+_cache_gb=3                                                # what pip keeps of them in its cache
 
 # Import names of what pyproject.toml depends on.
 _modules="espnet2 torch torchaudio lhotse urllib3 sentencepiece kaldiio kaldialign espeakng_loader yaml tensorboard
@@ -132,11 +133,12 @@ _find_base_python() {
 }
 
 _check_disk() {
-  local free
+  local free needed=$((_disk_gb + _cache_gb))
+  [ -z "${PIP_NO_CACHE_DIR:-}" ] || needed=${_disk_gb}
   free=$(df -Pk "${LRSMS_ROOT}" | { read -r _ && read -r _ _ _ free _ && echo $((free / 976563)); }) # GB
-  [ "${free}" -ge "${_disk_gb}" ] ||
-    _bootstrap_fail "installing into .venv takes ${_disk_gb} GB of disk space, and ${LRSMS_ROOT} has ${free} GB. $(
-      )Nothing was downloaded. Make room, or activate an environment on another disk"
+  [ "${free}" -ge "${needed}" ] ||
+    _bootstrap_fail "installing into .venv takes ${needed} GB of disk space (${_disk_gb} with PIP_NO_CACHE_DIR=1), and $(
+      )${LRSMS_ROOT} has ${free} GB. Nothing was downloaded. Make room, or activate an environment on another disk"
 }
 
 # Pip in .venv. Its downloads go there too, so that _check_disk has seen the only disk that fills up; what it says on
@@ -145,9 +147,12 @@ _pip_install() {
   local quiet=''
   [ -t 2 ] || quiet=-q # on a terminal, pip's own progress bars
   # shellcheck disable=SC2086
-  (cd "${LRSMS_ROOT}" && mkdir -p .venv/tmp && env -u PYTHONPATH TMPDIR="${_venv}/tmp" .venv/bin/python -m pip install \
-    ${quiet} --disable-pip-version-check "$@" 2>&1 1>&3 | tee -a .venv/pip_errors.txt >&2
-    exit "${PIPESTATUS[0]}") 3>&2
+  (cd "${LRSMS_ROOT}" && rm -rf .venv/tmp && mkdir .venv/tmp
+    env -u PYTHONPATH TMPDIR="${_venv}/tmp" PIP_USE_PEP517=1 .venv/bin/python -m pip install \
+      ${quiet} --disable-pip-version-check "$@" 2>&1 1>&3 | tee -a .venv/pip_errors.txt >&2
+    status=${PIPESTATUS[0]}
+    rm -rf .venv/tmp
+    exit "${status}") 3>&2
 }
 
 # What can be done about the installation that just failed.
@@ -168,8 +173,8 @@ _install_venv() {
   local base wanted
   base=$(_find_base_python) || exit 1
   _check_disk
-  echo "Installing ESPnet, PyTorch with CUDA libraries and Lhotse into .venv with ${base}: about 5.5 GB on disk," \
-    "a few minutes." >&2
+  echo "Installing ESPnet, PyTorch with CUDA libraries and Lhotse into .venv with ${base}: about 3 GB to download," \
+    "5.5 GB on disk, a few minutes." >&2
   if [ ! -x "${_venv}/bin/python" ] || [ -n "$(_objection "${_venv}/bin/python")" ]; then
     "${base}" -m venv --clear "${_venv}" || _bootstrap_fail "cannot create ${_venv}"
   fi
