@@ -10,9 +10,9 @@ _venv=${LRSMS_ROOT}/.venv
 _venv_marker=${_venv}/lrsms_installed
 _requirements=${LRSMS_ROOT}/utils/requirements.txt
 _os_release=/etc/os-release
-_pythons="python3.11 python3.12 python3.13 python3 python" # two versions of ESPnet divide these among them
-_disk_gb=9                                                 # 5.5 in the end, and the downloads until then
-_cache_gb=3                                                # what pip keeps of them in its cache
+_pythons="python3 python3.13 python3.12 python3.11 python"
+_disk_gb=9  # 5.5 in the end, and the downloads until then
+_cache_gb=3 # what pip keeps of them in its cache
 
 # Import names of what pyproject.toml depends on.
 _modules="espnet2 torch torchaudio lhotse urllib3 sentencepiece kaldiio kaldialign espeakng_loader yaml tensorboard
