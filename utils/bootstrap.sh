@@ -11,7 +11,7 @@ _venv_marker=${_venv}/lrsms_installed
 _requirements=${LRSMS_ROOT}/utils/requirements.txt
 _os_release=/etc/os-release
 _pythons="python3 python3.13 python3.12 python3.11 python"
-_disk_gb=9  # 5.5 in the end, and the downloads until then
+_disk_gb=10 # 6 in the end, and the downloads until then
 _cache_gb=3 # what pip keeps of them in its cache
 
 # Import names of what pyproject.toml depends on.

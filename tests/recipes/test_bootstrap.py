@@ -29,7 +29,9 @@ case "$1 $2" in
     esac ;;
   "-c "*ensurepip*) ! grep -qsF "$version" "$STATE/novenv" ;;
   "-c "*version_info*) echo "$version" ;;
-  "-m venv") mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" && cp "$0.version" "${@: -1}/bin/python.version" ;;
+  "-m venv")
+    bin=${@: -1}/bin
+    mkdir -p "$bin" && cp "$0" "$bin/python" && cp "$0.version" "$bin/python.version" ;;
   "-m pip") echo "$PWD: ${*:3}" >>"$STATE/pip"; sleep 0.1; ! cat "$STATE/pipfails" >&2 2>/dev/null ;;
   *) echo "ran: $*" ;;
 esac
