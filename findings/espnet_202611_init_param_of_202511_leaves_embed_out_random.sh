@@ -28,20 +28,24 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
 def model():
-    return nn.ModuleDict({"encoder": ConformerEncoder(20, output_size=16, attention_heads=2, linear_units=32, num_blocks=1, rel_pos_type="latest")})
+    sizes = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1}
+    return nn.ModuleDict({"encoder": ConformerEncoder(20, rel_pos_type="latest", **sizes)})
 
 trained, plain, init_param = model(), model(), model()
 weights = trained.state_dict()
 old = {name.replace("embed.out.", "embed.out.0."): value for name, value in weights.items()}  # 202511's names
 key = "encoder.embed.out.weight"
 plain.load_state_dict(old)
-print("load_state_dict of 202511's names:", "loaded" if torch.equal(plain.state_dict()[key], weights[key]) else "NOT loaded")
+loaded = torch.equal(plain.state_dict()[key], weights[key])
+print("load_state_dict of 202511's names:", "loaded" if loaded else "NOT loaded")
 with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "old.pth")
     torch.save(old, path)
     load_pretrained_model(path, init_param, ignore_init_mismatch=False)
 loaded = torch.equal(init_param.state_dict()[key], weights[key])
-others = all(torch.equal(value, weights[name]) for name, value in init_param.state_dict().items() if "embed.out" not in name)
-print("--init_param of the same file:", "loaded" if loaded else "embed.out stays as it was initialized, without an error;", "all others are loaded" if others else "others differ too")
+found = {name: value for name, value in init_param.state_dict().items() if "embed.out" not in name}
+others = all(torch.equal(value, weights[name]) for name, value in found.items())
+said = "loaded" if loaded else "embed.out stays as it was initialized, without an error;"
+print("--init_param of the same file:", said, "all others are loaded" if others else "others differ too")
 raise SystemExit(not (not loaded and others))
 PYTHON

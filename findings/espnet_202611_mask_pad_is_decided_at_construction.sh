@@ -36,7 +36,8 @@ class Masked(ConvolutionModule):
         Masked.calls.append(mask_pad is not None)
         return super().forward(x, mask_pad)
 
-model = ConformerEncoder(20, output_size=16, attention_heads=2, linear_units=32, num_blocks=1, rel_pos_type="latest").eval()
+sizes = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1}
+model = ConformerEncoder(20, rel_pos_type="latest", **sizes).eval()
 x, lengths = torch.randn(2, 80, 20), torch.tensor([80, 40])
 with torch.no_grad():
     model(x, lengths)

@@ -55,7 +55,9 @@ class UtterancePicture:
         noisy = any(condition.snr_db is not None for condition in conditions)
         babble = Babble.from_manifest(self.train_cuts, voices=self.voices, seed=self.seed) if noisy else None
         model = Speech2Text(
-            str(self.decoding.asr_exp / "config.yaml"), str(self.decoding.asr_exp / self.decoding.checkpoint), **exact_scores(options)
+            str(self.decoding.asr_exp / "config.yaml"),
+            str(self.decoding.asr_exp / self.decoding.checkpoint),
+            **exact_scores(options),
         )
         if model.asr_model.ctc is None:
             raise LrsmsError(f"{self.decoding.asr_exp / 'config.yaml'}: no CTC (ctc_weight: 0.0), so no times of words")
