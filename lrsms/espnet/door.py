@@ -186,10 +186,10 @@ def _initialising(load_pretrained_model):
 
 def _resuming(resume):
     @functools.wraps(resume)
-    def go_on(checkpoint, model, optimizers, schedulers, reporter, *args, **kwargs):
+    def go_on(checkpoint, model, reporter, *args, **kwargs):
         read_checkpoint(Path(checkpoint))
         with weights_only():
-            resume(checkpoint, model, optimizers, schedulers, reporter, *args, **kwargs)
+            resume(checkpoint, model, reporter, *args, **kwargs)
         restore_durations(reporter)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             rename_epochs(Path(checkpoint).parent, model)
