@@ -16,6 +16,7 @@ from lrsms.avsr.noise import Babble
 from lrsms.avsr.utterance_picture import Reading, draw_utterance
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
+from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.ctc_times import token_times, words_of
 from lrsms.espnet.decoding import Decoding
 
@@ -54,7 +55,9 @@ class UtterancePicture:
         noisy = any(condition.snr_db is not None for condition in conditions)
         babble = Babble.from_manifest(self.train_cuts, voices=self.voices, seed=self.seed) if noisy else None
         model = Speech2Text(
-            str(self.decoding.asr_exp / "config.yaml"), str(self.decoding.asr_exp / self.decoding.checkpoint), **options
+            str(self.decoding.asr_exp / "config.yaml"),
+            str(self.decoding.asr_exp / self.decoding.checkpoint),
+            **exact_scores(options),
         )
         if model.asr_model.ctc is None:
             raise LrsmsError(f"{self.decoding.asr_exp / 'config.yaml'}: no CTC (ctc_weight: 0.0), so no times of words")

@@ -178,6 +178,19 @@ def repair(folder: Path) -> None:
             relink(folder / "latest.pth", weights.name)
 
 
+def rename_epochs(folder: Path, model: nn.Module) -> None:
+    """Write epochs that another version of ESPnet saved again by ``model``'s names: averaging adds equal names up.
+
+    What was done is logged.
+    """
+    for path in sorted(folder.glob("*epoch.pth")):
+        weights = read_weights(path)
+        renamed = current_names(model, weights)
+        if renamed.keys() != weights.keys():
+            logging.warning(f"{path}: by the names of another version of ESPnet; written again by this one's")
+            write_whole(renamed, path)
+
+
 def write_whole(weights: dict, path: Path) -> None:
     """Save ``weights`` so that ``path`` is never half-written."""
     partial = path.with_name(f"{path.name}.partial")

@@ -20,7 +20,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_conformer import AVConformerEncoder
-from lrsms.espnet.compat import load_factored_subsampling
+from lrsms.espnet.compat import current_paths, load_either_versions_names
 from lrsms.espnet.fast import make_fast_
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
 from lrsms.lowrank.initialization import initialization_skipped
@@ -106,8 +106,8 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             self.rank_plan = plan_part(self, config)
             guided = config.self_guided and not initialization_skipped()  # a model to load is trained already
             dense = dense_weights(self, self.rank_plan) if guided else {}
+            load_either_versions_names(self)
             factorize_(self, self.rank_plan)
-            load_factored_subsampling(self)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
             self.fast = fast
@@ -130,7 +130,7 @@ def plan_part(part: nn.Module, config: LowRankConfig, weights: Mapping[str, floa
     if part.low_rank_where.startswith("encoder"):
         ratios = {role: ratio for role, ratio in config.ratios.items() if role != "output"}
         ranks = {path: rank for path, rank in config.ranks.items() if not path.startswith("ctc.")}
-        config = replace(config, ratios=ratios, ranks=ranks)
+        config = replace(config, ratios=ratios, ranks=current_paths(part, ranks))
     return RankPlan.make(part, part.low_rank_roles, config, part.low_rank_where, weights)
 
 

@@ -18,6 +18,7 @@ from lrsms.compress.space import Layer
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.classes import CTC, DECODERS, ENCODERS
+from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
@@ -250,7 +251,8 @@ class Evaluator:
         """ESPnet's search around our model: it holds decoder and CTC, whose layers are replaced in place."""
         if self._recogniser is None:
             experiment = self.compressible.asr_exp
-            found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **self.decode)
+            options = exact_scores(self.decode)
+            found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **options)
             found.asr_model = self.model
             search = found.beam_search
             for scorers in (search.scorers, search.full_scorers, search.nn_dict):

@@ -25,6 +25,7 @@ from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
+from lrsms.espnet.compat import current_paths
 from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
@@ -208,6 +209,7 @@ class EspnetToolkit:
         weight = options.pop("distill_weight", 0.0)
         start = folder / "truncated"
         compressible = self.open(experiment)
+        ranks = current_paths(compressible.model, ranks)
         config = with_ranks(compressible, ranks)
         if not (start / self.checkpoint).exists():
             model = self.sliced(compressible, self.config.truncation).snapshot(ranks)

@@ -24,6 +24,7 @@ import lrsms.espnet  # noqa: F401  (worker processes import this module, and mus
 from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
+from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.config_check import check_keys, read_yaml
 from lrsms.espnet.fast.convolution import pointwise_as_linear_
 from lrsms.espnet.iterator import load_waveform
@@ -310,7 +311,7 @@ def open_recogniser(
     for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
         if not path.exists():
             raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-    recogniser = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **options)
+    recogniser = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **exact_scores(options))
     model = recogniser.asr_model  # its search holds the same decoder and CTC: they are changed in place
     if change is not None:
         change(model)
@@ -357,7 +358,7 @@ def _load(
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1
     device = f"cuda:{number % ngpu}" if ngpu else "cpu"
-    recogniser = Speech2Text(config, model, device=device, **options)
+    recogniser = Speech2Text(config, model, device=device, **exact_scores(options))
     if lattice is None:
         make_search_fast_(recogniser)
         return recogniser

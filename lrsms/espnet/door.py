@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights
-from lrsms.espnet.compat import current_names
+from lrsms.espnet.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights, rename_epochs
+from lrsms.espnet.compat import current_names, restore_durations
 from lrsms.espnet.config_check import read_yaml
 
 TRUST = "LRSMS_TRUST_CONFIG"
@@ -186,9 +186,12 @@ def _initialising(load_pretrained_model):
 
 def _resuming(resume):
     @functools.wraps(resume)
-    def go_on(checkpoint, *args, **kwargs):
+    def go_on(checkpoint, model, reporter, *args, **kwargs):
         read_checkpoint(Path(checkpoint))
         with weights_only():
-            return resume(checkpoint, *args, **kwargs)
+            resume(checkpoint, model, reporter, *args, **kwargs)
+        restore_durations(reporter)
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            rename_epochs(Path(checkpoint).parent, model)
 
     return go_on

@@ -345,9 +345,12 @@ def _adapt_legacy_relative(module: nn.Module, _) -> None:
 
 
 def _adapt_convolution(module: nn.Module, padding: _Padding) -> None:
-    """A Conformer's pointwise convolutions as matrix products, which int8 has kernels for."""
+    """A Conformer's pointwise convolutions as matrix products, which int8 has kernels for.
 
-    def forward(self, x):
+    The depthwise one masks padding by itself: see :func:`_adapt`.
+    """
+
+    def forward(self, x, mask_pad=None):
         x = nn.functional.glu(_pointwise(self.pointwise_conv1, x), dim=-1)
         x = self.activation(self.norm(self.depthwise_conv(x.transpose(1, 2))))
         return _pointwise(self.pointwise_conv2, x.transpose(1, 2))

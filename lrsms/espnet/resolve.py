@@ -18,6 +18,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.classes import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_ctc, plan_part
+from lrsms.espnet.compat import current_names
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
 from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
 from lrsms.lowrank.recurrent import input_matrix
@@ -162,7 +163,7 @@ def _stable_ranks(part: nn.Module, config: LowRankConfig, name: str) -> dict[str
     here have one shape, and so one such value.
     """
     where = f"{name}_conf.low_rank.stable_rank_from"
-    weights = read_checkpoint(Path(config.stable_rank_from))
+    weights = current_names(nn.ModuleDict({name: part}), read_checkpoint(Path(config.stable_rank_from)))
     dense = RankPlan.make(part, part.low_rank_roles, LowRankConfig(), where)
     ranks = {}
     for entry in dense.entries:

@@ -31,9 +31,13 @@ class LowRankTrainer(Trainer):
             repair(Path(trainer_options.output_dir))
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
-        super().run(*args, trainer_options=trainer_options, **kwargs)
-        if cls.progress is not None:
-            cls.progress.close()
+        try:
+            super().run(*args, trainer_options=trainer_options, **kwargs)
+        finally:
+            # A bar that is still open when the interpreter ends draws itself among modules already torn down, and
+            # Python 3.13 then crashes.
+            if cls.progress is not None:
+                cls.progress.close()
 
     @classmethod
     def train_one_epoch(cls, *, iterator, reporter, options, **kwargs) -> bool:

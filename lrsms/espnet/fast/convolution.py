@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lrsms.espnet.compat import ConvolutionModule
+from lrsms.espnet.compat import ConvolutionModule, mask_padded_frames
 from lrsms.espnet.fast.switch import plain_wanted
 from lrsms.lowrank.hooks import hooked_within
 from lrsms.lowrank.layers import LowRankConv1d, LowRankConv2d
@@ -19,15 +19,20 @@ from lrsms.lowrank.layers import LowRankConv1d, LowRankConv2d
 class FastConvolutionModule(ConvolutionModule):
     """ESPnet's ``ConvolutionModule`` without transposes."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, frames, channels)`` to the same shape."""
+    def forward(self, x: torch.Tensor, mask_pad: torch.Tensor | None = None) -> torch.Tensor:
+        """``(batch, frames, channels)`` to the same shape.
+
+        ``mask_pad (batch, 1, frames)`` is True where there is a frame; None for no mask.
+        """
         convolutions = (self.pointwise_conv1, self.depthwise_conv, self.pointwise_conv2)
         linear = isinstance(self.pointwise_conv1, PointwiseLinear)
         known = all(map(_pointwise, convolutions[::2]))
         if not linear and (plain_wanted() or not known or hooked_within(*convolutions)):
-            return super().forward(x)
+            return super().forward(x) if mask_pad is None else super().forward(x, mask_pad)
         batch, frames, channels = x.shape
         x = F.glu(_as_linear(self.pointwise_conv1, x), dim=-1)
+        if mask_pad is not None:
+            x = mask_padded_frames(x.transpose(1, 2), mask_pad).transpose(1, 2)
         x = _depthwise(self.depthwise_conv, x)
         x = self.activation(self.norm(x.reshape(-1, channels)))  # statistics over frames of all utterances
         return _as_linear(self.pointwise_conv2, x.view(batch, frames, channels))

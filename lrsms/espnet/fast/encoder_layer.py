@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lrsms.espnet.compat import ConformerLayer
+from lrsms.espnet.compat import ConformerLayer, mask_of_convolution
 from lrsms.espnet.fast.switch import plain_wanted
 
 
@@ -28,7 +28,7 @@ class FastConformerLayer(ConformerLayer):
             x = self._add(x, self.norm_ff_macaron, self.feed_forward_macaron, self.ff_scale)
         x = self._add(x, self.norm_mha, lambda y: self.self_attn(y, y, y, positions, mask))
         if self.conv_module is not None:
-            x = self._add(x, self.norm_conv, self.conv_module)
+            x = self._add(x, self.norm_conv, lambda y: self.conv_module(y, **mask_of_convolution(self, mask)))
         x = self._add(x, self.norm_ff, self.feed_forward, self.ff_scale)
         if self.conv_module is not None:
             x = self.norm_final(x)

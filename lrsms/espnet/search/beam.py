@@ -8,7 +8,7 @@ import math
 import torch
 from espnet2.bin.asr_inference import Speech2Text
 
-from lrsms.espnet.compat import BatchBeamSearch, BeamSearch, CTCPrefixScorer, Hypothesis
+from lrsms.espnet.compat import BatchBeamSearch, BeamSearch, CTCPrefixScorer, Hypothesis, window_of_ctc
 from lrsms.espnet.search.ctc_prefix import PrefixScores
 from lrsms.espnet.search.scorers import AnyScorer, CachedDecoder, can_cache
 
@@ -20,12 +20,14 @@ def make_search_fast_(recogniser: Speech2Text) -> bool:
 
     Returns:
         False where its search is none that these stand for (transducer, time-synchronous, streaming, n-grams of parts,
-        hidden states asked for), and stays.
+        hidden states asked for, CTC's prefix scores over a window of the utterance), and stays.
     """
     search = recogniser.beam_search
     known = {BatchBeamSearch: FastBatchBeamSearch, BeamSearch: FastBeamSearch}
     parts = getattr(search, "part_scorers", {})
-    if type(search) not in known or search.return_hs or any(type(one) is not CTCPrefixScorer for one in parts.values()):
+    if type(search) not in known or search.return_hs:
+        return False
+    if any(type(one) is not CTCPrefixScorer or window_of_ctc(one) for one in parts.values()):
         return False
     search.__class__ = known[type(search)]
     return True
