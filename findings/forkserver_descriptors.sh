@@ -25,11 +25,14 @@ cat > "${folder}/tensors.py" <<'PYTHON'
 import multiprocessing
 import sys
 
+
 def arrive(tensors, queue):
     queue.put("arrived" if sum(int(one) for one in tensors) == len(tensors) else "wrong")
 
+
 def loaded(queue):
     queue.put("preloaded" if "fractions" in sys.modules else "not preloaded")
+
 
 def send(method, count):
     import torch
@@ -44,6 +47,7 @@ def send(method, count):
     answer = queue.get(timeout=120)
     process.join()
     return answer
+
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("forkserver")

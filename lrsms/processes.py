@@ -50,7 +50,7 @@ def helpers(count: int, work: Callable, *args) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within this context torch computes on one thread, as helpers do: a sum's last bits depend on how many share it."""
+    """Within this context torch computes on one thread, as helpers do: the number changes a sum's last bits."""
     import torch
 
     threads = torch.get_num_threads()

@@ -89,9 +89,7 @@ def _serve(pipe: Connection, make: Callable, args: tuple, kwargs: dict) -> None:
 
 
 @contextmanager
-def workers(
-    makers: Mapping[str, tuple[Callable, tuple, dict]], on_gpu: bool = False
-) -> Iterator[dict[str, Worker]]:
+def workers(makers: Mapping[str, tuple[Callable, tuple, dict]], on_gpu: bool = False) -> Iterator[dict[str, Worker]]:
     """A worker for each arm, made one after the other; all are ended with the context.
 
     Args:

@@ -1,11 +1,9 @@
 """Stage 6 by several processes, on models of as many tensors as the shipped configurations have."""
 
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 import yaml
