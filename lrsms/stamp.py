@@ -1,15 +1,20 @@
 """Remember what a stage was made from, so that an unchanged stage is skipped.
 
 A stamp is a small JSON file beside a stage's output. It holds the stage's arguments and a fingerprint of
-every input file: the content's SHA-256 up to 4 MiB, size and modification time above.
+every input: the SHA-256 of a file's content, unpacked where it is a ``.gz``, whose header may have a time; of a
+folder, that of its file names.
 """
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
-_HASH_LIMIT = 4 << 20  # bytes; larger inputs (audio, archives) are told apart by size and time
+_BLOCK = 1 << 20  # bytes read at once
+_UNPACKED = "unpacked "  # before the hash of what a .gz holds
 
 
 def _fingerprint(path: Path) -> str:
@@ -18,10 +23,30 @@ def _fingerprint(path: Path) -> str:
     if path.is_dir():
         names = sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
         return "folder " + hashlib.sha256("\n".join(names).encode()).hexdigest()
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(path, "rb") as file:
+                return _UNPACKED + _sha256(file)
+        except (OSError, EOFError, zlib.error):  # damaged: the stage will say so
+            pass
+    with path.open("rb") as file:
+        return _sha256(file)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _earlier_fingerprints(path: Path) -> set[str]:
+    """What earlier versions recorded of a file: the hash of its bytes on the disk; above 4 MiB, size and time."""
+    if not path.is_file():
+        return set()
     stat = path.stat()
-    if stat.st_size > _HASH_LIMIT:
-        return f"{stat.st_size} bytes at {stat.st_mtime_ns}"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return {_sha256(file), f"{stat.st_size} bytes at {stat.st_mtime_ns}"}
 
 
 def _state(arguments: Mapping, inputs: Iterable[Path]) -> dict:
@@ -37,7 +62,20 @@ def is_current(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> bool:
         recorded = json.loads(stamp.read_text())
     except (OSError, ValueError):
         return False
-    return recorded == _state(arguments, inputs)
+    now = _state(arguments, inputs)
+    return recorded == now or _is_current_of_earlier(recorded, now)
+
+
+def _is_current_of_earlier(recorded: object, now: Mapping) -> bool:
+    """The same for a stamp that an earlier version has written."""
+    if not isinstance(recorded, dict) or recorded.get("arguments") != now["arguments"]:
+        return False
+    before = recorded.get("inputs")
+    if not isinstance(before, dict) or before.keys() != now["inputs"].keys():
+        return False
+    return all(
+        before[path] == one or before[path] in _earlier_fingerprints(Path(path)) for path, one in now["inputs"].items()
+    )
 
 
 def write(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,18 @@ def test_commit_is_not_that_of_a_repository_around_the_environment(tmp_path, mon
     assert provenance.commit() == "unknown"
     subprocess.run([*git, "add", "."], check=True)
     assert provenance.commit().endswith("-dirty")
+
+
+def test_a_log_of_both_streams_has_what_was_said_before_the_error(root):
+    code = (
+        "from lrsms.bin import run_verb\n"
+        "from lrsms.errors import LrsmsError\n"
+        "def main():\n"
+        "    print('half done')\n"
+        "    raise LrsmsError('no such microphone')\n"
+        "run_verb(main)\n"
+    )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=buffered, **streams)
+    assert done.stdout.splitlines() == ["half done", "error: no such microphone"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from tqdm import tqdm
 
 from lrsms.bench.results import write_results
 from lrsms.bench.workers import workers
+from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
 from lrsms.espnet.batches import Batches, FromCuts, FromDump
 from lrsms.espnet.made_up import MadeUpTraining, peak_memory
@@ -163,16 +162,19 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
         soundfile.write(sound, noise.astype(np.float32), FS)
     source = {"sources": [{"type": "file", "channels": [0], "source": str(sound)}], "sampling_rate": FS}
     source |= {"num_samples": round(_LONGEST * FS), "duration": _LONGEST, "channel_ids": [0]}
-    draw, left, count = random.Random(seed), hours * 3600, 0
-    partial = manifest.with_name(f"{manifest.name}.partial")
-    with gzip.open(partial, "wt", compresslevel=1) as file:
+
+    def cuts() -> Iterator[dict]:
+        draw, left, count = random.Random(seed), hours * 3600, 0
         while left > 0:
             duration, name = round(draw.uniform(_SHORTEST, _LONGEST), 2), f"u{count:07d}"
             supervision = {"id": name, "recording_id": name, "start": 0.0, "duration": duration, "channel": 0}
             supervision |= {"text": "BIN BLUE AT F TWO NOW"}
             cut = {"id": name, "start": 0.0, "duration": duration, "channel": 0, "supervisions": [supervision]}
-            file.write(json.dumps({**cut, "recording": {"id": name, **source}, "type": "MonoCut"}) + "\n")
+            yield {**cut, "recording": {"id": name, **source}, "type": "MonoCut"}
             left, count = left - duration, count + 1
+
+    partial = manifest.with_name(f"{manifest.name}.partial")
+    count = write_jsonl(partial, cuts(), compresslevel=1)
     partial.replace(manifest)
     return count
 

@@ -44,7 +44,8 @@ def train_speed(
         LrsmsError: a config that training would refuse, or no memory for the models side by side.
     """
     options = {"device": device, "amp": amp, **options}
-    with workers({str(path): (MadeUpTraining, (path,), options) for path in configs}) as arms:
+    makers = {str(path): (MadeUpTraining, (path,), options) for path in configs}
+    with workers(makers, on_gpu=device != "cpu") as arms:
         taken = _in_turns(arms, steps, batch=batch, seconds=seconds, spread=spread)
         found = [_result(path, arm, taken[path]) for path, arm in arms.items()]
     base = found[0]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 
 from lrsms.errors import LrsmsError
+from lrsms.processes import start_context
 
 
 class Worker:
     """A process that holds one object and calls its methods when told.
 
     Args:
+        context: how its process is started.
         make: class or function that makes the object; importable by name.
         *args, **kwargs: of it.
     """
 
-    def __init__(self, make: Callable, *args, **kwargs):
-        # A server that has imported ESPnet once, and forks; forking here is unsafe after torch has used threads.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([make.__module__])
+    def __init__(self, context: BaseContext, make: Callable, *args, **kwargs):
         self._pipe, inner = context.Pipe()
         self._process = context.Process(target=_serve, args=(inner, make, args, kwargs), daemon=True)
         self._process.start()
@@ -90,16 +89,17 @@ def _serve(pipe: Connection, make: Callable, args: tuple, kwargs: dict) -> None:
 
 
 @contextmanager
-def workers(makers: Mapping[str, tuple[Callable, tuple, dict]]) -> Iterator[dict[str, Worker]]:
+def workers(makers: Mapping[str, tuple[Callable, tuple, dict]], on_gpu: bool = False) -> Iterator[dict[str, Worker]]:
     """A worker for each arm, made one after the other; all are ended with the context.
 
     Args:
         makers: arm -> what makes its object, with positional and keyword arguments.
+        on_gpu: whether they use a GPU.
     """
     started: dict[str, Worker] = {}
     try:
         for name, (make, args, kwargs) in makers.items():
-            started[name] = Worker(make, *args, **kwargs)
+            started[name] = Worker(start_context(make.__module__, on_gpu), make, *args, **kwargs)
             started[name].ready()
         yield started
     finally:

@@ -8,7 +8,11 @@ from lrsms.errors import LrsmsError
 
 
 def run_verb(main: Callable[[], None]) -> None:
-    """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1."""
+    """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1.
+
+    What is printed appears line by line, also in a file or pipe, and in a log of both streams in its order with errors.
+    """
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         main()
     except LrsmsError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -65,6 +67,25 @@ def input_moments(
         elif total.count:
             found[path] = total.moments()
     return found
+
+
+def save_moments(moments: Mapping[str, Moments | Mapping[str, Moments]], path: Path) -> None:
+    """Write what :func:`input_moments` has found, for other processes; atomic."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    plain = {
+        name: vars(one) if isinstance(one, Moments) else {inner: vars(two) for inner, two in one.items()}
+        for name, one in moments.items()
+    }
+    torch.save(plain, partial)
+    os.replace(partial, path)
+
+
+def load_moments(path: Path) -> dict[str, Moments | dict[str, Moments]]:
+    """What :func:`save_moments` wrote, the same to the last bit."""
+    return {
+        name: Moments(**one) if "count" in one else {inner: Moments(**two) for inner, two in one.items()}
+        for name, one in torch.load(path, weights_only=True).items()
+    }
 
 
 def _hook(total: _Sum):

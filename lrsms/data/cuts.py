@@ -5,15 +5,14 @@ when the audio is loaded. Where stage 0 has left mouth regions, each cut gets th
 video is of no use stays as audio alone, listed and counted (:mod:`lrsms.data.mouths`).
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
@@ -21,6 +20,7 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.data import mouths
 from lrsms.data.audio import announced_samples
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
+from lrsms.data.jsonl import put_in_place, write_jsonl
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
 from lrsms.errors import LrsmsError
@@ -180,10 +180,12 @@ def _resampled(cuts: list[MonoCut], sampling_rate: int, split: str) -> list[Mono
 
 def _write(path: Path, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
     # Perturbed copies are written one by one: a thousand hours three times over need not fit in memory.
-    with CutSet.open_writer(path, overwrite=True) as writer:
+    def perturbed() -> Iterator[dict]:
         for speed in speeds:
             for cut in tqdm(cuts, desc=f"{path.parent.name}: write cuts, speed {speed:g}", unit="cut"):
-                writer.write(cut if speed == 1.0 else mouths.perturb_speed(cut, speed))
+                yield (cut if speed == 1.0 else mouths.perturb_speed(cut, speed)).to_dict()
+
+    write_jsonl(path, perturbed())
 
 
 def build_cuts(
@@ -226,7 +228,7 @@ def build_cuts(
         cuts = _resampled(cuts, sampling_rate, split)
         _write(data_dir / split / ".tmp_cuts.jsonl.gz", cuts, speeds if split in train_splits else (1.0,))
     for split, (_, exclusions) in done.items():
-        os.replace(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
+        put_in_place(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
         write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
     _print_table(done, train_splits, speeds)
     for split, rows in without_video.items():

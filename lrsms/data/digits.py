@@ -20,6 +20,7 @@ import soxr
 from tqdm import tqdm
 
 from lrsms.data.espeak import Phoneme, Synthesizer
+from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
 
 SAMPLING_RATE = 16000  # Hz
@@ -267,7 +268,7 @@ def write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUt
     }
     for kind, manifest in manifests.items():
         unfinished = output_dir / split / f".unfinished.{kind}.jsonl.gz"
-        manifest.to_file(unfinished)
+        write_jsonl(unfinished, manifest.to_dicts())
         os.replace(unfinished, output_dir / split / f"{kind}.jsonl.gz")
 
 

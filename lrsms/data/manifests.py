@@ -1,6 +1,5 @@
 """What every corpus preparation shares: checked inputs in, Lhotse manifests of each split out."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data.jsonl import put_in_place, write_jsonl
 from lrsms.errors import LrsmsError
 
 STAGE = "prepare"
@@ -153,10 +153,10 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
             ("supervisions", SupervisionSet.from_segments(split.supervisions)),
         ):
             temporary = folder / f".tmp_{kind}.jsonl.gz"
-            manifest.to_file(temporary)
+            write_jsonl(temporary, manifest.to_dicts())
             written.append((temporary, folder / f"{kind}.jsonl.gz"))
     for temporary, final in written:
-        os.replace(temporary, final)
+        put_in_place(temporary, final)
     for name, split in splits.items():
         write_excluded(output_dir / name / "excluded.tsv", STAGE, split.exclusions)
         _save_mouths(output_dir / name, split)

@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from lhotse import MonoCut
 from lhotse.array import Array, TemporalArray
-from lhotse.serialization import load_jsonl, save_to_jsonl
+from lhotse.serialization import load_jsonl
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.avsr.frames import FRAME_SHIFT, TOLERANCE
 from lrsms.data.excluded import Exclusion, count_reasons
+from lrsms.data.jsonl import put_in_place, write_jsonl
 from lrsms.errors import LrsmsError
 
 MANIFEST = "mouths.jsonl.gz"
@@ -48,8 +49,8 @@ def describe(path: Path, shape: Iterable[int]) -> TemporalArray:
 def write_manifest(folder: Path, mouths: Mapping[str, TemporalArray]) -> None:
     """Write the regions of a split's recordings, by recording id; atomic."""
     temporary = folder / f".tmp_{MANIFEST}"
-    save_to_jsonl(({"id": name, FIELD: array.to_dict()} for name, array in mouths.items()), temporary)
-    os.replace(temporary, folder / MANIFEST)
+    write_jsonl(temporary, ({"id": name, FIELD: array.to_dict()} for name, array in mouths.items()))
+    put_in_place(temporary, folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from lrsms.compress.calibration import input_moments
+from lrsms.compress.calibration import input_moments, load_moments, save_moments
 from lrsms.compress.config import CompressConfig
 from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.iterate import Errors, OutOfReach
@@ -30,6 +29,7 @@ from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.training import Training
+from lrsms.processes import helpers, one_thread
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
 
@@ -86,6 +86,10 @@ class EspnetToolkit:
         self._loaded: tuple[Path, Compressible] | None = None
         self._seen: dict = {}  # moments of the experiment that is loaded
 
+    def __getstate__(self) -> dict:
+        """What another process is sent: options and paths, with which it opens the model itself."""
+        return {**self.__dict__, "_loaded": None, "_seen": {}}
+
     def cost(self, experiment: Path) -> float:
         """Parameters, or MACs per second of audio, of the whole model."""
         found = self.open(experiment)
@@ -109,7 +113,7 @@ class EspnetToolkit:
             except (OSError, ValueError):
                 time.sleep(_POLL_SECONDS)
                 continue
-            self.open_search(Path(request["experiment"]), request["limit"], request["name"]).run_trials(progress=False)
+            self.help(Path(request["experiment"]), request["limit"], request["name"])
             while (self.root / _OPEN_SEARCH).exists() and not (self.root / _FINISHED).exists():
                 if json.loads((self.root / _OPEN_SEARCH).read_text() or "{}") != request:
                     break
@@ -122,25 +126,29 @@ class EspnetToolkit:
     def search(self, experiment: Path, limit: float, name: str) -> Mapping[str, int]:
         """The best ranks within ``limit``, by ``nj`` processes and whatever workers there are."""
         search = self.open_search(experiment, limit, name)
+        save_moments(self._seen, self._moments_file)
         request = self.root / _OPEN_SEARCH
         partial = request.with_suffix(".partial")
         partial.write_text(json.dumps({"experiment": str(experiment), "limit": limit, "name": name}))
         os.replace(partial, request)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        helpers = [
-            context.Process(target=_help, args=(self, experiment, limit, name), daemon=True) for _ in range(self.nj - 1)
-        ]
-        for helper in helpers:
-            helper.start()
         try:
-            best = search.run()
+            with helpers(self.nj - 1, _help, self, experiment, limit, name), one_thread():
+                best = search.run()
         finally:
             request.unlink(missing_ok=True)
-            for helper in helpers:
-                helper.terminate()
         ranks = search.space.ranks(best.user_attrs["choice"])
         return self.open(experiment).with_own_ranks(ranks)
+
+    def help(self, experiment: Path, limit: float, name: str) -> None:
+        """Run trials of a search that another process has opened, with what that process's calibration has seen."""
+        self.open(experiment)
+        self._seen = load_moments(self._moments_file)
+        self.open_search(experiment, limit, name).run_trials(progress=False)
+
+    @property
+    def _moments_file(self) -> Path:
+        """For the helpers of a search: factors are kept by these numbers' last bits, which threads would change."""
+        return self.root / "factors" / "moments.pt"
 
     def open_search(self, experiment: Path, limit: float, name: str) -> Search:
         """The search of one iteration, ready to run trials.
@@ -349,8 +357,7 @@ class EspnetToolkit:
 def _help(toolkit: EspnetToolkit, experiment: Path, limit: float, name: str) -> None:
     """Trials of one search in a process of its own."""
     torch.set_num_threads(1)
-    toolkit._loaded = None
-    toolkit.open_search(experiment, limit, name).run_trials(progress=False)
+    toolkit.help(experiment, limit, name)
 
 
 def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -> None:

@@ -31,6 +31,7 @@ from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, about, outside_lexicon
 from lrsms.espnet.search import make_search_fast_
 from lrsms.fsa.options import CTC_ATTENTION, K2Options, check_method
+from lrsms.processes import one_thread, start_context
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
 
@@ -228,11 +229,10 @@ class Decoding:
         arguments = (loads, *model)
         if self.nj == 1:
             _configure(*arguments)
-            yield from map(_recognise, jobs)
+            with one_thread():
+                yield from map(_recognise, jobs)
             return
-        # A fork server that has imported ESPnet once; forking this process is unsafe after torch has used threads.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context = start_context(__name__, on_gpu=bool(self.ngpu))
         with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
             yield from pool.map(_recognise, jobs)
 

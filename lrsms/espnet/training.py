@@ -117,6 +117,8 @@ class Training:
                 shutil.rmtree(self.output_dir, ignore_errors=True)
         elif same and self._finished_epochs() == max_epoch:
             print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
+            if main:
+                stamp.write(marker, arguments, inputs)  # an earlier version's hashes were of compressed bytes
             return False
         elif begun and not same:
             raise LrsmsError(

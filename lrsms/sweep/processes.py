@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from lrsms.errors import LrsmsError
+from lrsms.processes import start_context
 
 if TYPE_CHECKING:
     from lrsms.sweep.runner import Point, Runner
@@ -28,19 +30,13 @@ def threads_for_each(nj: int) -> int:
     return max(1, min(cores // nj, int(allowed) if allowed.isdigit() else cores))
 
 
-def prepare(module: str, threads: int, ngpu: int) -> multiprocessing.context.BaseContext:
-    """How to make processes of ``threads`` threads each, which will import ``module`` and with it ESPnet.
-
-    Without GPU they are forked from a process that has imported it once. One that has imported ESPnet has also counted
-    its GPUs, and a fork of it can no longer choose its own: with GPUs each starts from nothing.
-    """
+def prepare(module: str, threads: int, ngpu: int) -> BaseContext:
+    """How to make processes of ``threads`` threads each, which will import ``module`` and with it ESPnet."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
-    if ngpu:
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
-    with _interrupts_blocked():
-        forkserver.ensure_running()
+    context = start_context(module, on_gpu=bool(ngpu))
+    if not ngpu:
+        with _interrupts_blocked():
+            forkserver.ensure_running()
     return context
 
 
@@ -79,6 +75,7 @@ def run_here(work: Callable, runner: Runner, point: Point, threads: int) -> None
     with point.log.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
+    sys.stdout.reconfigure(line_buffering=True)  # in the log, what is printed and what fails are in their order
     try:
         work(runner, point, threads)
     except LrsmsError as error:

@@ -42,8 +42,10 @@ def test_stages_0_to_2_run_then_skip_then_run_when_forced_or_changed(run, yesno_
     for stage in stages:
         assert "skipped" not in run(*stage)
         assert "up to date, skipped" in run(*stage)
+    before = {path: path.read_bytes() for path in data.glob("*/*.jsonl.gz")}
     for stage in stages:
         assert "skipped" not in run(*stage, "--force", "true")
+    assert len(before) == 9 and before == {path: path.read_bytes() for path in data.glob("*/*.jsonl.gz")}
     assert "skipped" not in run(cuts, "--data_dir", data, "--speed_perturb", "1.0")
     assert "skipped" not in run(*stages[2])  # the cuts have changed
     (data / "dev" / "supervisions.jsonl.gz").unlink()

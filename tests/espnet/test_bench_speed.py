@@ -10,6 +10,7 @@ import yaml
 from lrsms.bench.layer import layer_speed, shapes_of
 from lrsms.bench.scale import step_time_over_scale
 from lrsms.bench.sizes import write_arms
+from lrsms.bench.training import train_speed
 from lrsms.bench.workers import workers
 from lrsms.errors import LrsmsError
 
@@ -124,3 +125,16 @@ def test_each_arm_has_a_process_of_its_own_and_says_what_went_wrong():
             arms["b"].call("down")
     with pytest.raises(LrsmsError, match="-1: below zero"), workers({"c": (Counter, (-1,), {})}):
         pass
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_arms_on_a_gpu_do_not_come_from_a_server_that_has_seen_it(monkeypatch, tmp_path, on_gpu):
+    class Asked(Exception):
+        pass
+
+    def start_context(module, on_gpu):
+        raise Asked(on_gpu)
+
+    monkeypatch.setattr("lrsms.bench.workers.start_context", start_context)
+    with pytest.raises(Asked, match=str(on_gpu)):
+        train_speed([tmp_path / "a.yaml"], tmp_path, batch=1, seconds=1.0, device="cuda" if on_gpu else "cpu")

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 from lhotse import CutSet
 
@@ -120,3 +121,27 @@ def test_a_beam_as_large_as_the_token_list_is_refused(decoding, corpus, tmp_path
     with pytest.raises(LrsmsError, match=rf"decode_wide.yaml: beam_size: {tokens}: .*at most {tokens - 1}"):
         dataclasses.replace(decoding, config=config).run()
     assert not dataclasses.replace(decoding, config=config).output_dir.exists()
+
+
+@pytest.mark.parametrize("ngpu", [0, 2])
+def test_processes_that_decode_on_gpus_do_not_come_from_a_server_that_has_seen_them(decoding, monkeypatch, ngpu):
+    class Asked(Exception):
+        pass
+
+    def start_context(module, on_gpu):
+        raise Asked(on_gpu)
+
+    monkeypatch.setattr("lrsms.espnet.decoding.start_context", start_context)
+    with pytest.raises(Asked, match=str(bool(ngpu))):
+        next(dataclasses.replace(decoding, nj=2, ngpu=ngpu).hypotheses({}, {}, []))
+
+
+def test_decoding_in_this_process_leaves_its_threads(decoding, tmp_path):
+    asr_exp = tmp_path / "tiny"
+    shutil.copytree(decoding.asr_exp, asr_exp)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    dataclasses.replace(decoding, asr_exp=asr_exp).run(force=True)
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == 2

@@ -1,6 +1,8 @@
 """Stage 3: what a training leaves, and that a killed one goes on as if nothing had happened."""
 
 import dataclasses
+import gzip
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -137,6 +139,27 @@ def test_an_unchanged_training_is_skipped(experiment, capsys, monkeypatch):
     monkeypatch.setattr(Training, "_launch", lambda self: pytest.fail("trained again"))
     experiment.run()
     assert "skipped" in capsys.readouterr().out
+
+
+def test_a_training_is_skipped_though_its_cuts_were_made_again(experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Training, "_launch", lambda self: pytest.fail("trained again"))
+    folder, cuts = tmp_path / "tiny", tmp_path / "cuts.jsonl.gz"
+    shutil.copytree(experiment.output_dir, folder)
+    content = gzip.decompress(experiment.train_cuts.read_bytes())
+    cuts.write_bytes(gzip.compress(content, mtime=1))
+    state = json.loads((folder / "inputs.json").read_text())
+    del state["inputs"][str(experiment.train_cuts)]
+    state["inputs"][str(cuts)] = hashlib.sha256(cuts.read_bytes()).hexdigest()  # as earlier versions have written it
+    (folder / "inputs.json").write_text(json.dumps(state))
+    training = dataclasses.replace(experiment, output_dir=folder, train_cuts=cuts)
+    training.run()
+    assert "skipped" in capsys.readouterr().out
+    cuts.write_bytes(gzip.compress(content, mtime=2))
+    training.run()
+    assert "skipped" in capsys.readouterr().out
+    cuts.write_bytes(gzip.compress(content.replace(b"train", b"other"), mtime=2))
+    with pytest.raises(LrsmsError, match="another config, seed or data"):
+        training.run()
 
 
 @pytest.mark.parametrize("change", ["config", "seed", "options"])
