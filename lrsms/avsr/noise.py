@@ -10,13 +10,15 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from lhotse import CutSet
-from lhotse.cut import Cut
 
 from lrsms.avsr.seeds import rng_for
 from lrsms.errors import LrsmsError
+
+if TYPE_CHECKING:  # the checks of a config do not need it, and it takes half a second
+    from lhotse.cut import Cut
 
 CLEAN = "clean"  # in place of a number of dB: no noise at all
 _POOL = 2000  # utterances that noise is made of
@@ -102,6 +104,8 @@ class Babble:
         """
         if not path.exists():
             raise LrsmsError(f"{path}: no such manifest of cuts; babble is made of training utterances, run stage 1")
+        from lhotse import CutSet
+
         return cls(_sample(CutSet.from_jsonl_lazy(path), _POOL, seed), voices=voices, seed=seed)
 
     def draw(self, num_samples: int, *, key: str, speaker: str | None = None, utterance: str = "") -> np.ndarray:

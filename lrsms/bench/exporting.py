@@ -18,9 +18,9 @@ from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.onnx_decoding import open_onnx_recogniser
 from lrsms.espnet.onnx_export import OnnxModel, export_onnx
+from lrsms.espnet.opening import open_recogniser
 from lrsms.export import sherpa
 from lrsms.export.files import PRECISIONS
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words

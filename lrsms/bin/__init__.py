@@ -5,6 +5,9 @@ import sys
 from collections.abc import Callable
 
 from lrsms.errors import LrsmsError
+from lrsms.startup import leave, start_quickly
+
+start_quickly()  # processes that a command starts import its module, and so this one, too
 
 
 def run_verb(main: Callable[[], None]) -> None:
@@ -21,6 +24,14 @@ def run_verb(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+    if _is_main(main):
+        leave()
+
+
+def _is_main(main: Callable[[], None]) -> bool:
+    """Whether this process is the command, rather than a program that runs it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.startswith("lrsms.bin.") and main.__module__ == "__main__"
 
 
 def str2bool(text: str) -> bool:

@@ -12,6 +12,7 @@ Usage: python -m lrsms.bin.bench truncation --asr_exp exp/X          plain, whit
        python -m lrsms.bin.bench layer --size paper                  what of a factored layer's fewer FLOPs is time
        python -m lrsms.bin.bench data --data_dir data                batches against ESPnet's dump; 1 h to 1,000 h
        python -m lrsms.bin.bench scale --size tiny                   step time over width, depth, length, processes
+       python -m lrsms.bin.bench start --asr_exp exp/X --against DIR    start of each verb beside another checkout's
 
 Sizes and what is compared in them (--arms) are in benchmarks/.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from lrsms.bin import run_verb, str2bool
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
-SPEEDS = ("layer", "train", "decode", "export", "data", "scale")
+SPEEDS = ("layer", "train", "decode", "export", "data", "scale", "start")
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to take")
     parser.add_argument("--controllers", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="trials: how often each is timed")
+    parser.add_argument("--rounds", type=int, default=5, help="trials, start: how often each is timed")
     parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: fp32, bf16, int8")
     parser.add_argument(
@@ -81,6 +82,8 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="*", default=[6, 12], help="scale")
     parser.add_argument("--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: seconds")
     parser.add_argument("--worlds", type=int, nargs="*", default=[1, 2], help="scale: processes that train together")
+    parser.add_argument("--against", type=Path, help="start: root of another checkout, to run in turns with this one")
+    parser.add_argument("--verbs", nargs="+", help="start: some of transcribe decode train import torch help")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: where")
     parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
     parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimiser takes part")
@@ -150,6 +153,16 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         more = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
         return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **more)
     cuts = args.data_dir / args.split / "cuts.jsonl.gz"
+    if args.what == "start":
+        from lrsms.bench.start import VERBS, start_speed
+
+        if len(args.asr_exp) != 1:
+            refuse("start needs one --asr_exp")
+        given = (args.asr_exp[0], cuts, (args.configs or [Path("conf/train_lrsms.yaml")])[0], args.decode_config)
+        with tempfile.TemporaryDirectory() as scratch:
+            places = (args.output_dir, args.work_dir or Path(scratch) / "start")
+            more = {"verbs": args.verbs or VERBS, **options("against", "rounds")}
+            return start_speed(*given, args.checkpoint, *places, threads=args.threads[0], **more)
     if args.what == "export":
         from lrsms.bench.exporting import compare_exports
 

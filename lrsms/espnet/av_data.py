@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import inspect
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from espnet2.tasks.asr import encoder_choices
 from lhotse.cut import Cut
 
 from lrsms.avsr.config import AvConfig
@@ -19,8 +16,8 @@ from lrsms.avsr.loading import Loader, mouth_of
 from lrsms.avsr.noise import Babble
 from lrsms.data.mouths import WITHOUT_VIDEO, regions_path
 from lrsms.errors import LrsmsError
-from lrsms.espnet.av_conformer import AVConformerEncoder
 from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.region import encoder_region
 
 _MOST_OF_IT = 0.75
 
@@ -46,17 +43,6 @@ class ProblemList:
                 return
             file.write(f"{name}\t{' '.join(detail.split())}\n")
         logging.warning(f"{name}: its video is left out, {len(listed) + 1} such so far: {detail}")
-
-
-def encoder_region(args: argparse.Namespace | Mapping) -> tuple[int, int] | None:
-    """Height and width of the mouth region that the configured encoder takes; None for a model of audio."""
-    options = args if isinstance(args, Mapping) else vars(args)
-    encoder = encoder_choices.classes.get(options.get("encoder"))
-    if encoder is None or not issubclass(encoder, AVConformerEncoder):
-        return None
-    default = inspect.signature(AVConformerEncoder).parameters["region"].default
-    region = (options.get("encoder_conf") or {}).get("region", default)
-    return (region, region) if isinstance(region, int) else tuple(region)
 
 
 def make_loader(args: argparse.Namespace, train: bool) -> Loader | None:

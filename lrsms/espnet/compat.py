@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from lrsms.startup import starts_quickly
+
 _Value = TypeVar("_Value")
 
 
@@ -45,7 +47,7 @@ class _Later(types.ModuleType):
     """Stands for a module until something of it is asked for."""
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):  # inspect asks every module for its __file__
+        if name.startswith("__") and name != "__path__":  # inspect asks every module for its __file__
             raise AttributeError(f"module {self.__name__!r} is not loaded yet, and so has no {name}")
         for other in [key for key, module in sys.modules.items() if isinstance(module, _Later)]:
             if other.split(".")[0] == self.__name__.split(".")[0]:
@@ -75,6 +77,8 @@ def _is_installed(name: str) -> bool:
 # English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a fifth to a third of
 # its imports' time, and the first asks the network for NLTK's data.
 load_later("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
+if starts_quickly():  # of data and augmentation that ESPnet's own recipes have
+    load_later("h5py", "scipy.signal")
 
 with nothing_printed():  # the second says that flash attention is not installed
     try:  # 202611 moved espnet.nets to espnet2.legacy.nets

@@ -5,7 +5,6 @@ from __future__ import annotations
 import humanfriendly
 import torch
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
-from lhotse.features.kaldi.layers import Wav2LogFilterBank
 
 from lrsms.espnet.compat import make_pad_mask
 
@@ -33,6 +32,8 @@ class KaldiFbank(AbsFrontend):
         high_freq: float = -400.0,
     ):
         super().__init__()
+        from lhotse.features.kaldi.layers import Wav2LogFilterBank  # half a second: only where a config names it
+
         fs = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
         self.num_filters = num_filters
         self.hop, self.window = round(frame_shift * fs), round(frame_length * fs)

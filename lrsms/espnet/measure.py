@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import humanfriendly
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lrsms.espnet.fast import plain_paths
 from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
@@ -87,6 +86,8 @@ def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tup
             reader = model.get_submodule(f"{path.rpartition('.')[0]}.{layer.reader}")
             hooks.append(reader.register_forward_hook(count_saved_by_reader(layer)))
     features = _features(model, fs)
+    from torch.utils.flop_counter import FlopCounterMode  # brings Triton
+
     with FlopCounterMode(display=False) as counter:
         _forward(model, *features, tokens_per_second)
     for hook in hooks:

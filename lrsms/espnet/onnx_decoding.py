@@ -11,8 +11,8 @@ import torch
 from espnet2.bin.asr_inference import Speech2Text
 from torch import nn
 
-from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.onnx_export import OnnxModel
+from lrsms.espnet.opening import open_recogniser
 from lrsms.export.files import open_session
 
 
@@ -24,7 +24,7 @@ def open_onnx_recogniser(
     Its front-end stays torch's. Where the decoder is not exported, only the best CTC path is without torch.
 
     Args:
-        asr_exp, checkpoint, options: as in :func:`lrsms.espnet.decoding.open_recogniser`.
+        asr_exp, checkpoint, options: as in :func:`lrsms.espnet.opening.open_recogniser`.
         model: the exported files, of form ``onnx``.
         precision: of its files.
         threads: of onnxruntime.

@@ -16,13 +16,13 @@ from lrsms.data.audio import check_finite, read_audio, resample
 from lrsms.data.pauses import Piece, Splitter
 from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
 from lrsms.errors import LrsmsError
-from lrsms.espnet.av_data import encoder_region
 from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.ctc_times import token_times, words_of
-from lrsms.espnet.decoding import check_beam, check_options, open_recogniser, read_options
 from lrsms.espnet.lengths import encoder_frames
 from lrsms.espnet.measure import sampling_rate
+from lrsms.espnet.opening import check_beam, check_options, open_recogniser, read_options
 from lrsms.espnet.packs import is_pack, unpack
+from lrsms.espnet.region import encoder_region
 
 CHECKPOINT = "valid.acc.ave.pth"
 _DEFAULTS = {"beam_size": 10, "ctc_weight": 0.5}  # those of conf/decode.yaml

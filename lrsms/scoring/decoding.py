@@ -45,9 +45,7 @@ class DecodingScores:
     missing: int
 
 
-def decoding_folder(
-    experiment: Path, config: Path, checkpoint: str, split: str, method: str = CTC_ATTENTION
-) -> Path:
+def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str, method: str = CTC_ATTENTION) -> Path:
     """``<experiment>/decode_<config>_<method>_<checkpoint>/<split>``, where stage 4 writes and stage 5 reads.
 
     The method is left out where it is ESPnet's search.

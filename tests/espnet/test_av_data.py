@@ -12,8 +12,9 @@ from lhotse import CutSet
 from lrsms.avsr.frames import SAMPLES
 from lrsms.data.mouths import regions_path
 from lrsms.errors import LrsmsError
-from lrsms.espnet.av_data import ProblemList, encoder_region, make_loader
+from lrsms.espnet.av_data import ProblemList, make_loader
 from lrsms.espnet.iterator import CutsDataset, CutsIterFactory
+from lrsms.espnet.region import encoder_region
 from lrsms.espnet.task import ASRTask
 
 ROW = SAMPLES + 24 * 24

@@ -10,7 +10,7 @@ from lrsms.bench import decoding, looping, searching, training
 from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compression import EspnetToolkit
-from lrsms.espnet.decoding import open_recogniser
+from lrsms.espnet.opening import open_recogniser
 
 CHECKPOINT = "valid.acc.ave.pth"
 OPTIONS = {
@@ -110,7 +110,7 @@ def test_int8_is_quantised_where_a_layer_is_large_enough(experiment, monkeypatch
 
     small = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     assert not [one for one in small.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
-    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
+    monkeypatch.setattr("lrsms.espnet.opening.LEAST_INT8", 0)
     model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     quantised = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     assert quantised and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
@@ -172,8 +172,8 @@ def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, de
 def test_pointwise_convolutions_are_quantised_too(experiment, monkeypatch):
     import torch
 
-    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
-    monkeypatch.setattr("lrsms.espnet.decoding.LEAST_INT8", 0)
+    monkeypatch.setattr("lrsms.espnet.opening.LEAST_INT8", 0)
+    monkeypatch.setattr("lrsms.espnet.opening.LEAST_INT8", 0)
     model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
     assert not kept

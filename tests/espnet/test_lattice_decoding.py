@@ -12,9 +12,10 @@ from lhotse import CutSet
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet import lattice_decoding
-from lrsms.espnet.decoding import Decoding, check_options, open_recogniser
+from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, ctc_scores
+from lrsms.espnet.opening import check_options, open_recogniser
 from lrsms.fsa.graph import make_graph
 from lrsms.fsa.lattice import Search
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options

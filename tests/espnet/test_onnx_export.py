@@ -13,10 +13,10 @@ from lrsms.bench.decoding import beam_search, best_path
 from lrsms.bench.exporting import check_export, compare_exports
 from lrsms.bin import export
 from lrsms.errors import LrsmsError
-from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
 from lrsms.espnet.onnx_decoding import open_onnx_recogniser
 from lrsms.espnet.onnx_export import export_onnx, frontend_options
+from lrsms.espnet.opening import open_recogniser
 from lrsms.export.files import open_session, read_metadata
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'lrsms[export]'")

@@ -9,7 +9,7 @@ import yaml
 from lhotse import CutSet
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.decoding import open_recogniser
+from lrsms.espnet.opening import open_recogniser
 from lrsms.espnet.packing import pack_experiment
 
 CHECKPOINT = "valid.acc.ave.pth"

@@ -9,8 +9,8 @@ import torch
 from lhotse import CutSet
 
 from lrsms.espnet.compat import BatchBeamSearch, BeamSearch
-from lrsms.espnet.decoding import open_recogniser
 from lrsms.espnet.made_up import write_made_up
+from lrsms.espnet.opening import open_recogniser
 from lrsms.espnet.search import make_search_fast_
 from lrsms.espnet.search.attention import (
     LatentMemory,
