@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from lrsms.files import write_json
+
 _HASH_LIMIT = 4 << 20  # bytes; larger inputs (audio, archives) are told apart by size and time
 
 
@@ -43,4 +45,4 @@ def is_current(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> bool:
 def write(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> None:
     """Record that the stage has finished; call it last, after every output is in place."""
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(_state(arguments, inputs), indent=1) + "\n")
+    write_json(stamp, _state(arguments, inputs))

@@ -19,6 +19,7 @@ from lrsms.bench.workers import workers
 from lrsms.errors import LrsmsError
 from lrsms.espnet.batches import Batches, FromCuts, FromDump
 from lrsms.espnet.made_up import MadeUpTraining, peak_memory
+from lrsms.files import atomic_write
 from lrsms.scoring.report import markdown_table
 
 FS = 16000
@@ -164,8 +165,7 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
     source = {"sources": [{"type": "file", "channels": [0], "source": str(sound)}], "sampling_rate": FS}
     source |= {"num_samples": round(_LONGEST * FS), "duration": _LONGEST, "channel_ids": [0]}
     draw, left, count = random.Random(seed), hours * 3600, 0
-    partial = manifest.with_name(f"{manifest.name}.partial")
-    with gzip.open(partial, "wt", compresslevel=1) as file:
+    with atomic_write(manifest) as unfinished, gzip.open(unfinished, "wt", compresslevel=1) as file:
         while left > 0:
             duration, name = round(draw.uniform(_SHORTEST, _LONGEST), 2), f"u{count:07d}"
             supervision = {"id": name, "recording_id": name, "start": 0.0, "duration": duration, "channel": 0}
@@ -173,7 +173,6 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
             cut = {"id": name, "start": 0.0, "duration": duration, "channel": 0, "supervisions": [supervision]}
             file.write(json.dumps({**cut, "recording": {"id": name, **source}, "type": "MonoCut"}) + "\n")
             left, count = left - duration, count + 1
-    partial.replace(manifest)
     return count
 
 

@@ -5,9 +5,9 @@ when the audio is loaded. Where stage 0 has left mouth regions, each cut gets th
 video is of no use stays as audio alone, listed and counted (:mod:`lrsms.data.mouths`).
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_rea
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 STAGE = "cuts"
 _BLOCK = 1 << 22  # samples read at once: bounds the memory of hour-long recordings
@@ -222,11 +223,11 @@ def build_cuts(
         done[split] = (cuts, exclusions)
     without_video = _attach_mouths(data_dir, done, num_jobs)
 
-    for split, (cuts, exclusions) in done.items():
-        cuts = _resampled(cuts, sampling_rate, split)
-        _write(data_dir / split / ".tmp_cuts.jsonl.gz", cuts, speeds if split in train_splits else (1.0,))
+    with ExitStack() as unfinished:
+        for split, (cuts, _) in done.items():
+            path = unfinished.enter_context(atomic_write(data_dir / split / "cuts.jsonl.gz"))
+            _write(path, _resampled(cuts, sampling_rate, split), speeds if split in train_splits else (1.0,))
     for split, (_, exclusions) in done.items():
-        os.replace(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
         write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
     _print_table(done, train_splits, speeds)
     for split, rows in without_video.items():

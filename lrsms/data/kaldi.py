@@ -7,7 +7,6 @@ loader takes neither. Here every cut becomes a sound file of its own, or an entr
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_exc
 from lrsms.data.manifests import check_unique, read_table, save_splits
 from lrsms.data.own_data import read_kaldi, read_wav_scp
 from lrsms.errors import LrsmsError
+from lrsms.files import write_text
 
 AUDIO_FORMATS = ("flac", "wav", "ark")
 STAGE = "kaldi"
@@ -205,9 +205,7 @@ def _write_tables(folder: Path, utterances: list[Utterance], places: Mapping[str
         tables.pop(_RENAMED)
         (folder / _RENAMED).unlink(missing_ok=True)
     for name, rows in tables.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in rows), encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_text(folder / name, "".join(f"{key} {value}".rstrip() + "\n" for key, value in rows))
 
 
 def import_kaldi(folder: Path, output_dir: Path, *, num_jobs: int = 1) -> None:

@@ -5,16 +5,16 @@ by falling frequency in the training text, sentencepiece's tokens (Kudo and Rich
 """
 
 import io
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import sentencepiece
 
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 TOKEN_TYPES = ("char", "word", "unigram", "bpe")
 SENTENCEPIECE_TYPES = ("unigram", "bpe")
@@ -192,17 +192,12 @@ def build_lang(
         examples = ", such as " + ", ".join(repr(token) for token, _ in counts.most_common(5)) if counts else ""
         summary.append(f"{split}: {counts.total()} tokens outside the list{examples}")
 
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / "tokens.txt").write_text("\n".join(token_list) + "\n", encoding="utf-8")
-    (temporary / "out_of_vocabulary.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    if model:
-        (temporary / "bpe.model").write_bytes(model)
-    folder.mkdir(exist_ok=True)
-    for path in temporary.iterdir():
-        os.replace(path, folder / path.name)
-    temporary.rmdir()
+    files = {"tokens.txt": "\n".join(token_list) + "\n", "out_of_vocabulary.tsv": "\n".join(rows) + "\n"}
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as unfinished:
+        for name, content in (files | ({"bpe.model": model} if model else {})).items():
+            path = unfinished.enter_context(atomic_write(folder / name))
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
     print(f"{folder}: {len(tokens)} tokens from {len(texts)} utterances")
     print("\n".join(summary))
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import pickle
 import shutil
 import zipfile
@@ -17,6 +16,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compat import current_names
+from lrsms.files import atomic_write
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
 from lrsms.lowrank.recurrent import LSTMInput
@@ -147,9 +147,8 @@ def keep_previous(folder: Path) -> None:
     """Copy the last whole checkpoint aside: ESPnet overwrites it in place, and a kill meanwhile would lose both."""
     current = folder / CHECKPOINT
     if current.exists():
-        partial = folder / f"{PREVIOUS}.partial"
-        shutil.copyfile(current, partial)
-        os.replace(partial, folder / PREVIOUS)
+        with atomic_write(folder / PREVIOUS) as unfinished:
+            shutil.copyfile(current, unfinished)
 
 
 def repair(folder: Path) -> None:
@@ -163,8 +162,8 @@ def repair(folder: Path) -> None:
     if current.exists() and not is_whole(current):
         if is_whole(previous):
             logging.warning(f"{current} is half-written; resuming from the checkpoint before it")
-            shutil.copyfile(previous, f"{current}.partial")
-            os.replace(f"{current}.partial", current)
+            with atomic_write(current) as unfinished:
+                shutil.copyfile(previous, unfinished)
         else:
             logging.warning(f"{current} is half-written and there is none before it; training starts again")
             current.unlink()
@@ -174,15 +173,14 @@ def repair(folder: Path) -> None:
         weights = folder / f"{epoch}epoch.pth"
         if epoch and not is_whole(weights):
             logging.warning(f"{weights} is missing or half-written; written again from {current}")
-            torch.save(state["model"], weights)
+            write_whole(state["model"], weights)
             relink(folder / "latest.pth", weights.name)
 
 
 def write_whole(weights: dict, path: Path) -> None:
     """Save ``weights`` so that ``path`` is never half-written."""
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(weights, partial)
-    os.replace(partial, path)
+    with atomic_write(path) as unfinished:
+        torch.save(weights, unfinished)
 
 
 def relink(link: Path, target: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.training import Training
+from lrsms.files import write_json
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
 
@@ -122,9 +122,7 @@ class EspnetToolkit:
         """The best ranks within ``limit``, by ``nj`` processes and whatever workers there are."""
         search = self.open_search(experiment, limit, name)
         request = self.root / _OPEN_SEARCH
-        partial = request.with_suffix(".partial")
-        partial.write_text(json.dumps({"experiment": str(experiment), "limit": limit, "name": name}))
-        os.replace(partial, request)
+        write_json(request, {"experiment": str(experiment), "limit": limit, "name": name})
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         helpers = [
@@ -306,7 +304,7 @@ class EspnetToolkit:
             ids = [dev[index].id for index in found.indices]
             content = {"utterances": ids, "correlation": found.correlation, "candidates": found.candidates}
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(content, indent=1) + "\n")
+            write_json(record, content)
         ids = set(json.loads(record.read_text())["utterances"])
         return self.evaluator(compressible, [one for one in dev if one.id in ids])
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +27,7 @@ from lrsms.espnet.fast.convolution import pointwise_as_linear_
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, about, outside_lexicon
 from lrsms.espnet.search import make_search_fast_
+from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, K2Options, check_method
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
@@ -207,7 +206,7 @@ class Decoding:
             **provenance(),
             **more,
         }
-        (folder / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_json(folder / "decode.json", report)
 
     def hypotheses(
         self, options: dict, loads: Mapping[str, Load], jobs: Iterable[tuple[str, Cut]]
@@ -390,6 +389,4 @@ def _write_tables(folder: Path, found: list[Hypothesis]) -> None:
         "score": lambda item: f"{item.score:.4f}",
     }
     for name, value in columns.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text("".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found), encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_text(folder / name, "".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found))

@@ -21,6 +21,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.measure import sampling_rate, trainable_parameters
+from lrsms.files import write_text
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
 
@@ -83,7 +84,7 @@ def pack_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, *, license
     with tempfile.TemporaryDirectory(dir=output_dir) as scratch:
         packed = _pack(Path(scratch), name, config, weights, asr_exp, card)
         os.replace(packed, output_dir / f"{name}.zip")
-    (output_dir / "README.md").write_text(card, encoding="utf-8")
+    write_text(output_dir / "README.md", card)
     return Packed(output_dir / f"{name}.zip", output_dir / "README.md", len(scores))
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lrsms import stamp
 from lrsms.errors import LrsmsError
+from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring import conditions
 from lrsms.scoring.bootstrap import paired_bootstrap
@@ -207,8 +208,8 @@ def _write(data_dir: Path, exp_dir: Path, decodings: list[Decoding], incomplete:
     pictures = [name for name, is_drawn in drawn.items() if is_drawn]
     comparisons = compare(rows, [_is_low_rank(decoding.experiment) for decoding in decodings], scores)
     content = report(rows, scores, comparisons, pictures, incomplete, _conditions(data_dir, exp_dir))
-    (exp_dir / "RESULTS.md").write_text(content, encoding="utf-8")
-    (exp_dir / "results.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(exp_dir / "RESULTS.md", content)
+    write_json(exp_dir / "results.json", rows)
 
 
 def _conditions(data_dir: Path, exp_dir: Path) -> str:
@@ -219,5 +220,5 @@ def _conditions(data_dir: Path, exp_dir: Path) -> str:
     if not found:
         table.unlink(missing_ok=True)
         return ""
-    table.write_text(json.dumps(conditions.rows(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(table, conditions.rows(found))
     return without_folders(conditions.section(found))
