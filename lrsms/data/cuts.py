@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
+from tabulate import tabulate
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
@@ -260,10 +261,11 @@ def _attach_mouths(
 def _print_table(
     done: dict[str, tuple[list[MonoCut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
 ) -> None:
-    print(f"{'split':<16}{'utterances':>12}{'hours':>10}{'excluded':>10}")
-    for split, (cuts, exclusions) in done.items():
-        hours = sum(cut.duration for cut in cuts) / 3600
-        print(f"{split:<16}{len(cuts):>12}{hours:>10.2f}{len(exclusions):>10}")
+    rows = [
+        (split, len(cuts), sum(cut.duration for cut in cuts) / 3600, len(exclusions))
+        for split, (cuts, exclusions) in done.items()
+    ]
+    print(tabulate(rows, ("split", "utterances", "hours", "excluded"), tablefmt="plain", floatfmt=".2f", disable_numparse=[0]))
     if tuple(speeds) != (1.0,):
         print(f"{', '.join(train_splits)}: written at speeds {', '.join(f'{speed:g}' for speed in speeds)}")
     for split, (_, exclusions) in done.items():
