@@ -265,7 +265,11 @@ def _print_table(
         (split, len(cuts), sum(cut.duration for cut in cuts) / 3600, len(exclusions))
         for split, (cuts, exclusions) in done.items()
     ]
-    print(tabulate(rows, ("split", "utterances", "hours", "excluded"), tablefmt="plain", floatfmt=".2f", disable_numparse=[0]))
+    print(
+        tabulate(
+            rows, ("split", "utterances", "hours", "excluded"), tablefmt="plain", floatfmt=".2f", disable_numparse=[0]
+        )
+    )
     if tuple(speeds) != (1.0,):
         print(f"{', '.join(train_splits)}: written at speeds {', '.join(f'{speed:g}' for speed in speeds)}")
     for split, (_, exclusions) in done.items():
