@@ -234,13 +234,13 @@ def check_graph(graph: Graph, model: NGram, sentences: Iterable[Sequence[str]]) 
     Raises:
         LrsmsError: a sentence comes out as another, or less likely than the language model has it.
     """
-    from lrsms.fsa.lattice import Search  # imports this module
+    from lrsms.fsa.lattice import LatticeSearch  # imports this module
 
     counts = Counter(map(tuple, sentences))
     spelt = {words: count for words, count in counts.items() if all(word in graph.lexicon.spellings for word in words)}
     known = {words: model.score(words) for words in spelt}
     known = {words: score for words, score in known.items() if words and score > float("-inf")}
-    search = Search(graph, lm_scale=1.0)
+    search = LatticeSearch(graph, lm_scale=1.0)
     chosen = sorted(known)[:: max(1, len(known) // _CHECKED)][:_CHECKED]
     for words in tqdm(chosen, desc="checking the graph", unit="sentence", dynamic_ncols=True, leave=False):
         ids = graph.lexicon.spell(words)
