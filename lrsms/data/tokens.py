@@ -13,11 +13,10 @@ from pathlib import Path
 
 import sentencepiece
 
+from lrsms.defaults import SENTENCEPIECE_TYPES, TOKEN_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
 
-TOKEN_TYPES = ("char", "word", "unigram", "bpe")
-SENTENCEPIECE_TYPES = ("unigram", "bpe")
 BLANK, UNK, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 _NUM_SPECIAL = 3  # sentencepiece's <unk>, <s> and </s> are as many as ESPnet's <blank>, <unk> and <sos/eos>
 
@@ -42,7 +41,7 @@ class Tokens:
 
     Args:
         token_list: every token, an id being its position.
-        token_type: one of :data:`TOKEN_TYPES`.
+        token_type: one of :data:`lrsms.defaults.TOKEN_TYPES`.
         model: sentencepiece's serialised model for unigram and bpe.
     """
 

@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import nn
 
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compat import current_names
 from lrsms.files import atomic_write
@@ -62,7 +63,9 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise LrsmsError(f"{path}: holds no weights by name but {type(found).__name__}; give a model's .pth file")
     if "optimizers" in found and "model" in found:
-        raise LrsmsError(f"{path}: is the state of a training; give the weights beside it, such as valid.acc.ave.pth")
+        raise LrsmsError(
+            f"{path}: is the state of a training; give the weights beside it, such as {DEFAULT_CHECKPOINT}"
+        )
     if not any(isinstance(value, torch.Tensor) for value in found.values()):
         raise LrsmsError(f"{path}: holds no weights")
     return found

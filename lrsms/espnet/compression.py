@@ -22,6 +22,7 @@ from lrsms.compress.iterate import Errors, OutOfReach
 from lrsms.compress.search import Search
 from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
@@ -72,7 +73,7 @@ class EspnetToolkit:
     valid_split: str = "dev"
     test_splits: tuple[str, ...] = ("test",)
     decode_config: Path = Path("conf/decode.yaml")
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     storage: str | None = None

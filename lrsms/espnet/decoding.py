@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
 from lrsms import stamp
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.config_check import check_keys, read_yaml
@@ -79,7 +80,7 @@ class Decoding:
     asr_exp: Path
     cuts: Path
     config: Path
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     method: str = CTC_ATTENTION

@@ -15,7 +15,8 @@ from espnet2.bin.asr_inference import Speech2Text
 from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
-from lrsms.data.tokens import SENTENCEPIECE_TYPES, lang_dir
+from lrsms.data.tokens import lang_dir
+from lrsms.defaults import SENTENCEPIECE_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.fsa import import_k2

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import yaml
 
+from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError, refuse_unknown
 
 _KEYS = ("title", "base", "folder", "token_type", "vocab_size", "seeds", "reference", "set", "arms", "grid")
-_TOKEN_TYPES = ("char", "word", "unigram", "bpe")
 _NAME = r"[\w,=\[\]+-][\w.,=\[\]+-]*"  # what may be part of a folder's name
 
 
@@ -154,8 +154,8 @@ def _folder(path: Path, value: object) -> str:
 
 
 def _token_type(path: Path, value: object) -> str:
-    if value not in _TOKEN_TYPES:
-        raise LrsmsError(f"{path}: token_type: {value!r}: write one of {', '.join(_TOKEN_TYPES)}")
+    if value not in TOKEN_TYPES:
+        raise LrsmsError(f"{path}: token_type: {value!r}: write one of {', '.join(TOKEN_TYPES)}")
     return value
 
 

@@ -21,6 +21,7 @@ from optuna.exceptions import OptunaError
 from tqdm import tqdm
 
 from lrsms.data.tokens import lang_dir
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.files import write_text
 from lrsms.scoring.decoding import decoding_folder, score_decoding
@@ -83,7 +84,7 @@ class Runner:
     valid_split: str = "dev"
     test_splits: tuple[str, ...] = ("test",)
     decode_config: Path = Path("conf/decode.yaml")
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     storage: str | None = None
