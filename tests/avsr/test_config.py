@@ -28,7 +28,7 @@ def test_a_block_as_recipes_write_it():
         ({"babble_voices": 2.5}, "av_conf.babble_voices: 2.5"),
         ({"resize": 4}, "av_conf.resize: 4: expected pixels"),
         ({"random_crop": 1}, "av_conf.random_crop: 1"),
-        ({"video_mask": 0.4}, "av_conf.video_mask: 0.4: expected such as"),
+        ({"video_mask": 0.4}, "av_conf.video_mask: 0.4: expected a mapping with seconds, every, or null"),
         ({"video_mask": {"second": 1}}, "av_conf.video_mask: unknown key 'second'; did you mean 'seconds'"),
         ({"audio_mask": {"every": 0}}, "av_conf.audio_mask.every: 0: expected a positive number"),
         ([1], "av_conf: .* not a mapping"),
