@@ -12,7 +12,7 @@ _constraints=${LRSMS_ROOT}/utils/constraints.txt
 
 # Import names of what pyproject.toml depends on.
 _modules="espnet2 torch torchaudio lhotse sentencepiece kaldiio kaldialign espeakng_loader yaml tensorboard matplotlib
-  soundfile soxr av tqdm optuna cmaes scipy cv2"
+  soundfile soxr av tqdm optuna cmaes scipy cv2 msgspec tabulate"
 
 _bootstrap_fail() {
   echo "error: $1" >&2
