@@ -15,7 +15,7 @@ from lrsms.typed_config import Positive, Share, WholeNumber, from_yaml
 _SNRS = ("snrs", "valid_snrs")
 Seconds = Annotated[Positive, Meta(description="a positive number of seconds")]
 Voices = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
-Pixels = Annotated[int, Meta(ge=8, le=512, description="pixels, 8 to 512,")]
+Pixels = Annotated[int, Meta(ge=8, le=512, description="pixels, 8 to 512")]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -17,6 +17,12 @@ from lrsms.lowrank.config import ROLES
 from lrsms.typed_config import Count, Number, Times, WholeNumber, choice, from_yaml
 
 FIDELITIES = ("loss", "ctc", "beam")
+
+
+Epochs = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, one for each iteration")]
+Calibration = Annotated[Mapping, Meta(description="a mapping with split, utterances")]
+SearchSetOptions = Annotated[Mapping, Meta(description="a mapping with split, utterances, candidates")]
+Finetuning = Annotated[Mapping, Meta(description="a mapping with epochs and ESPnet's options")]
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,7 @@ class _SearchSet(_Calibration):
 
 @dataclass(frozen=True)
 class _Finetune:
-    epochs: (
-        WholeNumber
-        | Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, one for each iteration")]
-    ) = 0
+    epochs: WholeNumber | Epochs = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class CompressConfig:
     tie: str = choice("none", TIES)
     multiple: Count = 2
     truncation: str = choice("whitened", METHODS)
-    calibration: Any = field(default_factory=lambda: {"split": "train", "utterances": 50})
+    calibration: Calibration = field(default_factory=lambda: {"split": "train", "utterances": 50})
     controller: str = choice("sensitivity", CONTROLLERS)
     trials: Count = 300
     seed: WholeNumber = 0
@@ -62,8 +65,8 @@ class CompressConfig:
     fidelity: str = choice("loss", FIDELITIES)
     survivors: Count = 5
     survivor_fidelity: str | None = choice("ctc", (*FIDELITIES, None))
-    search_set: Any = field(default_factory=lambda: {"split": "dev", "utterances": 100, "candidates": 60})
-    finetune: Any = field(default_factory=lambda: {"epochs": 6})
+    search_set: SearchSetOptions = field(default_factory=lambda: {"split": "dev", "utterances": 100, "candidates": 60})
+    finetune: Finetuning = field(default_factory=lambda: {"epochs": 6})
 
     @classmethod
     def parse(cls, content: Mapping, where: str) -> CompressConfig:
@@ -86,8 +89,6 @@ class CompressConfig:
                 raise LrsmsError(f"{where}: roles: {role!r} is unknown; any of {', '.join(ROLES)}")
         from_yaml(_Calibration, self.calibration, f"{where}: calibration")
         from_yaml(_SearchSet, self.search_set, f"{where}: search_set")
-        if not isinstance(self.finetune, Mapping):
-            raise LrsmsError(f"{where}: finetune: {self.finetune!r} is not a mapping")
         ours = {key: value for key, value in self.finetune.items() if key == "epochs"}  # the others are ESPnet's
         from_yaml(_Finetune, ours, f"{where}: finetune")
 

@@ -191,12 +191,17 @@ def build_lang(
         examples = ", such as " + ", ".join(repr(token) for token, _ in counts.most_common(5)) if counts else ""
         summary.append(f"{split}: {counts.total()} tokens outside the list{examples}")
 
-    files = {"tokens.txt": "\n".join(token_list) + "\n", "out_of_vocabulary.tsv": "\n".join(rows) + "\n"}
+    files = {"tokens.txt": _lines(token_list), "out_of_vocabulary.tsv": _lines(rows)}
+    if model:
+        files["bpe.model"] = model
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as unfinished:
-        for name, content in (files | ({"bpe.model": model} if model else {})).items():
-            path = unfinished.enter_context(atomic_write(folder / name))
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        for name, content in files.items():
+            unfinished.enter_context(atomic_write(folder / name)).write_bytes(content)
     print(f"{folder}: {len(tokens)} tokens from {len(texts)} utterances")
     print("\n".join(summary))
     return folder
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()

@@ -26,7 +26,7 @@ def test_a_block_as_recipes_write_it():
         ({"flip": 1.5}, "av_conf.flip: 1.5: expected a number from 0 to 1"),
         ({"babble_voices": 0}, "av_conf.babble_voices: 0"),
         ({"babble_voices": 2.5}, "av_conf.babble_voices: 2.5"),
-        ({"resize": 4}, "av_conf.resize: 4: expected pixels"),
+        ({"resize": 4}, "av_conf.resize: 4: expected pixels, 8 to 512, or null"),
         ({"random_crop": 1}, "av_conf.random_crop: 1"),
         ({"video_mask": 0.4}, "av_conf.video_mask: 0.4: expected a mapping with seconds, every, or null"),
         ({"video_mask": {"second": 1}}, "av_conf.video_mask: unknown key 'second'; did you mean 'seconds'"),

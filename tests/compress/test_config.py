@@ -40,7 +40,7 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
         ({"search_set": {"candidates": 0}}, "x.yaml: search_set.candidates: 0: expected a whole number of at least 1"),
         ({"roles": ["atention"]}, "roles: 'atention' is unknown; any of attention"),
         ({"search_set": {"size": 10}}, "search_set: unknown key 'size'; it takes: split, utterances, candidates"),
-        ({"calibration": 50}, "calibration: 50 is not a mapping with split, utterances"),
+        ({"calibration": 50}, "x.yaml: calibration: 50: expected a mapping with split, utterances"),
         (
             {"finetune": {"epochs": -1}},
             "x.yaml: finetune.epochs: -1: expected a whole number of at least 0, or a list of them, one for each",
