@@ -29,7 +29,7 @@ from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.training import Training
-from lrsms.files import write_json
+from lrsms.files import write_json, write_text
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
 
@@ -228,11 +228,11 @@ class EspnetToolkit:
         training = {key: value for key, value in training.items() if value is not None}
         training.setdefault("normalize", None)  # ESPnet's default is to normalise
         path = folder / "train.yaml"
-        path.write_text(yaml.safe_dump(training, sort_keys=False))
+        write_text(path, yaml.safe_dump(training, sort_keys=False))
         token_type, bpemodel = config.get("token_type", "bpe"), config.get("bpemodel")
         lang = folder / "lang"
         lang.mkdir(exist_ok=True)
-        (lang / "tokens.txt").write_text("\n".join(config["token_list"]) + "\n", encoding="utf-8")
+        write_text(lang / "tokens.txt", "\n".join(config["token_list"]) + "\n")
         further = ["--init_param", str(start / self.checkpoint)]
         if token_type == "bpe":
             further += ["--bpemodel", str(bpemodel)]
@@ -353,7 +353,7 @@ def _help(toolkit: EspnetToolkit, experiment: Path, limit: float, name: str) -> 
 def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -> None:
     """An experiment as ESPnet opens it: ``config.yaml`` and weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_whole(state, folder / checkpoint)
 
 

@@ -21,7 +21,7 @@ from lrsms.espnet.compat import seconds
 from lrsms.espnet.config_check import check_training_config, read_yaml
 from lrsms.espnet.preparation import PREPARED
 from lrsms.espnet.task import ASRTask
-from lrsms.files import write_json
+from lrsms.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Training:
         path = folder / "train.yaml"
         if main:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(_dense(config) | {"max_epoch": epochs}, sort_keys=False))
+            write_text(path, yaml.safe_dump(_dense(config) | {"max_epoch": epochs}, sort_keys=False))
         dense = replace(self, config=path, output_dir=folder, warmup_epochs=0)
         dense.run()
         rest = ["--max_epoch", str(total - epochs), "--init_param", str(folder / f"{epochs}epoch.pth")]
