@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from lrsms.files import write_json
+
 _BLOCK = 1 << 20  # bytes read at once
 _UNPACKED = "unpacked "  # before the hash of what a .gz holds
 
@@ -81,4 +83,4 @@ def _is_current_of_earlier(recorded: object, now: Mapping) -> bool:
 def write(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> None:
     """Record that the stage has finished; call it last, after every output is in place."""
     stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(_state(arguments, inputs), indent=1) + "\n")
+    write_json(stamp, _state(arguments, inputs))

@@ -16,7 +16,7 @@ _cache_gb=3 # what pip keeps of them in its cache
 
 # Import names of what pyproject.toml depends on.
 _modules="espnet2 torch torchaudio lhotse urllib3 sentencepiece kaldiio kaldialign espeakng_loader yaml tensorboard
-  matplotlib soundfile soxr av tqdm optuna cmaes scipy cv2"
+  matplotlib soundfile soxr av tqdm optuna cmaes scipy cv2 msgspec tabulate"
 
 _bootstrap_fail() {
   echo "error: $1" >&2

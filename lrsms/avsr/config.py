@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
 
 from lrsms.avsr.noise import CLEAN, parse_snr
-from lrsms.errors import LrsmsError, refuse_unknown
+from lrsms.errors import LrsmsError
+from lrsms.typed_config import Positive, Share, WholeNumber, from_yaml
+
+_SNRS = ("snrs", "valid_snrs")
+Seconds = Annotated[Positive, Meta(description="a positive number of seconds")]
+Voices = Annotated[int, Meta(ge=1, le=100, description="a whole number from 1 to 100")]
+Pixels = Annotated[int, Meta(ge=8, le=512, description="pixels, 8 to 512")]
 
 
 @dataclass(frozen=True)
 class TimeMask:
     """One mask for each ``every`` seconds, between 0 and ``seconds`` long. The default is auto_avsr's."""
 
-    seconds: float = 0.4
-    every: float = 1.0
+    seconds: Seconds = 0.4
+    every: Seconds = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,11 @@ class AvConfig:
 
     snrs: tuple[float | None, ...] = (None,)
     valid_snrs: tuple[float | None, ...] = (None,)
-    clean_epochs: int = 0
-    babble_voices: int = 4
-    resize: int | None = None
+    clean_epochs: WholeNumber = 0
+    babble_voices: Voices = 4
+    resize: Pixels | None = None
     random_crop: bool = True
-    flip: float = 0.5
+    flip: Share = 0.5
     audio_mask: TimeMask | None = field(default_factory=TimeMask)
     video_mask: TimeMask | None = field(default_factory=TimeMask)
 
@@ -50,27 +59,10 @@ class AvConfig:
         Raises:
             LrsmsError: an unknown key or a value out of range; names both and what is allowed.
         """
-        if block is not None and not isinstance(block, Mapping):
-            raise LrsmsError(f"{where}: {block!r} is not a mapping of options")
-        options = dict(block or {})
-        _check_keys(options, cls, where)
-        for name in ("snrs", "valid_snrs"):
-            if name in options:
-                options[name] = _snrs(options[name], f"{where}.{name}")
-        for name in ("audio_mask", "video_mask"):
-            if options.get(name) is not None:
-                options[name] = _time_mask(options[name], f"{where}.{name}")
-        numbers = (("clean_epochs", 0, 10**6, int), ("babble_voices", 1, 100, int), ("flip", 0, 1, (int, float)))
-        for name, low, high, kind in numbers:
-            value = options.get(name, low)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                raise LrsmsError(f"{where}.{name}: {value!r}: expected a number from {low} to {high}")
-        side = options.get("resize")
-        if side is not None and (isinstance(side, bool) or not isinstance(side, int) or not 8 <= side <= 512):
-            raise LrsmsError(f"{where}.resize: {side!r}: expected pixels, 8 to 512, or null to keep the stored size")
-        if not isinstance(options.get("random_crop", True), bool):
-            raise LrsmsError(f"{where}.random_crop: {options['random_crop']!r}: expected true or false")
-        return cls(**options)
+        options = {} if block is None else block
+        if isinstance(options, Mapping):
+            options = {key: _snrs(value, f"{where}.{key}") if key in _SNRS else value for key, value in options.items()}
+        return from_yaml(cls, options, where)
 
     @property
     def noisy(self) -> bool:
@@ -78,21 +70,7 @@ class AvConfig:
         return any(snr is not None for snr in (*self.snrs, *self.valid_snrs))
 
 
-def _check_keys(options: Mapping, cls: type, where: str) -> None:
-    refuse_unknown(options, [item.name for item in fields(cls)], where)
-
-
 def _snrs(values: object, where: str) -> tuple[float | None, ...]:
     if not isinstance(values, (list, tuple)) or not values:
         raise LrsmsError(f"{where}: {values!r}: expected a list of dB, such as [-5, 0, 5, {CLEAN}]")
     return tuple(parse_snr(value, where) for value in values)
-
-
-def _time_mask(block: object, where: str) -> TimeMask:
-    if not isinstance(block, Mapping):
-        raise LrsmsError(f"{where}: {block!r}: expected such as {{seconds: 0.4, every: 1.0}}, or null for no masks")
-    _check_keys(block, TimeMask, where)
-    for key, value in block.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise LrsmsError(f"{where}.{key}: {value!r}: expected a positive number of seconds")
-    return TimeMask(**block)

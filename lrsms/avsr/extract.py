@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lrsms.avsr.mouth import SIZE, extract_mouth
 from lrsms.avsr.video import VideoError
 from lrsms.data.excluded import Exclusion
 from lrsms.data.mouths import describe, regions_path, save_regions
+from lrsms.files import atomic_write
 
 _GAP = 2  # pixels between the regions of a contact sheet
 _TITLE = 14  # pixels of a line of text above each row
@@ -81,6 +81,5 @@ def contact_sheet(path: Path, mouths: Mapping[str, TemporalArray], *, rows: int 
             strip[_TITLE:, left : left + frames.shape[2]] = frame
         strips.append(strip)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp_{path.name}")
-    cv2.imwrite(str(temporary), np.vstack(strips))
-    os.replace(temporary, path)
+    with atomic_write(path) as unfinished:
+        cv2.imwrite(str(unfinished), np.vstack(strips))

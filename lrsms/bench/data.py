@@ -18,6 +18,7 @@ from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
 from lrsms.espnet.batches import Batches, FromCuts, FromDump
 from lrsms.espnet.made_up import MadeUpTraining, peak_memory
+from lrsms.files import atomic_write
 from lrsms.scoring.report import markdown_table
 
 FS = 16000
@@ -173,9 +174,8 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
             yield {**cut, "recording": {"id": name, **source}, "type": "MonoCut"}
             left, count = left - duration, count + 1
 
-    partial = manifest.with_name(f"{manifest.name}.partial")
-    count = write_jsonl(partial, cuts(), compresslevel=1)
-    partial.replace(manifest)
+    with atomic_write(manifest) as unfinished:
+        return write_jsonl(unfinished, cuts(), compresslevel=1)
     return count
 
 

@@ -32,7 +32,7 @@ _SAME = 0.99  # of utterances: an export in float32 has the checkpoint's text, r
 
 
 @dataclass
-class Arm:
+class MeasuredForm:
     """One form of one model with one search.
 
     Attributes:
@@ -157,13 +157,13 @@ def check_export(
     return table
 
 
-def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: Sequence[str]) -> list[Arm]:
+def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: Sequence[str]) -> list[MeasuredForm]:
     """The model as it was trained, by ESPnet."""
     recogniser = open_recogniser(experiment, checkpoint, options)
     model = recogniser.asr_model
     parts = {"ctc": (model.encoder, model.ctc), "beam": (model.encoder, model.ctc, model.decoder)}
     return [
-        Arm(
+        MeasuredForm(
             *(label(experiment), "checkpoint", "fp32", "as trained", search),
             sum(value.numel() * value.element_size() for part in parts[search] for value in part.parameters()),
             _recognise(recogniser, search),
@@ -181,7 +181,7 @@ def onnx_arms(
     precisions: Sequence[str],
     searches: Sequence[str],
     threads: int,
-) -> list[Arm]:
+) -> list[MeasuredForm]:
     """The exported networks in ESPnet's search and on the best path."""
     arms = []
     for precision in precisions:
@@ -190,12 +190,16 @@ def onnx_arms(
             if search == "ctc" or done.decoder:
                 size = done.size(precision, decoder=search == "beam")
                 layers = _layers(done, merge, precision)
-                arm = Arm(label(experiment), "onnx", precision, layers, search, size, _recognise(recogniser, search))
+                arm = MeasuredForm(
+                    label(experiment), "onnx", precision, layers, search, size, _recognise(recogniser, search)
+                )
                 arms.append(arm)
     return arms
 
 
-def sherpa_arms(experiment: Path, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int) -> list[Arm]:
+def sherpa_arms(
+    experiment: Path, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int
+) -> list[MeasuredForm]:
     """sherpa-onnx: its features, its onnxruntime, its search."""
     arms = []
     for precision in precisions:
@@ -204,7 +208,7 @@ def sherpa_arms(experiment: Path, done: OnnxModel, merge: str, precisions: Seque
         layers = _layers(done, merge, precision)
         size = model.stat().st_size
         recognise = _sherpa_recognise(recogniser, done.features.sampling_rate)
-        arms.append(Arm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognise))
+        arms.append(MeasuredForm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognise))
     return arms
 
 
@@ -229,7 +233,7 @@ def _sherpa_recognise(recogniser, sampling_rate: int) -> Callable[[torch.Tensor]
 
 
 def measure(
-    arms: Sequence[Arm],
+    arms: Sequence[MeasuredForm],
     cuts: Path,
     folder: Path,
     name: str,
@@ -296,7 +300,7 @@ def _versions() -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in found)
 
 
-def _grouped(arms: Sequence[Arm]) -> list[Arm]:
+def _grouped(arms: Sequence[MeasuredForm]) -> list[MeasuredForm]:
     """Forms of all experiments beside each other."""
     order: dict[tuple, int] = {}
     for arm in arms:
@@ -304,7 +308,7 @@ def _grouped(arms: Sequence[Arm]) -> list[Arm]:
     return sorted(arms, key=lambda arm: (SEARCHES.index(arm.search), order[arm.search, arm.form, arm.precision]))
 
 
-def _same(arm: Arm, arms: Sequence[Arm]) -> int:
+def _same(arm: MeasuredForm, arms: Sequence[MeasuredForm]) -> int:
     """Utterances whose text is that of the checkpoint with the same search."""
     (reference,) = (
         one for one in arms if (one.experiment, one.form, one.search) == (arm.experiment, "checkpoint", arm.search)
@@ -312,11 +316,11 @@ def _same(arm: Arm, arms: Sequence[Arm]) -> int:
     return sum(mine.split() == its.split() for mine, its in zip(arm.texts, reference.texts))
 
 
-def _errors(arm: Arm, references: Sequence[list[str]]) -> list[int]:
+def _errors(arm: MeasuredForm, references: Sequence[list[str]]) -> list[int]:
     return [count_pairs(align_tokens(words, to_words(text))).errors for words, text in zip(references, arm.texts)]
 
 
-def _result(arm: Arm, arms: Sequence[Arm], references: Sequence[list[str]], duration: float) -> dict:
+def _result(arm: MeasuredForm, arms: Sequence[MeasuredForm], references: Sequence[list[str]], duration: float) -> dict:
     base = next(one for one in arms if (one.form, one.precision, one.search) == (arm.form, arm.precision, arm.search))
     words = [len(reference) for reference in references]
     errors = _errors(arm, references)

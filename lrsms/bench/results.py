@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
 from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
@@ -47,6 +47,6 @@ def write_results(
     lines += [f"![{picture.removesuffix('.png').replace('_', ' ')}]({picture})\n" for picture in pictures]
     lines += [f"- command: `{origin['command']}`", f"- commit {origin['commit']}; {versions}"]
     lines += [f"- machine: {origin['machine']}", ""]
-    (folder / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
-    (folder / f"{name}.json").write_text(json.dumps({**data, **origin}, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / f"{name}.md", "\n".join(lines))
+    write_json(folder / f"{name}.json", {**data, **origin})
     return table

@@ -21,7 +21,7 @@ LINKS = {"100 Gbit/s Ethernet": 12.5e9, "NVLink, 450 GB/s a direction": 450e9}  
 
 
 @dataclass(frozen=True)
-class Point:
+class Variation:
     """One place in the sweep: what differs from the size's own configuration."""
 
     what: str
@@ -63,15 +63,15 @@ def step_time_over_scale(
     Returns:
         The tables.
     """
-    points = [Point("width", width, _width(width), seconds) for width in widths]
-    points += [Point("depth", depth, {"encoder_conf": {"num_blocks": depth}}, seconds) for depth in depths]
-    points += [Point("utterance s", length, {}, length) for length in lengths]
-    points += [Point("processes", world, {}, seconds, world) for world in worlds]
+    variations = [Variation("width", width, _width(width), seconds) for width in widths]
+    variations += [Variation("depth", depth, {"encoder_conf": {"num_blocks": depth}}, seconds) for depth in depths]
+    variations += [Variation("utterance s", length, {}, length) for length in lengths]
+    variations += [Variation("processes", world, {}, seconds, world) for world in worlds]
     found: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for point in tqdm(points, desc="scale", unit="point"):
-            configs = write_arms(benchmarks, size, arms, Path(scratch), point.changes)
-            found += _measure(point, dict(zip(arms, configs)), batch, steps, vocab_size)
+        for variation in tqdm(variations, desc="scale", unit="variation"):
+            configs = write_arms(benchmarks, size, arms, Path(scratch), variation.changes)
+            found += _measure(variation, dict(zip(arms, configs)), batch, steps, vocab_size)
         gradients = _gradients(write_arms(benchmarks, size, arms, Path(scratch)), arms, vocab_size)
     forecast = _forecast(gradients)
     table = write_results(
@@ -102,21 +102,21 @@ def _width(width: int) -> dict:
     }
 
 
-def _measure(point: Point, configs: Mapping[str, Path], batch: int, steps: int, vocab_size: int) -> list[dict]:
+def _measure(variation: Variation, configs: Mapping[str, Path], batch: int, steps: int, vocab_size: int) -> list[dict]:
     makers = {}
     for arm, config in configs.items():
         port = free_port()
-        for rank in range(point.world):
-            makers[arm, rank] = (TogetherTraining, (config, rank, point.world, port), {"vocab_size": vocab_size})
+        for rank in range(variation.world):
+            makers[arm, rank] = (TogetherTraining, (config, rank, variation.world, port), {"vocab_size": vocab_size})
     seconds: dict[str, list[float]] = {arm: [] for arm in configs}
     names = list(configs)
     with workers(makers) as started:
         for number in range(-1, steps):
             turn = number % len(names)
             for arm in names[turn:] + names[:turn]:
-                team = [started[arm, rank] for rank in range(point.world)]
+                team = [started[arm, rank] for rank in range(variation.world)]
                 for worker in team:
-                    worker.send("made_up_step", batch, point.seconds)
+                    worker.send("made_up_step", batch, variation.seconds)
                 spent = max(worker.receive().seconds for worker in team)
                 if number >= 0:
                     seconds[arm].append(spent)
@@ -126,9 +126,9 @@ def _measure(point: Point, configs: Mapping[str, Path], batch: int, steps: int, 
         spread = Spread.of(seconds[arm])
         results.append(
             {
-                **{"over": point.what, "value": point.value, "arm": arm, "parameters": parameters[arm]},
+                **{"over": variation.what, "value": variation.value, "arm": arm, "parameters": parameters[arm]},
                 **{"step": spread.__dict__, "times_faster": base / spread.median},
-                "audio_per_second": point.world * batch * point.seconds / spread.median,
+                "audio_per_second": variation.world * batch * variation.seconds / spread.median,
             }
         )
     return results

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
 SPEEDS = ("layer", "train", "decode", "export", "data", "scale", "start")
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--split", default="test", help="scored at the end; nothing is chosen on it")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--work_dir", type=Path, help="factors, trials, experiments; default: <asr_exp>_bench")
     parser.add_argument("--output_dir", type=Path, default=Path("benchmarks"), help="tables, JSON and pictures")
     parser.add_argument("--times", type=float, nargs="+", help="how many times smaller; levels of the single shots")

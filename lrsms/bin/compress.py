@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--valid_split", default="dev", help="searches and accepts")
     parser.add_argument("--test_splits", default="test", help="refused wherever the config names them")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--nj", type=int, default=1, help="processes that run trials and decode")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs for fine-tuning and decoding")
     parser.add_argument("--storage", help="URL of an Optuna storage; default: a file in output_dir")

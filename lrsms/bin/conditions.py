@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--snrs", default="clean 20 15 10 5 0 -5", help="dB of babble, separated by spaces, and clean")
     parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
     parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")

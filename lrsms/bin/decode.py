@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.fsa.options import CTC_ATTENTION, METHODS, check_method
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument(
         "--decode_method", default=CTC_ATTENTION, help=f"some of {', '.join(METHODS)}, separated by spaces; docs/k2.md"
     )

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--format", choices=_FORMATS, nargs="+", default=["espnet"])
     parser.add_argument("--output_dir", type=Path, help="default: export/<format> in the experiment's folder")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument(
         "--merge",
         choices=("all", "faster", "none"),

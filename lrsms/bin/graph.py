@@ -8,8 +8,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-
-TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+from lrsms.defaults import TOKEN_TYPES
 
 
 def main() -> None:

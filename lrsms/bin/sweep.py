@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--valid_split", default="dev")
     parser.add_argument("--test_splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--decode_config", type=Path, help="default: conf/decode.yaml of the recipe or the root")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="of each experiment, to decode with")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="of each experiment, to decode with")
     parser.add_argument("--nj", type=int, help="experiments at a time on this machine; default: one, or one per GPU")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine to spread the experiments over")
     parser.add_argument("--storage", help="URL of an Optuna storage, where a file in the sweep's folder will not do")

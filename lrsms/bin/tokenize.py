@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
-
-TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+from lrsms.defaults import TOKEN_TYPES
 
 
 def _parse() -> argparse.Namespace:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.defaults import TOKEN_TYPES, espnet_token_type
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--train_split", default="train")
     parser.add_argument("--valid_split", default="dev")
-    parser.add_argument("--token_type", choices=("char", "word", "unigram", "bpe"), default="char")
+    parser.add_argument("--token_type", choices=TOKEN_TYPES, default="char")
     parser.add_argument("--vocab_size", type=int, default=500, help="of unigram and bpe")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine")
@@ -36,7 +37,7 @@ def main() -> None:
         train_cuts=args.data_dir / args.train_split / "cuts.jsonl.gz",
         valid_cuts=args.data_dir / args.valid_split / "cuts.jsonl.gz",
         lang_dir=lang_dir(args.data_dir, args.token_type, args.vocab_size),
-        token_type="bpe" if args.token_type == "unigram" else args.token_type,
+        token_type=espnet_token_type(args.token_type),
         seed=args.seed,
         ngpu=args.ngpu,
         num_nodes=args.num_nodes,

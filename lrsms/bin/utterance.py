@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
-    parser.add_argument("--checkpoint", default="valid.acc.ave.pth", help="file name in asr_exp")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--snr", default="clean", help="dB of babble, or clean")
     parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
     parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")

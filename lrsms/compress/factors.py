@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from lrsms.compress.space import Layer
 from lrsms.compress.truncation import Factors, Moments, factorize
+from lrsms.files import atomic_write
 from lrsms.lowrank import LowRankEmbedding, LowRankLSTMCell
 from lrsms.lowrank.layers import factored_like
 from lrsms.lowrank.recurrent import cell_matrix, factorize_lstm_weights, input_matrix, low_rank_lstm_like
@@ -40,9 +40,8 @@ class FactorCache:
             except Exception:  # half-written by a machine that went down: made again
                 path.unlink(missing_ok=True)
         factors = factorize(weight, method, moments, has_bias)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        torch.save(dict(factors.__dict__), partial)
-        os.replace(partial, path)
+        with atomic_write(path) as unfinished:
+            torch.save(dict(factors.__dict__), unfinished)
         return factors
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lrsms.errors import LrsmsError
+from lrsms.files import write_json
 from lrsms.scoring.bootstrap import paired_bootstrap
 
 
@@ -152,7 +152,7 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
     chosen = folder / "ranks.json"
     if not chosen.exists():
         ranks = toolkit.search(source, limit, folder.name)
-        _write(chosen, {"source": source.name, "limit": limit, "ranks": dict(ranks)})
+        write_json(chosen, {"source": source.name, "limit": limit, "ranks": dict(ranks)})
     toolkit.finetune(source, json.loads(chosen.read_text())["ranks"], folder)
     errors = toolkit.dev_errors(folder)
     accepted, found = accept(reference, errors, loop)
@@ -168,7 +168,7 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
         high=found.high,
         accepted=accepted,
     )
-    _write(finished, asdict(iteration))
+    write_json(finished, asdict(iteration))
     return iteration
 
 
@@ -190,12 +190,6 @@ def _sentence(iteration: Iteration) -> str:
         f"(original {iteration.original_wer:.2f} %, {iteration.difference:+.2f} [{iteration.low:+.2f}, "
         f"{iteration.high:+.2f}]): {verdict}"
     )
-
-
-def _write(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def _link(link: Path, target: str) -> None:

@@ -11,6 +11,7 @@ from lrsms.compress import pictures
 from lrsms.compress.controllers import Finished
 from lrsms.compress.iterate import Iteration
 from lrsms.compress.search import finished_trials
+from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
 from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
@@ -48,7 +49,7 @@ def write_report(
         limits[one.folder] = chosen["limit"]
     drawn = _draw(root, iterations, searches, limits, fidelity, full_ranks)
     table = _table(iterations, searches, budget)
-    (root / "COMPRESSION.md").write_text(_page(root, table, drawn), encoding="utf-8")
+    write_text(root / "COMPRESSION.md", _page(root, table, drawn))
     content = {
         "budget": budget,
         "iterations": [{**asdict(one), "compression": one.compression} for one in iterations],
@@ -58,7 +59,7 @@ def write_report(
     if (root / "search_set.json").exists():
         found = json.loads((root / "search_set.json").read_text())
         content["search_set"] = {**found, "utterances": len(found["utterances"])}
-    (root / "compression.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(root / "compression.json", content)
     return table
 
 

@@ -7,6 +7,7 @@ video is of no use stays as audio alone, listed and counted (:mod:`lrsms.data.mo
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import numpy as np
 import soundfile
 from lhotse import MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.utils import fastcopy
+from tabulate import tabulate
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.audio import announced_samples
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
-from lrsms.data.jsonl import put_in_place, write_jsonl
+from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
 from lrsms.errors import LrsmsError
@@ -178,11 +180,11 @@ def _resampled(cuts: list[MonoCut], sampling_rate: int, split: str) -> list[Mono
     return [cut if cut.sampling_rate == sampling_rate else cut.resample(sampling_rate) for cut in cuts]
 
 
-def _write(path: Path, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
+def _write(path: Path, split: str, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
     # Perturbed copies are written one by one: a thousand hours three times over need not fit in memory.
     def perturbed() -> Iterator[dict]:
         for speed in speeds:
-            for cut in tqdm(cuts, desc=f"{path.parent.name}: write cuts, speed {speed:g}", unit="cut"):
+            for cut in tqdm(cuts, desc=f"{split}: write cuts, speed {speed:g}", unit="cut"):
                 yield (cut if speed == 1.0 else mouths.perturb_speed(cut, speed)).to_dict()
 
     write_jsonl(path, perturbed())
@@ -224,11 +226,11 @@ def build_cuts(
         done[split] = (cuts, exclusions)
     without_video = _attach_mouths(data_dir, done, num_jobs)
 
-    for split, (cuts, exclusions) in done.items():
-        cuts = _resampled(cuts, sampling_rate, split)
-        _write(data_dir / split / ".tmp_cuts.jsonl.gz", cuts, speeds if split in train_splits else (1.0,))
+    with ExitStack() as unfinished:
+        for split, (cuts, _) in done.items():
+            path = unfinished.enter_context(atomic_jsonl(data_dir / split / "cuts.jsonl.gz"))
+            _write(path, split, _resampled(cuts, sampling_rate, split), speeds if split in train_splits else (1.0,))
     for split, (_, exclusions) in done.items():
-        put_in_place(data_dir / split / ".tmp_cuts.jsonl.gz", data_dir / split / "cuts.jsonl.gz")
         write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
     _print_table(done, train_splits, speeds)
     for split, rows in without_video.items():
@@ -261,10 +263,15 @@ def _attach_mouths(
 def _print_table(
     done: dict[str, tuple[list[MonoCut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
 ) -> None:
-    print(f"{'split':<16}{'utterances':>12}{'hours':>10}{'excluded':>10}")
-    for split, (cuts, exclusions) in done.items():
-        hours = sum(cut.duration for cut in cuts) / 3600
-        print(f"{split:<16}{len(cuts):>12}{hours:>10.2f}{len(exclusions):>10}")
+    rows = [
+        (split, len(cuts), sum(cut.duration for cut in cuts) / 3600, len(exclusions))
+        for split, (cuts, exclusions) in done.items()
+    ]
+    print(
+        tabulate(
+            rows, ("split", "utterances", "hours", "excluded"), tablefmt="plain", floatfmt=".2f", disable_numparse=[0]
+        )
+    )
     if tuple(speeds) != (1.0,):
         print(f"{', '.join(train_splits)}: written at speeds {', '.join(f'{speed:g}' for speed in speeds)}")
     for split, (_, exclusions) in done.items():

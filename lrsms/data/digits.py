@@ -6,7 +6,6 @@ depends on ``(seed, split, index)`` alone: the same bits whatever the number of 
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 SAMPLING_RATE = 16000  # Hz
 DEFAULT_NUM_TRAIN = 1440
@@ -234,9 +234,8 @@ def _write_flac(output_dir: Path, utterance: DigitUtterance) -> int:
 def save_audio(output_dir: Path, utterance: DigitUtterance, samples: np.ndarray) -> None:
     """Write ``samples`` to the FLAC file of an utterance; atomic."""
     path = _audio_path(output_dir, utterance)
-    unfinished = path.with_suffix(".unfinished")
-    soundfile.write(unfinished, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(unfinished, path)
+    with atomic_write(path) as unfinished:
+        soundfile.write(unfinished, samples, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
 
 
 def write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUtterance, int]]) -> None:
@@ -267,9 +266,8 @@ def write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUt
         "supervisions": SupervisionSet.from_segments(supervisions),
     }
     for kind, manifest in manifests.items():
-        unfinished = output_dir / split / f".unfinished.{kind}.jsonl.gz"
-        write_jsonl(unfinished, manifest.to_dicts())
-        os.replace(unfinished, output_dir / split / f"{kind}.jsonl.gz")
+        with atomic_write(output_dir / split / f"{kind}.jsonl.gz") as unfinished:
+            write_jsonl(unfinished, manifest.to_dicts())
 
 
 def _audio_path(output_dir: Path, utterance: DigitUtterance) -> Path:

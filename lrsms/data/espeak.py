@@ -41,7 +41,7 @@ class Phoneme:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class SynthesizedSpeech:
     """Speech: ``samples`` float32 ``(samples,)`` in [-1, 1] at ``sampling_rate`` Hz, and its phonemes in order."""
 
     samples: np.ndarray
@@ -116,7 +116,7 @@ class Synthesizer:
         suffixes = ["", *(f"+{variant}" for variant in self._variants)]
         return [language + suffix for language in sorted(self._identifiers) for suffix in suffixes]
 
-    def speak(self, text: str, *, voice: str, rate: int, pitch: int, pitch_range: int) -> Utterance:
+    def speak(self, text: str, *, voice: str, rate: int, pitch: int, pitch_range: int) -> SynthesizedSpeech:
         """Synthesise ``text``.
 
         Args:
@@ -150,7 +150,7 @@ class Synthesizer:
                 raise LrsmsError(f"text {text!r}: eSpeak could not speak it with voice {voice!r}")
         samples = np.concatenate(chunks).astype(np.float32) / 32768 if chunks else np.zeros(0, np.float32)
         phonemes = [Phoneme(symbol, sample / sampling_rate) for symbol, sample in events]
-        return Utterance(samples, sampling_rate, phonemes)
+        return SynthesizedSpeech(samples, sampling_rate, phonemes)
 
     def _resolve(self, voice: str) -> bytes:
         language, plus, variant = voice.partition("+")

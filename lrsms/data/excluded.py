@@ -6,11 +6,12 @@ those of one stage keeps the rows of the others.
 
 import csv
 import fcntl
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from lrsms.files import write_text
 
 COLUMNS = ("id", "stage", "reason", "detail")
 
@@ -50,11 +51,8 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     with path.with_name(f".{path.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         kept = [row for row in _read_rows(path) if row["stage"] != stage]
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in [dict(zip(COLUMNS, COLUMNS)), *kept, *new]:
-                file.write("\t".join(row[column] for column in COLUMNS) + "\n")
-        os.replace(temporary, path)
+        rows = [dict(zip(COLUMNS, COLUMNS)), *kept, *new]
+        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in rows))
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:

@@ -6,11 +6,14 @@ Lhotse's own writers leave the time and the name of the file in gzip's header.
 import gzip
 import io
 import json
-import os
+import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+
+from lrsms.files import atomic_write
 
 
 def write_jsonl(path: Path, items: Iterable[Mapping], compresslevel: int = 9) -> int:
@@ -30,15 +33,16 @@ def write_jsonl(path: Path, items: Iterable[Mapping], compresslevel: int = 9) ->
     return count
 
 
-def put_in_place(temporary: Path, final: Path) -> None:
-    """Let ``temporary`` take the place of ``final``, unless both hold the same lines.
+@contextmanager
+def atomic_jsonl(path: Path) -> Iterator[Path]:
+    """Give a place to write a manifest at, as :func:`lrsms.files.atomic_write` does.
 
-    Then ``final`` stays as it is: trainings of earlier versions know it by its compressed bytes.
+    If ``path`` has held the same lines before, it keeps its bytes: trainings of earlier versions know it by these.
     """
-    if final.exists() and _same_lines(temporary, final):
-        temporary.unlink()
-    else:
-        os.replace(temporary, final)
+    with atomic_write(path) as unfinished:
+        yield unfinished
+        if path.exists() and _same_lines(unfinished, path):
+            shutil.copy2(path, unfinished)
 
 
 def _same_lines(*paths: Path) -> bool:

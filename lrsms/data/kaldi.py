@@ -7,7 +7,6 @@ loader takes neither. Here every cut becomes a sound file of its own, or an entr
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_exc
 from lrsms.data.manifests import check_unique, read_table, save_splits
 from lrsms.data.own_data import read_kaldi, read_wav_scp
 from lrsms.errors import LrsmsError
+from lrsms.files import write_text
 
 AUDIO_FORMATS = ("flac", "wav", "ark")
 STAGE = "kaldi"
@@ -35,7 +35,7 @@ _SOUND_IN_ARK = (b"RIFF", b"fLaC", b"AUDIO")  # kaldiio would unpickle an entry 
 
 
 @dataclasses.dataclass(frozen=True)
-class Utterance:
+class KaldiUtterance:
     """A cut on its way to Kaldi.
 
     Attributes:
@@ -92,7 +92,7 @@ def export_kaldi(cuts: Path, output_dir: Path, *, audio_format: str = "flac", nu
     print_summary(str(output_dir), exclusions)
 
 
-def _utterances(path: Path) -> tuple[list[Utterance], list[Exclusion]]:
+def _utterances(path: Path) -> tuple[list[KaldiUtterance], list[Exclusion]]:
     if not path.is_file():
         raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
     try:
@@ -106,7 +106,7 @@ def _utterances(path: Path) -> tuple[list[Utterance], list[Exclusion]]:
         for part in [cut] if len(cut.supervisions) == 1 else _parts(cut):
             supervision = part.supervisions[0]
             speaker = "_".join((supervision.speaker or part.id).split())
-            found.append(Utterance(part.id, speaker, " ".join((supervision.text or "").split()), part))
+            found.append(KaldiUtterance(part.id, speaker, " ".join((supervision.text or "").split()), part))
     check_unique((one.id for one in found), f"{path}: utterances")
     for one in found:
         if not one.id or one.id.split() != [one.id]:
@@ -119,7 +119,7 @@ def _parts(cut: Cut) -> list[Cut]:
     return [dataclasses.replace(part, id=part.supervisions[0].id) for part in parts]
 
 
-def in_kaldis_order(utterances: Iterable[Utterance], where: str) -> list[Utterance]:
+def in_kaldis_order(utterances: Iterable[KaldiUtterance], where: str) -> list[KaldiUtterance]:
     """Sorted by id, and so by speaker too; with the speaker in front of every id where it takes that.
 
     Args:
@@ -140,7 +140,7 @@ def in_kaldis_order(utterances: Iterable[Utterance], where: str) -> list[Utteran
     raise LrsmsError(f"{where}: speaker {first!r} begins as another does and cannot be sorted by Kaldi; rename it")
 
 
-def _samples(utterance: Utterance) -> tuple[np.ndarray, bool]:
+def _samples(utterance: KaldiUtterance) -> tuple[np.ndarray, bool]:
     """16-bit samples, ``(samples,)``, and whether some had to be clipped."""
     audio = utterance.cut.load_audio()
     if audio.shape[0] != 1:
@@ -154,9 +154,9 @@ def _samples(utterance: Utterance) -> tuple[np.ndarray, bool]:
 
 
 def _write_files(
-    utterances: list[Utterance], folder: Path, suffix: str, num_jobs: int
+    utterances: list[KaldiUtterance], folder: Path, suffix: str, num_jobs: int
 ) -> tuple[dict[str, str], int, list[Exclusion]]:
-    def write(one: Utterance) -> tuple[str, bool] | Exclusion:
+    def write(one: KaldiUtterance) -> tuple[str, bool] | Exclusion:
         path = folder / f"{quote(one.id, safe='')}.{suffix}"  # an id may hold a slash
         try:
             samples, clipped = _samples(one)
@@ -172,7 +172,7 @@ def _write_files(
 
 
 def _write_ark(
-    utterances: list[Utterance], folder: Path, _suffix: str, _num_jobs: int
+    utterances: list[KaldiUtterance], folder: Path, _suffix: str, _num_jobs: int
 ) -> tuple[dict[str, str], int, list[Exclusion]]:
     ark, scp = folder.absolute() / "audio.ark", folder.absolute() / "audio.scp"
     ark.unlink(missing_ok=True)
@@ -189,7 +189,7 @@ def _write_ark(
     return read_table(scp) if scp.exists() else {}, clipped, failed
 
 
-def _write_tables(folder: Path, utterances: list[Utterance], places: Mapping[str, str]) -> None:
+def _write_tables(folder: Path, utterances: list[KaldiUtterance], places: Mapping[str, str]) -> None:
     by_speaker = defaultdict(list)
     for one in utterances:
         by_speaker[one.speaker].append(one.id)
@@ -205,9 +205,7 @@ def _write_tables(folder: Path, utterances: list[Utterance], places: Mapping[str
         tables.pop(_RENAMED)
         (folder / _RENAMED).unlink(missing_ok=True)
     for name, rows in tables.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text("".join(f"{key} {value}".rstrip() + "\n" for key, value in rows), encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_text(folder / name, "".join(f"{key} {value}".rstrip() + "\n" for key, value in rows))
 
 
 def import_kaldi(folder: Path, output_dir: Path, *, num_jobs: int = 1) -> None:

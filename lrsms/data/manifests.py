@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
-from lrsms.data.jsonl import put_in_place, write_jsonl
+from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.errors import LrsmsError
 
 STAGE = "prepare"
@@ -144,19 +145,15 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
         if not split.supervisions:
             reasons = top_reasons(split.exclusions)
             raise LrsmsError(f"split {name}: no utterance is left" + (f"; excluded: {reasons}" if reasons else ""))
-    written: list[tuple[Path, Path]] = []
-    for name, split in splits.items():
-        folder = output_dir / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind, manifest in (
-            ("recordings", RecordingSet.from_recordings(split.recordings)),
-            ("supervisions", SupervisionSet.from_segments(split.supervisions)),
-        ):
-            temporary = folder / f".tmp_{kind}.jsonl.gz"
-            write_jsonl(temporary, manifest.to_dicts())
-            written.append((temporary, folder / f"{kind}.jsonl.gz"))
-    for temporary, final in written:
-        put_in_place(temporary, final)
+    with ExitStack() as unfinished:
+        for name, split in splits.items():
+            folder = output_dir / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for kind, manifest in (
+                ("recordings", RecordingSet.from_recordings(split.recordings)),
+                ("supervisions", SupervisionSet.from_segments(split.supervisions)),
+            ):
+                write_jsonl(unfinished.enter_context(atomic_jsonl(folder / f"{kind}.jsonl.gz")), manifest.to_dicts())
     for name, split in splits.items():
         write_excluded(output_dir / name / "excluded.tsv", STAGE, split.exclusions)
         _save_mouths(output_dir / name, split)

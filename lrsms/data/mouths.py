@@ -8,7 +8,6 @@ line; its utterances train and decode as audio alone, and ``without_video.tsv`` 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -22,8 +21,9 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.avsr.frames import FRAME_SHIFT, TOLERANCE
 from lrsms.data.excluded import Exclusion, count_reasons
-from lrsms.data.jsonl import put_in_place, write_jsonl
+from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 MANIFEST = "mouths.jsonl.gz"
 WITHOUT_VIDEO = "without_video.tsv"
@@ -33,10 +33,8 @@ FIELD = "mouth"  # of a cut
 def save_regions(path: Path, regions: np.ndarray) -> TemporalArray:
     """Write ``regions``, uint8 ``(frames, rows, columns)``, to the NumPy file ``path``; atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, regions, allow_pickle=False)
-    os.replace(temporary, path)
+    with atomic_write(path) as unfinished:
+        np.save(unfinished, regions, allow_pickle=False)
     return describe(path, regions.shape)
 
 
@@ -48,9 +46,8 @@ def describe(path: Path, shape: Iterable[int]) -> TemporalArray:
 
 def write_manifest(folder: Path, mouths: Mapping[str, TemporalArray]) -> None:
     """Write the regions of a split's recordings, by recording id; atomic."""
-    temporary = folder / f".tmp_{MANIFEST}"
-    write_jsonl(temporary, ({"id": name, FIELD: array.to_dict()} for name, array in mouths.items()))
-    put_in_place(temporary, folder / MANIFEST)
+    with atomic_jsonl(folder / MANIFEST) as unfinished:
+        write_jsonl(unfinished, ({"id": name, FIELD: array.to_dict()} for name, array in mouths.items()))
 
 
 def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:

@@ -6,7 +6,6 @@ sound: training and decoding mix in babble at the ratio they ask for. An utteran
 alone.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lrsms.data.digits import (
 )
 from lrsms.data.espeak import Phoneme
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 DEFAULT_NUM_TRAIN = 960
 DEFAULT_NUM_DEV = 80
@@ -111,10 +111,8 @@ class _Writer:
         save_audio(output_dir, utterance, samples)
         regions = show(utterance, phonemes, end, len(samples), self.size)
         path = _regions_folder(output_dir, self.size) / f"{utterance.id}.npy"
-        unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("wb") as file:
-            np.save(file, regions, allow_pickle=False)
-        os.replace(unfinished, path)
+        with atomic_write(path) as unfinished:
+            np.save(unfinished, regions, allow_pickle=False)
         return len(samples), len(regions)
 
 

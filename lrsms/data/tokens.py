@@ -5,19 +5,18 @@ by falling frequency in the training text, sentencepiece's tokens (Kudo and Rich
 """
 
 import io
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import sentencepiece
 
+from lrsms.defaults import SENTENCEPIECE_TYPES, TOKEN_TYPES
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
-TOKEN_TYPES = ("char", "word", "unigram", "bpe")
-SENTENCEPIECE_TYPES = ("unigram", "bpe")
 BLANK, UNK, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 _NUM_SPECIAL = 3  # sentencepiece's <unk>, <s> and </s> are as many as ESPnet's <blank>, <unk> and <sos/eos>
 
@@ -42,7 +41,7 @@ class Tokens:
 
     Args:
         token_list: every token, an id being its position.
-        token_type: one of :data:`TOKEN_TYPES`.
+        token_type: one of :data:`lrsms.defaults.TOKEN_TYPES`.
         model: sentencepiece's serialised model for unigram and bpe.
     """
 
@@ -192,17 +191,17 @@ def build_lang(
         examples = ", such as " + ", ".join(repr(token) for token, _ in counts.most_common(5)) if counts else ""
         summary.append(f"{split}: {counts.total()} tokens outside the list{examples}")
 
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / "tokens.txt").write_text("\n".join(token_list) + "\n", encoding="utf-8")
-    (temporary / "out_of_vocabulary.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    files = {"tokens.txt": _lines(token_list), "out_of_vocabulary.tsv": _lines(rows)}
     if model:
-        (temporary / "bpe.model").write_bytes(model)
-    folder.mkdir(exist_ok=True)
-    for path in temporary.iterdir():
-        os.replace(path, folder / path.name)
-    temporary.rmdir()
+        files["bpe.model"] = model
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as unfinished:
+        for name, content in files.items():
+            unfinished.enter_context(atomic_write(folder / name)).write_bytes(content)
     print(f"{folder}: {len(tokens)} tokens from {len(texts)} utterances")
     print("\n".join(summary))
     return folder
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()

@@ -1,6 +1,5 @@
 """What corpora of videos share: the sound track to a file of its own, and mouth regions to the manifests."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.avsr.extract import contact_sheet, extract_all
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split
+from lrsms.files import atomic_write
 
 SAMPLING_RATE = 16000  # Hz, of the extracted audio
 
@@ -31,9 +31,8 @@ def extract_audio(video: Path, flac: Path) -> None:
     if not samples:
         raise ValueError("the sound track is empty")
     flac.parent.mkdir(parents=True, exist_ok=True)
-    temporary = flac.with_name(f".{flac.name}.tmp")
-    soundfile.write(temporary, np.concatenate(samples), SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(temporary, flac)
+    with atomic_write(flac) as unfinished:
+        soundfile.write(unfinished, np.concatenate(samples), SAMPLING_RATE, format="FLAC", subtype="PCM_16")
 
 
 def extract_sound(

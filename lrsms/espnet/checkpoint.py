@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import pickle
 import shutil
 import zipfile
@@ -15,8 +14,10 @@ import numpy
 import torch
 from torch import nn
 
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compat import current_names
+from lrsms.files import atomic_write
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.layers import matrix_shape
 from lrsms.lowrank.recurrent import LSTMInput
@@ -62,7 +63,9 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise LrsmsError(f"{path}: holds no weights by name but {type(found).__name__}; give a model's .pth file")
     if "optimizers" in found and "model" in found:
-        raise LrsmsError(f"{path}: is the state of a training; give the weights beside it, such as valid.acc.ave.pth")
+        raise LrsmsError(
+            f"{path}: is the state of a training; give the weights beside it, such as {DEFAULT_CHECKPOINT}"
+        )
     if not any(isinstance(value, torch.Tensor) for value in found.values()):
         raise LrsmsError(f"{path}: holds no weights")
     return found
@@ -147,9 +150,8 @@ def keep_previous(folder: Path) -> None:
     """Copy the last whole checkpoint aside: ESPnet overwrites it in place, and a kill meanwhile would lose both."""
     current = folder / CHECKPOINT
     if current.exists():
-        partial = folder / f"{PREVIOUS}.partial"
-        shutil.copyfile(current, partial)
-        os.replace(partial, folder / PREVIOUS)
+        with atomic_write(folder / PREVIOUS) as unfinished:
+            shutil.copyfile(current, unfinished)
 
 
 def repair(folder: Path) -> None:
@@ -163,8 +165,8 @@ def repair(folder: Path) -> None:
     if current.exists() and not is_whole(current):
         if is_whole(previous):
             logging.warning(f"{current} is half-written; resuming from the checkpoint before it")
-            shutil.copyfile(previous, f"{current}.partial")
-            os.replace(f"{current}.partial", current)
+            with atomic_write(current) as unfinished:
+                shutil.copyfile(previous, unfinished)
         else:
             logging.warning(f"{current} is half-written and there is none before it; training starts again")
             current.unlink()
@@ -174,7 +176,7 @@ def repair(folder: Path) -> None:
         weights = folder / f"{epoch}epoch.pth"
         if epoch and not is_whole(weights):
             logging.warning(f"{weights} is missing or half-written; written again from {current}")
-            torch.save(state["model"], weights)
+            write_whole(state["model"], weights)
             relink(folder / "latest.pth", weights.name)
 
 
@@ -193,9 +195,8 @@ def rename_epochs(folder: Path, model: nn.Module) -> None:
 
 def write_whole(weights: dict, path: Path) -> None:
     """Save ``weights`` so that ``path`` is never half-written."""
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(weights, partial)
-    os.replace(partial, path)
+    with atomic_write(path) as unfinished:
+        torch.save(weights, unfinished)
 
 
 def relink(link: Path, target: str) -> None:

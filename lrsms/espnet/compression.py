@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lrsms.compress.iterate import Errors, OutOfReach
 from lrsms.compress.search import Search
 from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.compat import current_paths
@@ -29,6 +29,7 @@ from lrsms.espnet.compressible import Compressible, Evaluator, Utterance
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.training import Training
+from lrsms.files import write_json, write_text
 from lrsms.processes import helpers, one_thread
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
@@ -73,7 +74,7 @@ class EspnetToolkit:
     valid_split: str = "dev"
     test_splits: tuple[str, ...] = ("test",)
     decode_config: Path = Path("conf/decode.yaml")
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     storage: str | None = None
@@ -128,9 +129,7 @@ class EspnetToolkit:
         search = self.open_search(experiment, limit, name)
         save_moments(self._seen, self._moments_file)
         request = self.root / _OPEN_SEARCH
-        partial = request.with_suffix(".partial")
-        partial.write_text(json.dumps({"experiment": str(experiment), "limit": limit, "name": name}))
-        os.replace(partial, request)
+        write_json(request, {"experiment": str(experiment), "limit": limit, "name": name})
         try:
             with helpers(self.nj - 1, _help, self, experiment, limit, name), one_thread():
                 best = search.run()
@@ -239,11 +238,11 @@ class EspnetToolkit:
         training = {key: value for key, value in training.items() if value is not None}
         training.setdefault("normalize", None)  # ESPnet's default is to normalise
         path = folder / "train.yaml"
-        path.write_text(yaml.safe_dump(training, sort_keys=False))
+        write_text(path, yaml.safe_dump(training, sort_keys=False))
         token_type, bpemodel = config.get("token_type", "bpe"), config.get("bpemodel")
         lang = folder / "lang"
         lang.mkdir(exist_ok=True)
-        (lang / "tokens.txt").write_text("\n".join(config["token_list"]) + "\n", encoding="utf-8")
+        write_text(lang / "tokens.txt", "\n".join(config["token_list"]) + "\n")
         further = ["--init_param", str(start / self.checkpoint)]
         if token_type == "bpe":
             further += ["--bpemodel", str(bpemodel)]
@@ -316,7 +315,7 @@ class EspnetToolkit:
             ids = [dev[index].id for index in found.indices]
             content = {"utterances": ids, "correlation": found.correlation, "candidates": found.candidates}
             record.parent.mkdir(parents=True, exist_ok=True)
-            record.write_text(json.dumps(content, indent=1) + "\n")
+            write_json(record, content)
         ids = set(json.loads(record.read_text())["utterances"])
         return self.evaluator(compressible, [one for one in dev if one.id in ids])
 
@@ -363,7 +362,7 @@ def _help(toolkit: EspnetToolkit, experiment: Path, limit: float, name: str) -> 
 def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -> None:
     """An experiment as ESPnet opens it: ``config.yaml`` and weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     write_whole(state, folder / checkpoint)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
 from lrsms import stamp
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.av_data import decoding_loader
 from lrsms.espnet.compat import exact_scores
@@ -29,6 +28,7 @@ from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, about, outside_lexicon
 from lrsms.espnet.opening import check_beam, read_k2_options, read_options
 from lrsms.espnet.search import make_search_fast_
+from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, check_method
 from lrsms.processes import one_thread, start_context
 from lrsms.provenance import provenance
@@ -78,7 +78,7 @@ class Decoding:
     asr_exp: Path
     cuts: Path
     config: Path
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     method: str = CTC_ATTENTION
@@ -205,7 +205,7 @@ class Decoding:
             **provenance(),
             **more,
         }
-        (folder / "decode.json").write_text(json.dumps(report, indent=1) + "\n")
+        write_json(folder / "decode.json", report)
 
     def hypotheses(
         self, options: dict, loads: Mapping[str, Load], jobs: Iterable[tuple[str, Cut]]
@@ -284,6 +284,4 @@ def _write_tables(folder: Path, found: list[Hypothesis]) -> None:
         "score": lambda item: f"{item.score:.4f}",
     }
     for name, value in columns.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text("".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found), encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_text(folder / name, "".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found))

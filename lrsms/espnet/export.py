@@ -14,6 +14,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import write_whole
 from lrsms.espnet.config_check import read_yaml
 from lrsms.espnet.measure import rows_in_decoding, speech_for
+from lrsms.files import write_text
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 
@@ -73,9 +74,7 @@ def merge_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, only: str
     foreign = _with_ranks_left(config, model)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(model.state_dict(), output_dir / checkpoint)
-    (output_dir / "config.yaml").write_text(
-        yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    write_text(output_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     kept = sum(1 for _ in low_rank_layers(model))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Merged(output_dir, len(merged), kept, parameters, difference, foreign)

@@ -15,12 +15,13 @@ from espnet2.bin.asr_inference import Speech2Text
 from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
-from lrsms.data.tokens import SENTENCEPIECE_TYPES, lang_dir
+from lrsms.data.tokens import lang_dir
+from lrsms.defaults import SENTENCEPIECE_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.fsa import import_k2
 from lrsms.fsa.graph import GRAPH, MODEL, Graph, check_tokens, graph_folder, make_graph
-from lrsms.fsa.lattice import LatticePath, Search
+from lrsms.fsa.lattice import LatticePath, LatticeSearch
 from lrsms.fsa.ngram import NGram, read_arpa
 from lrsms.fsa.options import K2_RESCORING, WITH_GRAPH, K2Options
 
@@ -154,7 +155,7 @@ class LatticeRecogniser:
         token_list = read_yaml(config)["token_list"]
         loaded = Graph.load(graph / GRAPH, token_list, config) if graph else None
         self.language: NGram | None = read_arpa(graph / MODEL) if graph and self.rescores else None
-        self.search = Search(loaded, len(token_list), options=options, device=recogniser.device)
+        self.search = LatticeSearch(loaded, len(token_list), options=options, device=recogniser.device)
 
     @torch.inference_mode(False)  # k2 has autograd functions of its own
     @torch.no_grad()

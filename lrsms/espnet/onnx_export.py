@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from lrsms.espnet.measure import sampling_rate
 from lrsms.export import sherpa
 from lrsms.export.fastest import faster_dense
 from lrsms.export.files import PRECISIONS, add_metadata, open_session, optional, quantise, write_graph
+from lrsms.files import write_json, write_text
 from lrsms.lowrank import Factored, LowRankLSTM, LowRankLSTMCell, low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.provenance import provenance
@@ -144,7 +143,7 @@ def export_onnx(
     with_decoder = form == "onnx" and can_export_decoder(model)
     output_dir.mkdir(parents=True, exist_ok=True)
     if form == "sherpa":
-        _write_text(output_dir / "tokens.txt", tokens)
+        write_text(output_dir / "tokens.txt", tokens)
     metadata = _metadata(form, config, graph.subsampling)
     done = OnnxModel(
         folder=output_dir,
@@ -162,7 +161,7 @@ def export_onnx(
         _write(done, merged, repeat, precision, metadata)
     difference = _difference(done, model, repeat) if "fp32" in precisions else float("nan")
     done = OnnxModel(**{**done.__dict__, "difference": difference})
-    _write_text(output_dir / "export.json", json.dumps(_report(done, checkpoint, merge, precisions), indent=1) + "\n")
+    write_json(output_dir / "export.json", _report(done, checkpoint, merge, precisions))
     return done
 
 
@@ -170,12 +169,6 @@ def frontend_options(config: dict) -> dict:
     """``frontend_conf`` of ``kaldi_fbank`` with its defaults filled in, ``fs`` in Hz."""
     parameters, given = inspect.signature(KaldiFbank).parameters.values(), config.get("frontend_conf") or {}
     return {one.name: one.default for one in parameters} | given | {"fs": sampling_rate(given)}
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _merged(model: nn.Module, merge: str, precision: str) -> tuple[nn.Module, list[str]]:

@@ -21,8 +21,10 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoint import read_checkpoint
 from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.measure import sampling_rate, trainable_parameters
+from lrsms.files import write_text
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
+from lrsms.scoring.report import markdown_table
 
 # Of config.yaml: where things were on the machine that trained, of no use and no business to others.
 _LOCAL = ("config", "output_dir", "train_cuts", "valid_cuts", "init_param", "distill_from", "dist_init_method")
@@ -83,7 +85,7 @@ def pack_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, *, license
     with tempfile.TemporaryDirectory(dir=output_dir) as scratch:
         packed = _pack(Path(scratch), name, config, weights, asr_exp, card)
         os.replace(packed, output_dir / f"{name}.zip")
-    (output_dir / "README.md").write_text(card, encoding="utf-8")
+    write_text(output_dir / "README.md", card)
     return Packed(output_dir / f"{name}.zip", output_dir / "README.md", len(scores))
 
 
@@ -201,11 +203,14 @@ def _what(config: Mapping, model: nn.Module) -> str:
 def _results_table(scores: list[dict]) -> str:
     if not scores:
         return "None recorded: run stages 4 and 5 of the recipe, then pack again."
-    lines = ["| split | utterances | WER % [95 %] | decoding |", "| --- | ---: | ---: | --- |"]
-    for one in scores:
-        interval = f"{one['wer']:.2f} [{one['wer_low']:.2f}, {one['wer_high']:.2f}]"
-        lines.append(f"| {one['split']} | {one['utterances']} | {interval} | {Path(one['decode_config']).name} |")
-    return "\n".join(lines)
+    rows = [
+        (
+            *(one["split"], Path(one["decode_config"]).name, str(one["utterances"])),
+            f"{one['wer']:.2f} [{one['wer_low']:.2f}, {one['wer_high']:.2f}]",
+        )
+        for one in scores
+    ]
+    return markdown_table(("split", "decoding", "utterances", "WER % [95 %]"), rows)
 
 
 def _usage(name: str, checkpoint: str, config: Mapping) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from lrsms.espnet.av_data import VideoCheck, make_loader
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lengths import EncoderLength
 from lrsms.espnet.measure import Cost, cost, sampling_rate
+from lrsms.files import atomic_write, write_json
 from lrsms.lowrank.plan import RankPlan, save_plans
 from lrsms.provenance import provenance
 
@@ -63,7 +63,7 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
     print(describe(costs), flush=True)
     data = {"train_hours": train["seconds"] / 3600, "train_utterances": train["cuts"]}
     prepared = {**asdict(costs), **data, **provenance()}
-    (output_dir / PREPARED).write_text(json.dumps(prepared, indent=1) + "\n")
+    write_json(output_dir / PREPARED, prepared)
 
 
 @torch.no_grad()
@@ -93,9 +93,8 @@ def feature_statistics(args: argparse.Namespace) -> Path:
         count += len(features)
         total, squares = total + features.sum(0), squares + features.square().sum(0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial.npz")
-    np.savez(partial, count=count, sum=total.numpy(), sum_square=squares.numpy())
-    partial.rename(path)
+    with atomic_write(path) as unfinished:
+        np.savez(unfinished, count=count, sum=total.numpy(), sum_square=squares.numpy())
     return path
 
 

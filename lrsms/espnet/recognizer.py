@@ -15,6 +15,7 @@ from lrsms.avsr.frames import FRAME_SHIFT, pack
 from lrsms.data.audio import check_finite, read_audio, resample
 from lrsms.data.pauses import Piece, Splitter
 from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import named_file, read_yaml
 from lrsms.espnet.ctc_times import token_times, words_of
@@ -24,7 +25,6 @@ from lrsms.espnet.opening import check_beam, check_options, open_recogniser, rea
 from lrsms.espnet.packs import is_pack, unpack
 from lrsms.espnet.region import encoder_region
 
-CHECKPOINT = "valid.acc.ave.pth"
 _DEFAULTS = {"beam_size": 10, "ctc_weight": 0.5}  # those of conf/decode.yaml
 _HOP = 0.01  # seconds; subsampling makes frames of a multiple of it
 
@@ -200,8 +200,8 @@ def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDire
     there = sorted(path.name for path in model.glob("*.pth"))
     if checkpoint is None:
         averaged = [name for name in there if name.endswith(".ave.pth")]
-        only = next((found[0] for found in (averaged, there) if len(found) == 1), CHECKPOINT)
-        checkpoint = CHECKPOINT if CHECKPOINT in there else only
+        only = next((found[0] for found in (averaged, there) if len(found) == 1), DEFAULT_CHECKPOINT)
+        checkpoint = DEFAULT_CHECKPOINT if DEFAULT_CHECKPOINT in there else only
     if not (model / checkpoint).exists():
         raise LrsmsError(f"{model / checkpoint}: not there; {model} holds {', '.join(there) or 'no checkpoint'}")
     return None, model, checkpoint, {}

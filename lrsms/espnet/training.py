@@ -21,6 +21,7 @@ from lrsms.espnet.compat import seconds
 from lrsms.espnet.config_check import check_training_config, read_yaml
 from lrsms.espnet.preparation import PREPARED
 from lrsms.espnet.task import ASRTask
+from lrsms.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Training:
         path = folder / "train.yaml"
         if main:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(_dense(config) | {"max_epoch": epochs}, sort_keys=False))
+            write_text(path, yaml.safe_dump(_dense(config) | {"max_epoch": epochs}, sort_keys=False))
         dense = replace(self, config=path, output_dir=folder, warmup_epochs=0)
         dense.run()
         rest = ["--max_epoch", str(total - epochs), "--init_param", str(folder / f"{epochs}epoch.pth")]
@@ -212,7 +213,7 @@ def summarise(training: Training) -> None:
     stats = read_checkpoint(folder / CHECKPOINT)["reporter"]["stats"]
     epochs = sorted(stats)
     curves = {phase: _curve(stats, epochs, phase) for phase in ("train", "valid")}
-    (folder / "curves.json").write_text(json.dumps(curves, indent=1) + "\n")
+    write_json(folder / "curves.json", curves)
     summary = {
         "experiment": folder.name,
         "config": str(training.config),
@@ -229,7 +230,7 @@ def summarise(training: Training) -> None:
         summary["warmup_epochs"] = dense["epochs"]
         summary["epochs"] += dense["epochs"]
         summary["wall_seconds"] += dense["wall_seconds"]
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(folder / "summary.json", summary)
 
 
 def _curve(stats: dict, epochs: list[int], phase: str) -> dict[str, list]:

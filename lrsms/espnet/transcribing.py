@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from lrsms.data.audio import duration, find_audio, short_names
 from lrsms.data.transcripts import Transcript
 from lrsms.errors import LrsmsError
 from lrsms.espnet.recognizer import Recognizer
+from lrsms.files import write_text
 
 STDIN = "-"
 
@@ -83,9 +83,7 @@ class Transcribing:
         if self.output_dir is not None:
             path = self.output_dir / f"{name}.{self.kind}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            write_text(path, text)
             return
         named = f"{source}\t" if self.kind == "txt" and count > 1 else ""
         bar.write(named + text, file=sys.stdout, end="")

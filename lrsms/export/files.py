@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 OPSET = 17  # the first with LayerNormalization
 PRECISIONS = ("fp32", "int8")
@@ -56,20 +55,18 @@ def write_graph(
         dynamic: name -> axis -> name of an axis of any size.
     """
     optional("onnx")
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, warnings.catch_warnings(), torch.no_grad():
+    with atomic_write(path) as unfinished, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's, about sizes that it does record
-        partial = Path(scratch) / path.name
         torch.onnx.export(
             module,
             tuple(example),
-            str(partial),
+            str(unfinished),
             dynamo=False,
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes={name: dict(axes) for name, axes in dynamic.items()},
         )
-        os.replace(partial, path)
 
 
 def quantise(source: Path, target: Path) -> None:
@@ -81,16 +78,14 @@ def quantise(source: Path, target: Path) -> None:
         source, target: ONNX files; the second is never half-written.
     """
     quantisation = optional("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _quiet():
-        partial = Path(scratch) / target.name
+    with atomic_write(target) as unfinished, _quiet():
         quantisation.quantize_dynamic(
             str(source),
-            str(partial),
+            str(unfinished),
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
             weight_type=quantisation.QuantType.QInt8,
             reduce_range=True,
         )
-        os.replace(partial, target)
 
 
 @contextmanager
@@ -110,9 +105,8 @@ def add_metadata(path: Path, entries: Mapping[str, object]) -> None:
     onnx = optional("onnx")
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {key: str(value) for key, value in entries.items()})
-    partial = path.with_name(f"{path.name}.partial")
-    onnx.save(model, str(partial))
-    os.replace(partial, path)
+    with atomic_write(path) as unfinished:
+        onnx.save(model, str(unfinished))
 
 
 def read_metadata(path: Path) -> dict[str, str]:

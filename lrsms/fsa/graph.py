@@ -6,8 +6,6 @@ only told words apart removed, then H after that. Its weights are the language m
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from lrsms import stamp
 from lrsms.data.tokens import UNK, Tokens, transcripts
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write, write_json, write_text
 from lrsms.fsa import import_k2
 from lrsms.fsa.lexicon import Arc, Lexicon, language_arcs, make_lexicon
 from lrsms.fsa.ngram import NGram, estimate, read_arpa
@@ -64,9 +63,8 @@ class Graph:
             **{"tokens": list(lexicon.token_list), "space": lexicon.space, "words": list(lexicon.spellings)},
             "spellings": [list(spelling) for spelling in lexicon.spellings.values()],
         }
-        partial = path.with_name(f"{path.name}.partial")
-        torch.save(content, partial)
-        os.replace(partial, path)
+        with atomic_write(path) as unfinished:
+            torch.save(content, unfinished)
 
     @classmethod
     def load(cls, path: Path, token_list: Sequence[str], model: Path) -> Graph:
@@ -165,7 +163,7 @@ def make_graph(
         **{"ngrams": len(model.log10), "ngrams_left_out": left_out, "perplexity_train": model.perplexity(sentences)},
         **{"states": graph.states, "arcs": len(graph.arcs), "sentences_outside": rejected},
     }
-    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    write_json(folder / REPORT, report)
     stamp.write(marker, arguments, inputs)
     _say(folder, report, lexicon, len(sentences))
     return folder
@@ -190,8 +188,8 @@ def _write_texts(folder: Path, model: NGram, lexicon: Lexicon) -> None:
         f"{word}\t{' '.join(lexicon.token_list[i] for i in spelling)}" for word, spelling in lexicon.spellings.items()
     ]
     missing = ["word\tcount", *(f"{word}\t{count}" for word, count in lexicon.missing.items())]
-    (folder / LEXICON).write_text("\n".join(spelt) + "\n", encoding="utf-8")
-    (folder / MISSING).write_text("\n".join(missing) + "\n", encoding="utf-8")
+    write_text(folder / LEXICON, "\n".join(spelt) + "\n")
+    write_text(folder / MISSING, "\n".join(missing) + "\n")
     model.write_arpa(folder / MODEL)
 
 
@@ -236,13 +234,13 @@ def check_graph(graph: Graph, model: NGram, sentences: Iterable[Sequence[str]]) 
     Raises:
         LrsmsError: a sentence comes out as another, or less likely than the language model has it.
     """
-    from lrsms.fsa.lattice import Search  # imports this module
+    from lrsms.fsa.lattice import LatticeSearch  # imports this module
 
     counts = Counter(map(tuple, sentences))
     spelt = {words: count for words, count in counts.items() if all(word in graph.lexicon.spellings for word in words)}
     known = {words: model.score(words) for words in spelt}
     known = {words: score for words, score in known.items() if words and score > float("-inf")}
-    search = Search(graph, lm_scale=1.0)
+    search = LatticeSearch(graph, lm_scale=1.0)
     chosen = sorted(known)[:: max(1, len(known) // _CHECKED)][:_CHECKED]
     for words in tqdm(chosen, desc="checking the graph", unit="sentence", dynamic_ncols=True, leave=False):
         ids = graph.lexicon.spell(words)

@@ -27,7 +27,7 @@ class LatticePath(NamedTuple):
     score: float
 
 
-class Search:
+class LatticeSearch:
     """Viterbi search of CTC's scores, with a graph or with CTC's topology alone.
 
     Args:

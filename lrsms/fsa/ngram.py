@@ -7,7 +7,6 @@ corpora have (digits, commands), there is often no n-gram that occurs just once,
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.files import atomic_write
 
 BOS, EOS = "<s>", "</s>"
 _NEVER = -99.0  # ARPA's log10 of zero
@@ -67,8 +67,7 @@ class NGram:
     def write_arpa(self, path: Path) -> None:
         """Write ``path`` in the ARPA format."""
         orders = [[ngram for ngram in self.log10 if len(ngram) == order] for order in range(1, self.order + 1)]
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             file.write("\\data\\\n" + "".join(f"ngram {i}={len(ngrams)}\n" for i, ngrams in enumerate(orders, 1)))
             for order, ngrams in enumerate(orders, 1):
                 file.write(f"\n\\{order}-grams:\n")
@@ -76,7 +75,6 @@ class NGram:
                     weight = f"\t{self.backoff[ngram]:.7f}" if ngram in self.backoff else ""
                     file.write(f"{self.log10[ngram]:.7f}\t{' '.join(ngram)}{weight}\n")
             file.write("\n\\end\\\n")
-        os.replace(partial, path)
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> NGram:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
-from lrsms.errors import LrsmsError, refuse_unknown
+from msgspec import Meta
+
+from lrsms.errors import LrsmsError
+from lrsms.typed_config import Count, Number, Positive, WholeNumber, from_yaml
 
 CTC_ATTENTION = "ctc_attention"
 K2_CTC, K2_HLG, K2_RESCORING = "k2_ctc", "k2_hlg", "k2_attention_rescoring"
@@ -28,6 +31,10 @@ def check_method(method: str) -> str:
     return method
 
 
+NgramOrder = Annotated[int, Meta(ge=1, le=9, description="a whole number from 1 to 9")]
+ArpaFile = Annotated[str, Meta(description="the path of a file in the ARPA format")]
+
+
 @dataclass(frozen=True)
 class K2Options:
     """The ``k2`` block of a decoding YAML.
@@ -46,19 +53,19 @@ class K2Options:
         batch_size: hypotheses that the attention decoder takes at once.
     """
 
-    ngram_order: int = 3
-    arpa: str | None = None
-    lm_scale: float = 0.5
-    search_beam: float = 20.0
-    output_beam: float = 8.0
-    min_active: int = 30
-    max_active: int = 10000
-    num_paths: int = 100
-    nbest_scale: float = 0.5
-    ctc_weight: float = 0.5
-    attention_weight: float = 0.5
-    lm_weight: float = 0.3
-    batch_size: int = 100
+    ngram_order: NgramOrder = 3
+    arpa: ArpaFile | None = None
+    lm_scale: Number = 0.5
+    search_beam: Positive = 20.0
+    output_beam: Positive = 8.0
+    min_active: WholeNumber = 30
+    max_active: Count = 10000
+    num_paths: Count = 100
+    nbest_scale: Positive = 0.5
+    ctc_weight: Number = 0.5
+    attention_weight: Number = 0.5
+    lm_weight: Number = 0.3
+    batch_size: Count = 100
 
     @classmethod
     def parse(cls, block: Mapping | None, where: str = "k2") -> K2Options:
@@ -67,35 +74,9 @@ class K2Options:
         Raises:
             LrsmsError: an unknown key or a value out of range; names both and what is allowed.
         """
-        if block is not None and not isinstance(block, Mapping):
-            raise LrsmsError(f"{where}: {block!r} is not a mapping of options")
-        options = dict(block or {})
-        allowed = {item.name: item.type for item in fields(cls)}
-        refuse_unknown(options, allowed, where)
-        for key, value in options.items():
-            if key == "arpa":
-                if value is not None and not isinstance(value, str):
-                    raise LrsmsError(f"{where}.arpa: {value!r}: expected the path of a file in the ARPA format")
-                continue
-            _check_number(value, allowed[key] == "int", _LOWEST.get(key, 0.0), f"{where}.{key}")
-        found = cls(**options)
-        if found.ngram_order > 9:
-            raise LrsmsError(f"{where}.ngram_order: {found.ngram_order}: expected 1 to 9")
+        found = from_yaml(cls, {} if block is None else block, where)
         if found.min_active > found.max_active:
             raise LrsmsError(f"{where}.min_active: {found.min_active}: above max_active, {found.max_active}")
         if not (found.ctc_weight or found.attention_weight or found.lm_weight):
             raise LrsmsError(f"{where}: ctc_weight, attention_weight and lm_weight are all 0: nothing would be scored")
         return found
-
-
-_POSITIVE = math.ulp(0.0)
-_LOWEST = dict.fromkeys(("ngram_order", "max_active", "num_paths", "batch_size"), 1) | dict.fromkeys(
-    ("search_beam", "output_beam", "nbest_scale"), _POSITIVE
-)
-
-
-def _check_number(value: object, whole: bool, lowest: float, where: str) -> None:
-    kind = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not lowest <= value < math.inf:
-        bound = "above 0" if lowest == _POSITIVE else f"of at least {lowest:g}"
-        raise LrsmsError(f"{where}: {value!r}: expected a {'whole ' if whole else ''}number {bound}")

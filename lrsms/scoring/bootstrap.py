@@ -1,11 +1,11 @@
 """Confidence of error rates: the bootstrap over utterances of Bisani and Ney (ICASSP 2004)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_CHUNK = 4_000_000  # utterance draws held in memory at once: 32 MB
+_DRAWS = 4_000_000  # of utterances held in memory at once: 32 MB, and as much again for errors and for tokens
 
 
 class PairedDifference(NamedTuple):
@@ -18,23 +18,6 @@ class PairedDifference(NamedTuple):
     low: float
     high: float
     not_worse: float
-
-
-def _resampled_sums(columns: Sequence[Sequence[int]], resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield sums over resampled utterances, ``(chunk, columns)``; all columns share each draw."""
-    table = np.asarray(columns, dtype=np.float64).T  # (utterances, columns)
-    generator = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // len(table))
-    for start in range(0, resamples, chunk):
-        draws = generator.integers(0, len(table), size=(min(chunk, resamples - start), len(table)))
-        yield np.stack([column[draws].sum(axis=1) for column in table.T], axis=1)
-
-
-def _check(columns: Sequence[Sequence[int]]) -> None:
-    if len({len(column) for column in columns}) != 1:
-        raise ValueError(f"one number per utterance each: got {[len(column) for column in columns]}")
-    if sum(columns[-1]) == 0:
-        raise ValueError("the references hold no token, so there is no error rate")
 
 
 def error_rate_interval(
@@ -50,10 +33,8 @@ def error_rate_interval(
         ValueError: the two differ in length, or there is no reference token.
     """
     _check((errors, tokens))
-    sums = np.concatenate(list(_resampled_sums((errors, tokens), resamples, seed)))
-    rates = 100.0 * sums[:, 0] / np.maximum(sums[:, 1], 1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
+    low, high, _ = _bootstrap(np.asarray(errors), np.asarray(tokens), resamples, seed)
+    return low, high
 
 
 def paired_bootstrap(
@@ -65,8 +46,28 @@ def paired_bootstrap(
         ValueError: the three differ in length, or there is no reference token.
     """
     _check((errors_a, errors_b, tokens))
-    sums = np.concatenate(list(_resampled_sums((errors_a, errors_b, tokens), resamples, seed)))
-    differences = 100.0 * (sums[:, 1] - sums[:, 0]) / np.maximum(sums[:, 2], 1)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    observed = 100.0 * (sum(errors_b) - sum(errors_a)) / sum(tokens)
-    return PairedDifference(float(observed), float(low), float(high), float(np.mean(differences <= 0)))
+    more, tokens = np.subtract(errors_b, errors_a), np.asarray(tokens)
+    low, high, differences = _bootstrap(more, tokens, resamples, seed)
+    return PairedDifference(float(_rate(more, tokens)), low, high, float(np.mean(differences <= 0)))
+
+
+def _check(columns: Sequence[Sequence[int]]) -> None:
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError(f"one number per utterance each: got {[len(column) for column in columns]}")
+    if sum(columns[-1]) == 0:
+        raise ValueError("the references hold no token, so there is no error rate")
+
+
+def _rate(errors: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
+    return 100.0 * errors.sum(axis) / np.maximum(tokens.sum(axis), 1)  # a resample may have no token
+
+
+def _bootstrap(errors: np.ndarray, tokens: np.ndarray, resamples: int, seed: int) -> tuple[float, float, np.ndarray]:
+    """Low and high end of the 95 % interval, and ``(resamples,)`` rates."""
+    from scipy.stats import bootstrap  # takes most of a second, which is not for every importer of this module
+
+    if len(tokens) == 1:  # scipy wants two observations; one utterance twice has the rate of that utterance
+        errors, tokens = np.repeat(errors, 2), np.repeat(tokens, 2)
+    options = {"n_resamples": resamples, "batch": max(1, _DRAWS // len(tokens)), "rng": np.random.default_rng(seed)}
+    found = bootstrap((errors, tokens), _rate, paired=True, vectorized=True, method="percentile", **options)
+    return *map(float, found.confidence_interval), found.bootstrap_distribution

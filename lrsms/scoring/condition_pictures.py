@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
-from lrsms.scoring.conditions import MODALITIES, Scored, group_of, snr_order
+from lrsms.scoring.conditions import MODALITIES, ScoredCondition, group_of, snr_order
 from lrsms.scoring.pictures import STYLE, name_legend, save
 
 _COLORS = {"audio": "C0", "video": "C2", "audiovisual": "C3"}
@@ -14,7 +14,7 @@ _LINES = ("-", "--", ":", "-.")
 _MARKS = ("o", "s", "^", "D")
 
 
-def wer_over_snr(found: Sequence[Scored], picture: Path) -> bool:
+def wer_over_snr(found: Sequence[ScoredCondition], picture: Path) -> bool:
     """Draw WER over SNR: colours are modalities, line styles are experiments, seeds of one are averaged.
 
     The span between the best and the worst seed is shaded. Returns whether there was anything to draw; where not,

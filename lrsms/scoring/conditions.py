@@ -18,7 +18,7 @@ _FOLDERS = "**/conditions_*/*/*/decode.json"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCondition:
     """One experiment under one condition."""
 
     experiment: str
@@ -57,7 +57,7 @@ def _cuts(data_dir: Path, folder: Path) -> Path:
     return data_dir / folder.parent.name / "cuts.jsonl.gz"
 
 
-def score_conditions(exp_dir: Path, data_dir: Path) -> list[Scored]:
+def score_conditions(exp_dir: Path, data_dir: Path) -> list[ScoredCondition]:
     """Score everything that ``lrsms.bin.conditions`` has decoded under ``exp_dir``.
 
     Raises:
@@ -73,11 +73,11 @@ def score_conditions(exp_dir: Path, data_dir: Path) -> list[Scored]:
         names = (experiment, folder.parents[1].name, folder.parent.name)
         noise = f"{decode.get('babble_voices', '?')} voices, seed {decode.get('seed', '?')}"
         condition = (decode["modality"], decode["snr_db"])
-        found.append(Scored(*names, *condition, scores, noise, str(decode.get("command", "?"))))
+        found.append(ScoredCondition(*names, *condition, scores, noise, str(decode.get("command", "?"))))
     return found
 
 
-def rows(found: Iterable[Scored]) -> list[dict]:
+def rows(found: Iterable[ScoredCondition]) -> list[dict]:
     """One object for each experiment and condition; WER in percent, ``snr_db`` null without noise."""
     return [
         {
@@ -107,7 +107,7 @@ def snr_order(snrs: Iterable[float | None]) -> list[float | None]:
     return sorted(set(snrs), key=lambda snr: float("-inf") if snr is None else -snr)
 
 
-def section(found: Sequence[Scored], heading: str = "##") -> str:
+def section(found: Sequence[ScoredCondition], heading: str = "##") -> str:
     """Markdown: WER of every condition, what the video gains at each ratio, and low rank against dense."""
     parts = [f"{heading} WER over noise and modality", "", f"![WER over SNR]({PICTURE})", ""]
     several = len({(one.decode, one.split) for one in found}) > 1
@@ -136,14 +136,14 @@ def section(found: Sequence[Scored], heading: str = "##") -> str:
     return "\n".join(parts)
 
 
-def _by(found: Iterable[Scored], key) -> dict:
+def _by(found: Iterable[ScoredCondition], key) -> dict:
     groups: dict = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
     return groups
 
 
-def _wer_table(found: Sequence[Scored]) -> str:
+def _wer_table(found: Sequence[ScoredCondition]) -> str:
     snrs = snr_order(one.snr_db for one in found)
     header = ["experiment", "modality", *("clean" if snr is None else f"{snr:g} dB" for snr in snrs)]
     lines = []
@@ -167,7 +167,7 @@ def _rates(rates: Mapping[float | None, float], snrs: Sequence[float | None], mo
     return [f"{rates[snr]:.2f}" if snr in rates else "-" for snr in snrs]
 
 
-def _means(found: Iterable[Scored], modality: str) -> dict[float | None, float]:
+def _means(found: Iterable[ScoredCondition], modality: str) -> dict[float | None, float]:
     rates: dict[float | None, list[float]] = {}
     for one in found:
         if one.modality == modality:
@@ -175,7 +175,7 @@ def _means(found: Iterable[Scored], modality: str) -> dict[float | None, float]:
     return {snr: sum(values) / len(values) for snr, values in rates.items()}
 
 
-def _gain_table(found: Sequence[Scored]) -> str:
+def _gain_table(found: Sequence[ScoredCondition]) -> str:
     """Audio-visual minus audio at each ratio."""
     lines = []
     snrs = snr_order(one.snr_db for one in found)
@@ -191,7 +191,7 @@ def _gain_table(found: Sequence[Scored]) -> str:
     return markdown_table(header, lines, left=1) if lines else ""
 
 
-def _between_table(found: Sequence[Scored]) -> str:
+def _between_table(found: Sequence[ScoredCondition]) -> str:
     """Every other configuration minus the first, each modality over all conditions, and seeds, that both have."""
     groups = {
         group: list(_by(members, lambda one: one.experiment).values())
@@ -202,7 +202,7 @@ def _between_table(found: Sequence[Scored]) -> str:
     for other in others:
         seeds = list(zip(groups[first], groups[other]))
         for modality in MODALITIES:
-            sides: tuple[list[Scored], list[Scored]] = ([], [])
+            sides: tuple[list[ScoredCondition], list[ScoredCondition]] = ([], [])
             for pair in seeds:
                 by_key = [{one.key: one for one in members if one.modality == modality} for members in pair]
                 shared = [key for key in by_key[0] if key in by_key[1]]
@@ -217,7 +217,7 @@ def _between_table(found: Sequence[Scored]) -> str:
     return markdown_table((*header, "WER difference, points [95 %]", "P(not worse)"), lines, left=3) if lines else ""
 
 
-def _paired(a: Sequence[Scored], b: Sequence[Scored]) -> PairedDifference:
+def _paired(a: Sequence[ScoredCondition], b: Sequence[ScoredCondition]) -> PairedDifference:
     """Paired by utterance: an utterance's errors and words are those under all of the conditions."""
     sums = []
     for side in (a, b):

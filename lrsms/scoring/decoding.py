@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.files import write_text
 from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
 from lrsms.scoring.bootstrap import error_rate_interval
@@ -159,8 +160,8 @@ def _score(
     interval = error_rate_interval([c.errors for c in counts.values()], [c.tokens for c in counts.values()])
     score = Score(counts, *interval)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "per_utterance.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "result.txt").write_text(_result_text(score, references, missing), encoding="utf-8")
+    write_text(folder / "per_utterance.tsv", "\n".join(lines) + "\n")
+    write_text(folder / "result.txt", _result_text(score, references, missing))
     return score
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from tabulate import SEPARATING_LINE, DataRow, TableFormat, tabulate
+
 from lrsms.scoring.alignment import Counts
 from lrsms.scoring.decoding import DecodingScores
 
@@ -10,17 +12,17 @@ _ERROR_HEADER = ("experiment", "dataset", "Snt", "Wrd", "Corr", "Sub", "Del", "I
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
     """A table that also reads well as plain text; the first ``left`` columns are left-aligned."""
-    widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
+    aligns = ["left" if column < left else "right" for column in range(len(header))]
+    # The header goes in as a row: tabulate makes columns two wider than what it knows to be a header.
+    return tabulate([header, SEPARATING_LINE, *rows], tablefmt=_MARKDOWN, colalign=aligns, disable_numparse=True)
 
-    def line(cells: Sequence[str]) -> str:
-        aligned = [
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "| " + " | ".join(aligned) + " |"
 
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, rows)])
+def _rule(widths: Sequence[int], aligns: Sequence[str]) -> str:
+    ends = [":" if align == "right" else "-" for align in aligns]
+    return "|" + "|".join(f" {'-' * (width - 3)}{end} " for width, end in zip(widths, ends, strict=True)) + "|"
+
+
+_MARKDOWN = TableFormat(None, _rule, None, None, None, DataRow("|", "|", "|"), padding=1, with_header_hide=None)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lrsms import stamp
 from lrsms.errors import LrsmsError
+from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring import conditions
 from lrsms.scoring.bootstrap import paired_bootstrap
@@ -36,7 +37,7 @@ _DECODE_KEYS = ("split", "utterances", "rtf", "config", "command", "machine")
 
 
 @dataclass(frozen=True)
-class Decoding:
+class RecordedDecoding:
     """One ``exp/<experiment>/decode_<name>/<split>`` folder with what training and decoding recorded."""
 
     folder: Path
@@ -56,7 +57,7 @@ def _read_json(path: Path, keys: tuple[str, ...]) -> dict:
     return content
 
 
-def find_decodings(exp_dir: Path) -> tuple[list[Decoding], list[str]]:
+def find_decodings(exp_dir: Path) -> tuple[list[RecordedDecoding], list[str]]:
     """Finished decodings under ``exp_dir``, and a sentence for each thing that is not finished.
 
     Raises:
@@ -75,7 +76,7 @@ def find_decodings(exp_dir: Path) -> tuple[list[Decoding], list[str]]:
         else:
             decode = _read_json(folder / "decode.json", _DECODE_KEYS)
             summary = _read_json(experiment / "summary.json", _SUMMARY_KEYS)
-            decodings.append(Decoding(folder, experiment, decode, summary))
+            decodings.append(RecordedDecoding(folder, experiment, decode, summary))
             decoded.add(experiment)
     trained = {path.parent for name in ("summary.json", "rank_plan.yaml") for path in exp_dir.glob(f"**/{name}")}
     for folder in sorted(trained - decoded):
@@ -96,7 +97,7 @@ def without_folders(value):
     return value
 
 
-def result_row(exp_dir: Path, decoding: Decoding, scores: DecodingScores) -> dict:
+def result_row(exp_dir: Path, decoding: RecordedDecoding, scores: DecodingScores) -> dict:
     """One object of results.json; error rates in percent, ``train_step_seconds`` and ``wall_seconds`` in seconds."""
     summary, decode = decoding.summary, decoding.decode
     row = {
@@ -150,7 +151,7 @@ def compare(rows: list[dict], low_rank: list[bool], scores: list[DecodingScores]
     return comparisons
 
 
-def _report_inputs(decodings: list[Decoding], data_dir: Path) -> list[Path]:
+def _report_inputs(decodings: list[RecordedDecoding], data_dir: Path) -> list[Path]:
     inputs = []
     for decoding in decodings:
         inputs += [decoding.folder / "text", decoding.folder / "decode.json"]
@@ -159,7 +160,7 @@ def _report_inputs(decodings: list[Decoding], data_dir: Path) -> list[Path]:
     return inputs
 
 
-def _cuts(data_dir: Path, decoding: Decoding) -> Path:
+def _cuts(data_dir: Path, decoding: RecordedDecoding) -> Path:
     return data_dir / decoding.decode["split"] / "cuts.jsonl.gz"
 
 
@@ -193,7 +194,7 @@ def write_results(data_dir: Path, exp_dir: Path, results_dir: Path | None = None
     return summary_table(json.loads((exp_dir / "results.json").read_text(encoding="utf-8")))
 
 
-def _write(data_dir: Path, exp_dir: Path, decodings: list[Decoding], incomplete: list[str]) -> None:
+def _write(data_dir: Path, exp_dir: Path, decodings: list[RecordedDecoding], incomplete: list[str]) -> None:
     scores = [
         score_decoding(decoding.folder, _cuts(data_dir, decoding))
         for decoding in tqdm(decodings, desc="scoring", unit="split")
@@ -207,8 +208,8 @@ def _write(data_dir: Path, exp_dir: Path, decodings: list[Decoding], incomplete:
     pictures = [name for name, is_drawn in drawn.items() if is_drawn]
     comparisons = compare(rows, [_is_low_rank(decoding.experiment) for decoding in decodings], scores)
     content = report(rows, scores, comparisons, pictures, incomplete, _conditions(data_dir, exp_dir))
-    (exp_dir / "RESULTS.md").write_text(content, encoding="utf-8")
-    (exp_dir / "results.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(exp_dir / "RESULTS.md", content)
+    write_json(exp_dir / "results.json", rows)
 
 
 def _conditions(data_dir: Path, exp_dir: Path) -> str:
@@ -219,5 +220,5 @@ def _conditions(data_dir: Path, exp_dir: Path) -> str:
     if not found:
         table.unlink(missing_ok=True)
         return ""
-    table.write_text(json.dumps(conditions.rows(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(table, conditions.rows(found))
     return without_folders(conditions.section(found))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lrsms.data.tokens import lang_dir
+from lrsms.defaults import espnet_token_type
 from lrsms.espnet.config_check import check_training_config
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.task import ASRTask
@@ -36,7 +37,7 @@ def train_and_decode(runner: Runner, point: Point, threads: int) -> None:
         train_cuts=runner.cuts(runner.train_split),
         valid_cuts=runner.cuts(runner.valid_split),
         lang_dir=lang_dir(runner.data_dir, sweep.token_type, sweep.vocab_size),
-        token_type="bpe" if sweep.token_type == "unigram" else sweep.token_type,
+        token_type=espnet_token_type(sweep.token_type),
         seed=point.seed,
         ngpu=ngpu,
     ).run()

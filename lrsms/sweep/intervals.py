@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -24,7 +24,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Interval(mean)
-    return _around(mean, statistics.stdev(values) / math.sqrt(len(values)), len(values) - 1)
+    return Interval(mean, *_bounds(stats.ttest_1samp, values, 0))
 
 
 def difference_interval(reference: Sequence[float], values: Sequence[float]) -> Interval:
@@ -32,14 +32,11 @@ def difference_interval(reference: Sequence[float], values: Sequence[float]) -> 
     difference = statistics.fmean(values) - statistics.fmean(reference)
     if min(len(reference), len(values)) < 2:
         return Interval(difference)
-    groups = (reference, values)
-    terms = [statistics.variance(group) / len(group) for group in groups]
-    if sum(terms) == 0:
-        return Interval(difference, difference, difference)
-    freedom = sum(terms) ** 2 / sum(term**2 / (len(group) - 1) for term, group in zip(terms, groups, strict=True))
-    return _around(difference, math.sqrt(sum(terms)), freedom)
+    return Interval(difference, *_bounds(stats.ttest_ind, values, reference, equal_var=False))
 
 
-def _around(mean: float, error: float, freedom: float) -> Interval:
-    half = float(stats.t.ppf(0.975, freedom)) * error
-    return Interval(mean, mean - half, mean + half)
+def _bounds(test: Callable, *samples: object, **options) -> tuple[float, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of equal seeds, whose interval has no width
+        low, high = test(*samples, **options).confidence_interval(0.95)
+    return float(low), float(high)

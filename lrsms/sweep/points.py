@@ -10,16 +10,18 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from msgspec import Meta
 
-from lrsms.errors import LrsmsError, refuse_unknown
+from lrsms.defaults import TOKEN_TYPES
+from lrsms.errors import LrsmsError
+from lrsms.typed_config import Count, WholeNumber, choice, from_yaml
 
-_KEYS = ("title", "base", "folder", "token_type", "vocab_size", "seeds", "reference", "set", "arms", "grid")
-_TOKEN_TYPES = ("char", "word", "unigram", "bpe")
 _NAME = r"[\w,=\[\]+-][\w.,=\[\]+-]*"  # what may be part of a folder's name
 
 
@@ -36,6 +38,26 @@ class Arm:
     name: str
     config: Mapping
     values: Mapping
+
+
+FolderName = Annotated[str, Meta(pattern=rf"^{_NAME}\Z", description="the name of a folder, without its path")]
+Seeds = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, such as [0, 1, 2]")]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A sweep's YAML as it is written."""
+
+    title: object = None
+    base: object = None
+    folder: FolderName | None = None
+    token_type: str = choice("char", TOKEN_TYPES)
+    vocab_size: Count = 500
+    seeds: WholeNumber | Seeds = 0
+    reference: object = None
+    set: object = None
+    arms: object = None
+    grid: object = None
 
 
 @dataclass(frozen=True)
@@ -68,27 +90,26 @@ class Sweep:
         Raises:
             LrsmsError: an unknown or malformed key, a missing base, no arm, two arms of one name, an unknown reference.
         """
-        content = _read_mapping(path)
-        refuse_unknown(content, _KEYS, str(path))
-        base = _read_mapping(_find_base(path, content.get("base")))
-        base = changed(base, _mapping(content.get("set"), f"{path}: set"), f"{path}: set")
-        arms = (*_written_arms(path, content.get("arms"), base), *_grid_arms(path, content.get("grid"), base))
+        content = from_yaml(_Content, _read_mapping(path), str(path), separator=": ")
+        base = _read_mapping(_find_base(path, content.base))
+        base = changed(base, _mapping(content.set, f"{path}: set"), f"{path}: set")
+        arms = (*_written_arms(path, content.arms, base), *_grid_arms(path, content.grid, base))
         names = [arm.name for arm in arms]
         if not arms:
             raise LrsmsError(f"{path}: no experiment; write arms: or grid:")
         for name in names:
             if names.count(name) > 1:
                 raise LrsmsError(f"{path}: two arms are called {name!r}; give one another name")
-        reference = str(content.get("reference", names[0]))
+        reference = names[0] if content.reference is None else str(content.reference)
         if reference not in names:
             raise LrsmsError(f"{path}: reference: {reference!r} is no arm; one of {', '.join(names)}")
         return cls(
             path=path,
-            title=str(content.get("title", path.stem)),
-            folder=_folder(path, content.get("folder", path.stem)),
-            token_type=_token_type(path, content.get("token_type", "char")),
-            vocab_size=_vocab_size(path, content.get("vocab_size", 500)),
-            seeds=_seeds(path, content.get("seeds", [0])),
+            title=path.stem if content.title is None else str(content.title),
+            folder=path.stem if content.folder is None else content.folder,
+            token_type=content.token_type,
+            vocab_size=content.vocab_size,
+            seeds=_seeds(path, content.seeds),
             reference=reference,
             arms=arms,
         )
@@ -147,31 +168,11 @@ def _mapping(value: object, where: str) -> dict:
     return dict(value)
 
 
-def _folder(path: Path, value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(_NAME, value):
-        raise LrsmsError(f"{path}: folder: {value!r}: write the name of a folder, without its path")
-    return value
-
-
-def _token_type(path: Path, value: object) -> str:
-    if value not in _TOKEN_TYPES:
-        raise LrsmsError(f"{path}: token_type: {value!r}: write one of {', '.join(_TOKEN_TYPES)}")
-    return value
-
-
-def _vocab_size(path: Path, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise LrsmsError(f"{path}: vocab_size: {value!r}: write a whole number, such as 500")
-    return value
-
-
-def _seeds(path: Path, value: object) -> tuple[int, ...]:
-    seeds = value if isinstance(value, list) else [value]
-    if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
-        raise LrsmsError(f"{path}: seeds: {value!r}: write a list of whole numbers, such as [0, 1, 2]")
+def _seeds(path: Path, seeds: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
     if len(set(seeds)) != len(seeds):
-        raise LrsmsError(f"{path}: seeds: {value!r} names one twice")
-    return tuple(seeds)
+        raise LrsmsError(f"{path}: seeds: {list(seeds)} names one twice")
+    return seeds
 
 
 def _written_arms(path: Path, arms: object, base: Mapping) -> Iterator[Arm]:

@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
 from lrsms.scoring.bootstrap import PairedDifference, paired_bootstrap
 from lrsms.scoring.decoding import DecodingScores, score_decoding
@@ -114,8 +115,8 @@ def write_report(runner: Runner, results_dir: Path | None = None) -> str:
     curves = {result.arm.name: [_curve(point.experiment) for point in result.points] for result in results}
     folder, stem = runner.folder, runner.sweep.path.stem
     pictures = draw(content, curves, folder, stem)
-    (folder / f"{stem}.md").write_text(_page(content, pictures), encoding="utf-8")
-    (folder / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / f"{stem}.md", _page(content, pictures))
+    write_json(folder / f"{stem}.json", content)
     if results_dir:
         findings = results_dir / FINDINGS
         findings.mkdir(parents=True, exist_ok=True)

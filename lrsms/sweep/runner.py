@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from optuna.exceptions import OptunaError
 from tqdm import tqdm
 
 from lrsms.data.tokens import lang_dir
+from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
+from lrsms.files import write_text
 from lrsms.scoring.decoding import decoding_folder, score_decoding
 from lrsms.sweep.claims import Claims
 from lrsms.sweep.points import Arm, Sweep
@@ -83,7 +84,7 @@ class Runner:
     valid_split: str = "dev"
     test_splits: tuple[str, ...] = ("test",)
     decode_config: Path = Path("conf/decode.yaml")
-    checkpoint: str = "valid.acc.ave.pth"
+    checkpoint: str = DEFAULT_CHECKPOINT
     nj: int = 1
     ngpu: int = 0
     storage: str | None = None
@@ -201,9 +202,7 @@ class Runner:
         for arm in self.sweep.arms:
             path = self.config(arm)
             if not path.exists() or _read_yaml(path) != arm.config:
-                partial = path.with_suffix(f".{os.getpid()}.partial")  # others may be reading it
-                partial.write_text(yaml.safe_dump(dict(arm.config), sort_keys=False), encoding="utf-8")
-                partial.replace(path)
+                write_text(path, yaml.safe_dump(dict(arm.config), sort_keys=False))  # others may be reading it
             try:
                 check_config(path)
             except LrsmsError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.files import write_text
 from lrsms.scoring.report import markdown_table
 
 FINDINGS = "findings"  # folder below a recipe's results
@@ -77,7 +78,7 @@ def add_to_results(results_dir: Path) -> None:
     sections = [_section(path) for path in sorted((results_dir / FINDINGS).glob("*.json"))]
     if sections:
         before += _HEADING + "\n" + "\n".join(sections)
-    page.write_text(before + heading + rest, encoding="utf-8")
+    write_text(page, before + heading + rest)
 
 
 def _section(path: Path) -> str:

@@ -4,7 +4,7 @@ import gzip
 
 from lhotse.serialization import load_jsonl, save_to_jsonl
 
-from lrsms.data.jsonl import put_in_place, write_jsonl
+from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 
 ITEMS = [{"id": "a", "text": "naïve ▁"}, {"id": "b", "duration": 0.1, "sources": [{"channels": [0]}]}]
 
@@ -27,22 +27,22 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
 
 
 def test_a_file_of_the_same_lines_stays_as_it_is(tmp_path):
-    new, final = tmp_path / "new.jsonl.gz", tmp_path / "final.jsonl.gz"
+    final = tmp_path / "final.jsonl.gz"
     save_to_jsonl(ITEMS, final)  # with a name and a time, as earlier versions have
     before = final.read_bytes()
-    write_jsonl(new, ITEMS)
-    put_in_place(new, final)
+    with atomic_jsonl(final) as new:
+        write_jsonl(new, ITEMS)
     assert final.read_bytes() == before and not new.exists()
 
 
 def test_any_other_file_is_replaced(tmp_path):
-    new, final = tmp_path / "new.jsonl.gz", tmp_path / "final.jsonl.gz"
+    final = tmp_path / "final.jsonl.gz"
     for before in (None, b"", b"damaged", gzip.compress(b"{}\n")):
         if before is not None:
             final.write_bytes(before)
-        write_jsonl(new, ITEMS)
-        put_in_place(new, final)
+        with atomic_jsonl(final) as new:
+            write_jsonl(new, ITEMS)
         assert list(load_jsonl(final)) == ITEMS and not new.exists()
-    write_jsonl(new, ITEMS[:1])  # what was there and less
-    put_in_place(new, final)
+    with atomic_jsonl(final) as new:
+        write_jsonl(new, ITEMS[:1])  # what was there and less
     assert list(load_jsonl(final)) == ITEMS[:1]

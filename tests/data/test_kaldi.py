@@ -78,7 +78,7 @@ def test_tables_are_in_kaldis_order_and_audio_is_bit_for_bit(audio_format, cuts,
     assert list(tables["utt2spk"].values()) == ["anna", "anna", "zoe", "zoe"]
     assert list(tables["utt2dur"].values()) == ["2", "1.25", "2", "2"]
     assert (out / "spk2utt").read_text() == "anna anna-b_two anna-c_mid\nzoe zoe-a_one zoe-d_end\n"
-    assert not (out / "segments").exists() and not list(out.glob("*.partial"))
+    assert not (out / "segments").exists() and not list(out.glob(".unfinished*"))
     for name, samples in zip(names, (expected(cuts)[name.split("-")[1]] for name in names)):
         if audio_format == "ark":
             rate, found = kaldiio.load_mat(tables["wav.scp"][name])

@@ -14,7 +14,7 @@ from espnet2.tasks.asr import ASRTask
 
 import lrsms.espnet  # noqa: F401
 from lrsms.errors import LrsmsError
-from lrsms.espnet.checkpoint import is_whole, keep_previous, read_checkpoint, repair
+from lrsms.espnet.checkpoint import is_whole, keep_previous, read_checkpoint, repair, write_whole
 from lrsms.lowrank.initialization import INITIALIZERS
 
 
@@ -219,10 +219,18 @@ def test_repair_leaves_a_whole_folder_alone(folder):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_weights_whose_writing_fails_leave_those_before_and_nothing_else(tmp_path):
+    write_whole({"weight": torch.ones(1)}, tmp_path / "model.pth")
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        write_whole({"weight": lambda: None}, tmp_path / "model.pth")
+    assert read_checkpoint(tmp_path / "model.pth") == {"weight": torch.ones(1)}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]
+
+
 def test_keep_previous_copies_the_checkpoint(folder):
     keep_previous(folder)
     assert (folder / "checkpoint.previous.pth").read_bytes() == (folder / "checkpoint.pth").read_bytes()
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".unfinished*"))
 
 
 def test_keep_previous_without_a_checkpoint(tmp_path):
@@ -236,7 +244,7 @@ def test_repair_takes_the_checkpoint_before(folder):
     repair(folder)
     assert (folder / "checkpoint.pth").read_bytes() == previous
     assert max(read_checkpoint(folder / "checkpoint.pth")["reporter"]["stats"]) == 2
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".unfinished*"))
 
 
 @pytest.mark.parametrize("previous", ["absent", "torn"])

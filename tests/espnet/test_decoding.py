@@ -44,7 +44,7 @@ def test_espnets_layout(decoding, experiment, corpus):
         assert "".join(" " if token == "<space>" else token for token in tokens).split() == tables["text"][name]
         assert len(tables["score"][name]) == 1
     assert any(tables["token"].values())
-    assert not list(folder.glob("*.partial"))
+    assert not list(folder.glob(".unfinished*"))
 
 
 def test_an_utterance_too_short_for_the_encoder_has_an_empty_hypothesis(decoding):

@@ -17,7 +17,7 @@ from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, ctc_scores
 from lrsms.espnet.opening import check_options, open_recogniser
 from lrsms.fsa.graph import make_graph
-from lrsms.fsa.lattice import Search
+from lrsms.fsa.lattice import LatticeSearch
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options
 from lrsms.lowrank.merge import merge_
 
@@ -196,7 +196,7 @@ def test_decoding_a_split(k2, experiment, corpus, config, method, capsys):
 
 def test_nothing_within_the_beams_is_an_empty_hypothesis(recogniser, experiment, graph, monkeypatch):
     searching = LatticeRecogniser(recogniser, experiment.output_dir / "config.yaml", K2_RESCORING, K2Options(), graph)
-    monkeypatch.setattr(Search, "_best_of", lambda self, lattice: None)
+    monkeypatch.setattr(LatticeSearch, "_best_of", lambda self, lattice: None)
     assert searching(torch.zeros(16000).numpy())[0][:3] == ("", [], [])
 
 

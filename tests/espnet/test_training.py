@@ -73,7 +73,7 @@ def test_training_leaves_espnets_files_and_ours(experiment):
     names = {path.name for path in experiment.output_dir.iterdir()}
     assert {"config.yaml", "checkpoint.pth", "3epoch.pth", "latest.pth", "valid.acc.ave.pth"} <= names
     assert {"rank_plan.yaml", "prepared.json", "summary.json", "curves.json", "inputs.json"} <= names
-    assert not [name for name in names if name.endswith(".partial")]
+    assert not [name for name in names if name.startswith(".unfinished")]
 
 
 def test_rank_plan(experiment):

@@ -13,7 +13,7 @@ from lhotse.testing.dummies import dummy_cut
 from lrsms.data.tokens import Tokens, build_lang
 from lrsms.errors import LrsmsError
 from lrsms.fsa.graph import GRAPH, Graph, check_graph, check_tokens, graph_folder, make_graph
-from lrsms.fsa.lattice import Search
+from lrsms.fsa.lattice import LatticeSearch
 from lrsms.fsa.lexicon import Lexicon
 from lrsms.fsa.ngram import estimate, read_arpa
 from lrsms.fsa.options import K2Options
@@ -72,7 +72,7 @@ def test_the_folder(made):
 @pytest.mark.parametrize("text", [*TEXTS, "sat sat sat"])
 def test_what_is_said_is_found_with_the_language_models_probability(made, text):
     folder, tokens = made
-    search = Search(load(folder, tokens), lm_scale=1.0)
+    search = LatticeSearch(load(folder, tokens), lm_scale=1.0)
     found = search.best(perfect(tokens.encode(text), len(tokens)))
     model = read_arpa(folder / "lm.arpa")
     assert (" ".join(found.words), found.token_ids) == (text, tokens.encode(text))
@@ -86,14 +86,14 @@ def test_the_language_model_decides_where_ctc_does_not(made):
     if len(one) != len(other):
         pytest.skip("the two have different lengths in these tokens")
     unsure = torch.stack([one, other]).logsumexp(0).log_softmax(1)
-    assert Search(load(folder, tokens), lm_scale=2.0).best(unsure).words == ("a", "cat")
+    assert LatticeSearch(load(folder, tokens), lm_scale=2.0).best(unsure).words == ("a", "cat")
 
 
 def test_hypotheses_are_different_and_the_best_comes_first(made):
     folder, tokens = made
     torch.manual_seed(0)
     scores = (perfect(tokens.encode("a cat sat"), len(tokens)) * 0.1 + torch.randn(1, len(tokens))).log_softmax(1)
-    search = Search(load(folder, tokens), options=K2Options(nbest_scale=0.3, num_paths=200, output_beam=20.0))
+    search = LatticeSearch(load(folder, tokens), options=K2Options(nbest_scale=0.3, num_paths=200, output_beam=20.0))
     paths = search.nbest(scores)
     assert len({path.words for path in paths}) == len(paths) > 3
     assert [path.score for path in paths] == sorted((path.score for path in paths), reverse=True)
@@ -132,7 +132,7 @@ def test_a_given_language_model(k2, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "'dog'" in said and "n-grams hold words without tokens and were left out" in said
     tokens = Tokens.load(lang)
-    search = Search(load(folder, tokens))
+    search = LatticeSearch(load(folder, tokens))
     assert search.best(perfect(tokens.encode("a tac"), len(tokens))).words == ("a", "tac")
     with pytest.raises(LrsmsError, match=r"absent.arpa: cannot be read"):
         make_graph(lang, [cuts], arpa=tmp_path / "absent.arpa")

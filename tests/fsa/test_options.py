@@ -24,7 +24,7 @@ def test_defaults_and_a_block():
         ({"search_beam": 0}, "k2.search_beam: 0: expected a number above 0"),
         ({"num_paths": 2.5}, "k2.num_paths: 2.5: expected a whole number of at least 1"),
         ({"ngram_order": 0}, "k2.ngram_order: 0: expected a whole number"),
-        ({"ngram_order": 12}, "k2.ngram_order: 12: expected 1 to 9"),
+        ({"ngram_order": 12}, "k2.ngram_order: 12: expected a whole number from 1 to 9"),
         ({"min_active": 30, "max_active": 20}, "k2.min_active: 30: above max_active, 20"),
         ({"lm_weight": 0, "ctc_weight": 0, "attention_weight": 0}, "nothing would be scored"),
         ({"arpa": 3}, "k2.arpa: 3: expected the path"),

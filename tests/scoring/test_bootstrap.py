@@ -18,10 +18,10 @@ def test_interval_agrees_with_the_binomial():
     assert high == pytest.approx(20 + half, abs=0.25)
 
 
-def test_interval_is_reproducible_whatever_the_chunk(monkeypatch):
+def test_interval_is_reproducible_however_many_draws_are_held_at_once(monkeypatch):
     errors, tokens = [0, 1, 2, 0, 3], [4, 5, 6, 7, 8]
     whole = error_rate_interval(errors, tokens)
-    monkeypatch.setattr(bootstrap, "_CHUNK", 35)
+    monkeypatch.setattr(bootstrap, "_DRAWS", 35)
     assert error_rate_interval(errors, tokens) == whole
 
 
@@ -62,3 +62,17 @@ def test_a_system_is_not_worse_than_itself():
 def test_what_has_no_error_rate_is_refused(errors, tokens, message):
     with pytest.raises(ValueError, match=message):
         error_rate_interval(errors, tokens)
+
+
+def test_one_utterance_has_an_interval_of_no_width():
+    assert error_rate_interval([1], [4]) == (25.0, 25.0)
+    assert paired_bootstrap([1], [2], [4]) == (25.0, 25.0, 25.0, 0.0)
+
+
+def test_240_utterances_have_the_digits_of_published_results():
+    # as the loop over numpy's draws gave them before scipy's bootstrap did
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(2, 11, 240)
+    a, b = generator.binomial(tokens, 0.1), generator.binomial(tokens, 0.08)
+    assert [f"{bound:.2f}" for bound in error_rate_interval(a, tokens)] == ["9.84", "12.79"]
+    assert [f"{value:.3f}" for value in paired_bootstrap(a, b, tokens)] == ["-3.135", "-5.061", "-1.170", "0.999"]

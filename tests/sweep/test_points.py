@@ -88,8 +88,8 @@ def test_the_sweeps_of_the_recipes_are_read(root, monkeypatch):
         ({"base": None}, "sweep.yaml: base: None: write the training YAML"),
         ({"base": "conf/absent.yaml"}, "sweep.yaml: base: conf/absent.yaml: no such file"),
         ({"seeds": [0, 0]}, r"sweep.yaml: seeds: \[0, 0\] names one twice"),
-        ({"seeds": ["one"]}, r"sweep.yaml: seeds: \['one'\]: write a list of whole numbers"),
-        ({"seeds": []}, r"sweep.yaml: seeds: \[\]: write a list"),
+        ({"seeds": ["one"]}, r"sweep.yaml: seeds: \['one'\]: expected a whole number of at least 0, or a list of them"),
+        ({"seeds": []}, r"sweep.yaml: seeds: \[\]: expected a whole number of at least 0, or a list"),
         ({"reference": "big"}, "sweep.yaml: reference: 'big' is no arm; one of dense, small"),
         ({"arms": None}, "sweep.yaml: no experiment; write arms: or grid:"),
         ({"arms": ["dense"]}, r"sweep.yaml: arms: \['dense'\] is not a mapping"),
@@ -104,9 +104,9 @@ def test_the_sweeps_of_the_recipes_are_read(root, monkeypatch):
             {"grid": {"low_rank": [{"a": 1}]}},
             r"sweep.yaml: grid.low_rank: \{'a': 1\} cannot be part of a folder's name",
         ),
-        ({"folder": "../grid"}, "sweep.yaml: folder: '../grid': write the name of a folder"),
-        ({"token_type": "phone"}, "sweep.yaml: token_type: 'phone': write one of char, word, unigram, bpe"),
-        ({"vocab_size": "many"}, "sweep.yaml: vocab_size: 'many': write a whole number"),
+        ({"folder": "../grid"}, "sweep.yaml: folder: '../grid': expected the name of a folder"),
+        ({"token_type": "phone"}, "sweep.yaml: token_type: 'phone' is unknown; one of char, word, unigram, bpe"),
+        ({"vocab_size": "many"}, "sweep.yaml: vocab_size: 'many': expected a whole number"),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_value(write_sweep, content, message):
