@@ -1,26 +1,5 @@
 """Command line: one module per verb, run as ``python -m lrsms.bin.<verb>``."""
 
-import argparse
-import sys
-from collections.abc import Callable
+from lrsms.command_line import run_verb, str2bool
 
-from lrsms.errors import LrsmsError
-
-
-def run_verb(main: Callable[[], None]) -> None:
-    """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1."""
-    try:
-        main()
-    except LrsmsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-
-
-def str2bool(text: str) -> bool:
-    """Parse ``true``/``false`` as the shell recipes write them."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r}: write true or false")
-    return text.lower() == "true"
+__all__ = ["run_verb", "str2bool"]
