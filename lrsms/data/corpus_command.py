@@ -53,6 +53,7 @@ class CorpusParser(CommandParser):
     def __init__(self, corpus: str, description: str | None) -> None:
         super().__init__(prog=f"python -m {_CORPORA}.{corpus}", description=description)
         self.corpus, self.sources, self.counts = corpus, [], []
+        self.add_argument("--corpus", default=corpus, help=argparse.SUPPRESS)  # of recipes that still give it
         self.add_argument("--output_dir", required=True, type=Path, help="receives one folder per split")
         self.add_argument("--seed", type=int, default=0, help="of a synthesized corpus")
         self.add_count("--num_jobs", default=min(8, os.cpu_count() or 1), help="processes or threads")
@@ -76,9 +77,14 @@ class CorpusParser(CommandParser):
         """Read the command line.
 
         Raises:
-            LrsmsError: an option that only other corpora read, or a number below 1.
+            LrsmsError: another corpus, an option that only other corpora read, or a number below 1.
         """
         args, unknown = self.parse_known_args(argv)
+        name = vars(args).pop("corpus")
+        if name != self.corpus:
+            raise LrsmsError(
+                f"--corpus {name}: this is {self.corpus}; run the recipe in egs/{name}, or lrsms.bin.prepare"
+            )
         self._refuse(unknown)
         for option in self.counts:
             value = getattr(args, option)

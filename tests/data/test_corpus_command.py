@@ -41,6 +41,12 @@ def test_unknown_options_are_argparse_errors(parser, capsys):
     assert stop.value.code == 2 and "unrecognized arguments: --mouht-size" in capsys.readouterr().err
 
 
+def test_the_name_of_another_corpus_is_refused(parser):
+    assert parser.parse(["--output_dir", "data", "--corpus", "grid"]).mouth_size is None
+    with pytest.raises(LrsmsError, match="--corpus yesno: this is grid; run the recipe in egs/yesno"):
+        parser.parse(["--output_dir", "data", "--corpus", "yesno"])
+
+
 @pytest.mark.parametrize("option", ["--mouth_size", "--num_jobs"])
 def test_counts_start_at_1(parser, option):
     with pytest.raises(LrsmsError, match=f"{option} 0: must be at least 1"):
