@@ -8,8 +8,8 @@
 #   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
 #   ./run.sh --stage 8 --stop-stage 8                   ONNX files of it, for onnxruntime and sherpa-onnx
 #
-# Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring; 6 compression, 7 its decoding and scoring;
-# 8 export.
+# Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring (local/score.sh);
+# 6 compression, 7 its decoding and scoring; 8 export.
 # A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
 # Results: exp/RESULTS.md and exp/results.json.
 #
