@@ -8,8 +8,8 @@
 #   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
 #   ./run.sh --stage 8 --stop-stage 8                   ONNX files of it, for onnxruntime and sherpa-onnx
 #
-# Stages: 0 corpus, 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring; 6 compression, 7 its decoding and scoring;
-# 8 export.
+# Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring (local/score.sh);
+# 6 compression, 7 its decoding and scoring; 8 export.
 # A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
 # Results: exp/RESULTS.md and exp/results.json.
 #
@@ -18,18 +18,9 @@ set -euo pipefail
 stage=0                          # first stage to run
 stop_stage=5                     # last stage to run
 force=false                      # run stages again that have run already; stage 3 starts its training again
-recipe_dir=                      # folder whose conf/, data/ and exp/ are used (default: where this script is)
+recipe_dir=                      # folder whose conf/, local/, data/ and exp/ are used (default: where this script is)
 
-corpus=digits                    # digits, talking_digits, yesno, speechocean762, librispeech, grid, lrs3 or own_data
-corpus_dir=                      # the corpus as distributed
-kaldi_dir=                       # own_data: folder with Kaldi-style folders train, dev, test
-manifest_dir=                    # own_data: folder with Lhotse manifests in train, dev, test
-num_train=                       # digits: training utterances (default: 50 minutes of them; talking_digits: 33)
-num_dev=                         # digits: development utterances
-num_test=                        # digits: test utterances
-mini=false                       # librispeech: mini_librispeech instead
-train_parts=                     # librispeech: such as "train-clean-100 train-clean-360"; lrs3: such as trainval
-mouth_size=                      # pixels of the stored mouth regions' sides (talking_digits, lrs3; grid: none is audio)
+local_data_opts=                 # stage 0: further options of local/data.sh, in one string
 
 train_split=train
 valid_split=dev
@@ -63,13 +54,17 @@ results_dir=                     # also write RESULTS.md, results.json and pictu
 LRSMS_COMMAND=${LRSMS_COMMAND:-$(printf '%q ' "$0" "$@")}
 export LRSMS_COMMAND=${LRSMS_COMMAND% }
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+options_from() { # whose options are taken as well, for stage 0: the recipe's data.sh first
+  local data
+  for data in "${recipe_dir:-${here}}" "${here}" "${here}"/egs/*/*; do
+    [ ! -f "${data}/local/data.sh" ] || echo "${data}/local/data.sh"
+  done
+}
 . "${here}/utils/parse_options.sh"
 . "${here}/path.sh"
 
 # Paths that the user gives are relative to where the user is; the recipe's own files are not.
-for option in corpus_dir kaldi_dir manifest_dir results_dir; do
-  [ -z "${!option}" ] || printf -v "${option}" '%s' "$(realpath -m -- "${!option}")"
-done
+[ -z "${results_dir}" ] || results_dir=$(realpath -m -- "${results_dir}")
 for option in train_config decode_config compress_config; do
   for folder in "${recipe_dir:-${LRSMS_ROOT}}" "${LRSMS_ROOT}" "${PWD}"; do
     [ ! -f "${folder}/${!option}" ] || { printf -v "${option}" '%s' "$(realpath -- "${folder}/${!option}")"; break; }
@@ -81,14 +76,21 @@ nj=${nj:-$(env -u OMP_NUM_THREADS nproc)} # nproc heeds that variable
 train_name=$(basename "${train_config}" .yaml)
 tag=${tag:-${train_name}$([ "${seed}" -eq 0 ] || echo "_seed${seed}")}
 
-run() { # verb, options; options with an empty value are left out
-  local verb=$1 options=()
+local_file() { # the recipe's own, else the root's
+  [ -f "local/$1" ] && echo "local/$1" || echo "${LRSMS_ROOT}/local/$1"
+}
+run() { # a verb or a file of local/, and options; those with an empty value are left out
+  local command=("${python:?}" -m "lrsms.bin.$1") options=()
+  case $1 in
+    *.sh) command=("$(local_file "$1")") ;;
+    *.py) command=("${python}" "$(local_file "$1")") ;;
+  esac
   shift
   while [ $# -gt 1 ]; do
     [ -z "$2" ] || options+=("$1" "$2")
     shift 2
   done
-  "${python:?}" -m "lrsms.bin.${verb}" "${options[@]}"
+  "${command[@]}" "${options[@]}"
 }
 with_graph=false
 for method in ${decode_method}; do # a typo is said before a training, not after it
@@ -103,10 +105,9 @@ done
 within() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ]; }
 
 if within 0; then
-  run prepare --corpus "${corpus}" --output_dir data --corpus_dir "${corpus_dir}" --num_train "${num_train}" \
-    --num_dev "${num_dev}" --num_test "${num_test}" --seed "${seed}" --mini "${mini}" --train_parts "${train_parts}" \
-    --mouth_size "${mouth_size}" \
-    --kaldi_dir "${kaldi_dir}" --manifest_dir "${manifest_dir}" --num_jobs "${nj}" --force "${force}"
+  # shellcheck disable=SC2086
+  "$(local_file data.sh)" --seed "${seed}" --num_jobs "${nj}" --force "${force}" ${local_data_opts} \
+    ${further_options[@]+"${further_options[@]}"}
 fi
 if within 1; then
   run cuts --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
@@ -115,8 +116,10 @@ fi
 if within 2; then
   run tokenize --data_dir data --train_splits "${train_split}" --eval_splits "${valid_split} ${test_splits}" \
     --token_type "${token_type}" --vocab_size "${vocab_size}" --force "${force}"
-  [ "${with_graph}" = false ] || run graph --data_dir data --train_splits "${train_split}" --token_type "${token_type}" \
-    --vocab_size "${vocab_size}" --config "${decode_config}" --force "${force}"
+  [ "${with_graph}" = false ] || for program in prepare_lang.py compile_hlg.py; do
+    run "${program}" --data_dir data --train_splits "${train_split}" --token_type "${token_type}" \
+      --vocab_size "${vocab_size}" --config "${decode_config}" --force "${force}"
+  done
 fi
 if within 3; then
   # shellcheck disable=SC2086
@@ -134,7 +137,7 @@ if within 4; then
     --force "${force}"
 fi
 if within 5; then
-  run score --data_dir data --exp_dir exp --results_dir "${results_dir}" --force "${force}"
+  run score.sh --results_dir "${results_dir}" --force "${force}"
 fi
 if within 6; then
   run compress --asr_exp "exp/${tag}" --config "${compress_config}" --data_dir data --train_split "${train_split}" \
@@ -147,7 +150,7 @@ if within 7; then
       --splits "${test_splits}" --config "${decode_config}" --decode_method "${decode_method}" \
       --train_splits "${train_split}" --checkpoint "${checkpoint}" --ngpu "${ngpu}" --force "${force}"
   done
-  run score --data_dir data --exp_dir exp --results_dir "${results_dir}" --force "${force}"
+  run score.sh --results_dir "${results_dir}" --force "${force}"
 fi
 if within 8; then
   for format in ${export_formats}; do

@@ -60,16 +60,6 @@ def test_low_rank_core_needs_torch_only(root):
     output_of(code, root)
 
 
-def test_only_the_bridge_imports_espnet(root):
-    importing = {
-        path.relative_to(root).as_posix()
-        for path in (root / "lrsms").rglob("*.py")
-        for line in path.read_text().splitlines()
-        if line.strip().startswith(("from espnet", "import espnet"))
-    }
-    assert importing and all(path.startswith("lrsms/espnet/") for path in importing), importing
-
-
 def test_users_error_is_one_line_and_status_1(capsys):
     def main():
         raise LrsmsError("conf/x.yaml: ratio 2")

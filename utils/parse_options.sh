@@ -8,6 +8,15 @@
 # option; here=$(pwd) and _own=1 are not.
 # A variable whose default is true or false is a switch: --force, --force true, --force=false.
 # A variable whose default is a number takes numbers. --help prints the script's leading comment and its options.
+#
+# Where the script defines the function options_from, which prints the paths of other scripts, what their leading
+# comments name as options is taken as well, and left for them in the array further_options, as --name value:
+#
+#   --corpus-dir DIR    a folder, relative to where the user is
+#   --mini true|false   a switch
+#   --num-train N       anything else
+#
+# --help then prints the leading comment of the first of these scripts, too.
 # shellcheck shell=bash
 
 _options_script=${BASH_SOURCE[1]}
@@ -22,8 +31,31 @@ _options_list() {
 
 _options_names=" $(_options_list | cut -f 1 | sort -u | tr '\n' ' ')"
 
+# Paths of the scripts whose options are taken as well.
+_options_sources() {
+  ! declare -F options_from >/dev/null || options_from
+}
+
+# "name<TAB>value" of each option in the leading comments of the scripts whose paths it reads; the value is what stands
+# for it there.
+_options_further() {
+  local script
+  while IFS= read -r script; do
+    awk '!/^#/ { exit } $2 ~ /^--/ { name = substr($2, 3); gsub(/-/, "_", name); print name "\t" $3 }' "${script}"
+  done
+}
+
+_options_kind() { # what stands for the value of the option of the variable name "$1"
+  _options_sources | _options_further | awk -F '\t' -v name="$1" '$1 == name && !found { print $2; found = 1 }'
+}
+
+_options_comment() { # of the script "$1"
+  awk 'NR == 1 && /^#!/ { next } /^#/ { sub(/^# ?/, ""); print; next } { exit }' "$1"
+}
+
 _options_help() {
-  awk 'NR == 1 && /^#!/ { next } /^#/ { sub(/^# ?/, ""); print; next } { exit }' "${_options_script}"
+  local script
+  _options_comment "${_options_script}"
   echo "Options, with their defaults:"
   _options_list | awk -F '\t' '{
     comment = match($2, /[ \t]+#.*/) ? substr($2, RSTART) : ""
@@ -33,6 +65,8 @@ _options_help() {
     sub(/ +$/, "", line)
     print line
   }'
+  script=$(_options_sources | awk 'NR == 1')
+  [ -z "${script}" ] || _options_comment "${script}"
 }
 
 _options_fail() {
@@ -40,12 +74,19 @@ _options_fail() {
   exit 1
 }
 
-# Variable name of option "$1" (dashes or underscores), or nothing when the script has no such option.
+# Variable name of option "$1" (dashes or underscores), or nothing when there is no such option.
 _options_name() {
   local name=${1#--}
   name=${name%%=*}
   name=${name//-/_}
-  case ${_options_names} in *" ${name} "*) echo "${name}" ;; esac
+  case ${_options_names} in
+    *" ${name} "*) echo "${name}" ;;
+    *) [ -z "$(_options_kind "${name}")" ] || echo "${name}" ;;
+  esac
+}
+
+_options_is_own() { # name
+  case ${_options_names} in *" $1 "*) ;; *) return 1 ;; esac
 }
 
 _options_check() { # option, default, value
@@ -59,6 +100,7 @@ _options_check() { # option, default, value
   esac
 }
 
+_further_names=' '
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) _options_help; exit 0 ;;
@@ -68,10 +110,18 @@ while [ $# -gt 0 ]; do
   _option=${1%%=*}
   _name=$(_options_name "$1")
   if [ -z "${_name}" ]; then
-    _valid=$(for _option_name in ${_options_names}; do printf ' --%s' "${_option_name}"; done)
+    _valid=$(for _option_name in ${_options_names} $(_options_sources | awk 'NR == 1' | _options_further | cut -f 1); do
+      printf ' --%s' "${_option_name}"
+    done)
     _options_fail "unknown option ${_option}; valid:${_valid}"
   fi
-  _default=${!_name}
+  if _options_is_own "${_name}"; then
+    _variable=${_name} _default=${!_name} _kind=
+  else
+    _variable=_further_${_name} _default='' _kind=$(_options_kind "${_name}")
+    [ "${_kind}" != 'true|false' ] || _default=false
+    case ${_further_names} in *" ${_name} "*) ;; *) _further_names+="${_name} " ;; esac
+  fi
   if [ "$1" != "${_option}" ]; then
     _value=${1#*=}
   elif [ $# -gt 1 ] && { [ "${2#--}" = "$2" ] || [ -z "$(_options_name "$2")" ]; }; then
@@ -84,7 +134,15 @@ while [ $# -gt 0 ]; do
     esac
   fi
   _options_check "${_option}" "${_default}" "${_value}"
-  printf -v "${_name}" '%s' "${_value}"
+  if [ "${_kind}" = DIR ] && [ -n "${_value}" ]; then
+    _value=$(realpath -m -- "${_value}")
+  fi
+  printf -v "${_variable}" '%s' "${_value}"
   shift
 done
-unset _option _name _valid _default _value
+further_options=()
+for _name in ${_further_names}; do
+  _variable=_further_${_name}
+  [ -z "${!_variable}" ] || further_options+=("--${_name}" "${!_variable}")
+done
+unset _option _name _valid _default _value _variable _kind

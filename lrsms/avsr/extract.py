@@ -13,6 +13,7 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.avsr.mouth import SIZE, extract_mouth
 from lrsms.avsr.video import VideoError
 from lrsms.data.excluded import Exclusion
+from lrsms.data.manifests import Split
 from lrsms.data.mouths import describe, regions_path, save_regions
 from lrsms.files import atomic_write
 
@@ -83,3 +84,27 @@ def contact_sheet(path: Path, mouths: Mapping[str, TemporalArray], *, rows: int 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished:
         cv2.imwrite(str(unfinished), np.vstack(strips))
+
+
+def add_mouths(
+    splits: Mapping[str, Split], videos: Mapping[str, Path], output_dir: Path, *, size: int, num_jobs: int, title: str
+) -> None:
+    """Find the mouths of all splits' recordings, and write a contact sheet of them, ``output_dir/mouths.png``.
+
+    Args:
+        splits: get their ``mouths`` and ``without_video``.
+        videos: by recording id.
+        size: pixels of a mouth region's side.
+    """
+    used = {item.id for split in splits.values() for item in split.recordings}
+    wanted = {name: path for name, path in videos.items() if name in used}
+    found, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title=title)
+    lost += [Exclusion(name, "missing_video", "a sound without a video") for name in sorted(used - videos.keys())]
+    for split in splits.values():
+        names = {item.id for item in split.recordings}
+        split.mouths = {name: array for name, array in found.items() if name in names}
+        split.without_video = [row for row in lost if row.id in names]
+    if found:
+        sheet = output_dir / "mouths.png"
+        contact_sheet(sheet, found)
+        print(f"{title}: {len(found)} clips with mouth regions; look at {sheet}")

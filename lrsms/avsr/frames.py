@@ -16,13 +16,11 @@ import math
 
 import numpy as np
 
+from lrsms.data.video_clock import FRAME_RATE, FRAME_SHIFT, TOLERANCE
 from lrsms.errors import LrsmsError
 
 SAMPLING_RATE = 16000  # Hz
-FRAME_RATE = 25  # per second
 SAMPLES = SAMPLING_RATE // FRAME_RATE  # per frame
-FRAME_SHIFT = 1 / FRAME_RATE  # seconds
-TOLERANCE = 0.2  # seconds by which audio may be longer or shorter than video
 
 
 def row_size(height: int, width: int) -> int:

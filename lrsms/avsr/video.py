@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lrsms.avsr.frames import FRAME_RATE
+from lrsms.data.video_clock import FRAME_RATE
 
 LEAST_RATE = 20.0  # frames per second; below it, lips move too far from one frame to the next
 

@@ -176,7 +176,6 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
 
     with atomic_write(manifest) as unfinished:
         return write_jsonl(unfinished, cuts(), compresslevel=1)
-    return count
 
 
 def _growth_table(growth: Sequence[dict]) -> str:

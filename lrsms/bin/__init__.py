@@ -1,41 +1,8 @@
 """Command line: one module per verb, run as ``python -m lrsms.bin.<verb>``."""
 
-import argparse
-import sys
-from collections.abc import Callable
-
-from lrsms.errors import LrsmsError
-from lrsms.startup import leave, start_quickly
+from lrsms.command_line import run_verb, str2bool
+from lrsms.startup import start_quickly
 
 start_quickly()  # processes that a command starts import its module, and so this one, too
 
-
-def run_verb(main: Callable[[], None]) -> None:
-    """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1.
-
-    What is printed appears line by line, also in a file or pipe, and in a log of both streams in its order with errors.
-    """
-    sys.stdout.reconfigure(line_buffering=True)
-    try:
-        main()
-    except LrsmsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    if _is_main(main):
-        leave()
-
-
-def _is_main(main: Callable[[], None]) -> bool:
-    """Whether this process is the command, rather than a program that runs it."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name.startswith("lrsms.bin.") and main.__module__ == "__main__"
-
-
-def str2bool(text: str) -> bool:
-    """Parse ``true``/``false`` as the shell recipes write them."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r}: write true or false")
-    return text.lower() == "true"
+__all__ = ["run_verb", "str2bool"]

@@ -1,7 +1,7 @@
 """Make the decoding graph that k2 searches: lexicon, n-gram language model of the training text, and HLG.
 
 Example: python -m lrsms.bin.graph --data_dir data --token_type unigram --vocab_size 500
-Stage 4 does so by itself; stage 2 does where --decode-method needs it.
+Stage 4 does so by itself; stage 2 does (local/prepare_lang.py, local/compile_hlg.py) where --decode-method needs it.
 """
 
 import argparse
@@ -11,8 +11,19 @@ from lrsms.bin import run_verb, str2bool
 from lrsms.defaults import TOKEN_TYPES
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> dict:
+    """Read the command line.
+
+    Args:
+        description: what ``--help`` says first.
+
+    Returns:
+        Arguments of :func:`lrsms.fsa.compile_hlg.make_graph` and :func:`lrsms.fsa.lang.prepare_lang` by name.
+
+    Raises:
+        LrsmsError: the decoding YAML is wrong.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--train_splits", default="train", help="whose text it is made of, separated by spaces")
     parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
@@ -23,18 +34,25 @@ def main() -> None:
 
     from lrsms.data.tokens import lang_dir
     from lrsms.espnet.config_check import read_yaml
-    from lrsms.fsa.graph import make_graph
     from lrsms.fsa.options import K2Options
 
     block = read_yaml(args.config).get("k2") if args.config else None
-    options = K2Options.parse(block, f"{args.config}: k2")
-    make_graph(
-        lang_dir(args.data_dir, args.token_type, args.vocab_size),
-        [args.data_dir / split / "cuts.jsonl.gz" for split in args.train_splits.split()],
-        order=options.ngram_order,
-        arpa=Path(options.arpa) if options.arpa else None,
-        force=args.force,
-    )
+    chosen = K2Options.parse(block, f"{args.config}: k2")
+    return {
+        "lang": lang_dir(args.data_dir, args.token_type, args.vocab_size),
+        "cuts": [args.data_dir / split / "cuts.jsonl.gz" for split in args.train_splits.split()],
+        "order": chosen.ngram_order,
+        "arpa": Path(chosen.arpa) if chosen.arpa else None,
+        "force": args.force,
+    }
+
+
+def main() -> None:
+    arguments = options(__doc__)
+
+    from lrsms.fsa.compile_hlg import make_graph
+
+    make_graph(**arguments)
 
 
 if __name__ == "__main__":

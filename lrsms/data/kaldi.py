@@ -22,8 +22,8 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data.kaldi_folders import read_kaldi, read_wav_scp
 from lrsms.data.manifests import check_unique, read_table, save_splits
-from lrsms.data.own_data import read_kaldi, read_wav_scp
 from lrsms.errors import LrsmsError
 from lrsms.files import write_text
 

@@ -1,19 +1,24 @@
 """What every corpus preparation shares: checked inputs in, Lhotse manifests of each split out."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
-from lhotse.array import TemporalArray
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.errors import LrsmsError
+
+if TYPE_CHECKING:
+    from lhotse import Recording, SupervisionSegment
+    from lhotse.array import TemporalArray
 
 STAGE = "prepare"
 
@@ -93,6 +98,8 @@ def open_recordings(
         The recordings by id, and an exclusion for each file that is missing or has no readable header.
     """
 
+    from lhotse import Recording
+
     def open_one(item: tuple[str, Path]) -> Recording | Exclusion:
         name, path = item
         if not path.is_file():
@@ -141,6 +148,8 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
     Raises:
         LrsmsError: a split would be empty; the message says why.
     """
+    from lhotse import RecordingSet, SupervisionSet
+
     for name, split in splits.items():
         if not split.supervisions:
             reasons = top_reasons(split.exclusions)

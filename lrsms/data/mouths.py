@@ -12,18 +12,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from lhotse import MonoCut
-from lhotse.array import Array, TemporalArray
-from lhotse.serialization import load_jsonl
 from tqdm.contrib.concurrent import thread_map
 
-from lrsms.avsr.frames import FRAME_SHIFT, TOLERANCE
 from lrsms.data.excluded import Exclusion, count_reasons
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.video_clock import FRAME_SHIFT, TOLERANCE
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
+
+if TYPE_CHECKING:
+    from lhotse import MonoCut
+    from lhotse.array import TemporalArray
 
 MANIFEST = "mouths.jsonl.gz"
 WITHOUT_VIDEO = "without_video.tsv"
@@ -40,6 +42,8 @@ def save_regions(path: Path, regions: np.ndarray) -> TemporalArray:
 
 def describe(path: Path, shape: Iterable[int]) -> TemporalArray:
     """The manifest of regions that are stored in ``path`` already."""
+    from lhotse.array import Array, TemporalArray
+
     array = Array("numpy_files", str(path.parent), path.name, list(shape))
     return TemporalArray(array, temporal_dim=0, frame_shift=FRAME_SHIFT, start=0.0)
 
@@ -56,6 +60,9 @@ def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:
     Raises:
         LrsmsError: the manifest is damaged.
     """
+    from lhotse.array import TemporalArray
+    from lhotse.serialization import load_jsonl
+
     path = folder / MANIFEST
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""What corpora of videos share: the sound track to a file of its own, and mouth regions to the manifests."""
+"""The sound tracks of a corpus of videos, each to a file of its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,7 @@ import numpy as np
 import soundfile
 from tqdm.contrib.concurrent import thread_map
 
-from lrsms.avsr.extract import contact_sheet, extract_all
 from lrsms.data.excluded import Exclusion
-from lrsms.data.manifests import Split
 from lrsms.files import atomic_write
 
 SAMPLING_RATE = 16000  # Hz, of the extracted audio
@@ -61,27 +59,3 @@ def extract_sound(
     exclusions = [item for item in results if item is not None]
     failed = {item.id for item in exclusions}
     return {name: audio_dir / f"{name}.flac" for name in videos if name not in failed}, exclusions
-
-
-def add_mouths(
-    splits: Mapping[str, Split], videos: Mapping[str, Path], output_dir: Path, *, size: int, num_jobs: int, title: str
-) -> None:
-    """Find the mouths of all splits' recordings, and write a contact sheet of them, ``output_dir/mouths.png``.
-
-    Args:
-        splits: get their ``mouths`` and ``without_video``.
-        videos: by recording id.
-        size: pixels of a mouth region's side.
-    """
-    used = {item.id for split in splits.values() for item in split.recordings}
-    wanted = {name: path for name, path in videos.items() if name in used}
-    found, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title=title)
-    lost += [Exclusion(name, "missing_video", "a sound without a video") for name in sorted(used - videos.keys())]
-    for split in splits.values():
-        names = {item.id for item in split.recordings}
-        split.mouths = {name: array for name, array in found.items() if name in names}
-        split.without_video = [row for row in lost if row.id in names]
-    if found:
-        sheet = output_dir / "mouths.png"
-        contact_sheet(sheet, found)
-        print(f"{title}: {len(found)} clips with mouth regions; look at {sheet}")

@@ -20,7 +20,9 @@ from lrsms.defaults import SENTENCEPIECE_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config_check import read_yaml
 from lrsms.fsa import import_k2
-from lrsms.fsa.graph import GRAPH, MODEL, Graph, check_tokens, graph_folder, make_graph
+from lrsms.fsa.compile_hlg import make_graph
+from lrsms.fsa.graph import GRAPH, Graph, check_tokens
+from lrsms.fsa.lang import MODEL, graph_folder
 from lrsms.fsa.lattice import LatticePath, LatticeSearch
 from lrsms.fsa.ngram import NGram, read_arpa
 from lrsms.fsa.options import K2_RESCORING, WITH_GRAPH, K2Options
@@ -141,7 +143,7 @@ class LatticeRecogniser:
         config: ``config.yaml`` of the model.
         method: one of ``k2_ctc``, ``k2_hlg``, ``k2_attention_rescoring``.
         options: beams and weights.
-        graph: folder of :func:`lrsms.fsa.graph.make_graph`; None for ``k2_ctc``.
+        graph: folder of :func:`lrsms.fsa.compile_hlg.make_graph`; None for ``k2_ctc``.
 
     Raises:
         LrsmsError: k2 or the graph is missing, or the graph is one of other tokens.

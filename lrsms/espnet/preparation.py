@@ -23,8 +23,9 @@ from lrsms.espnet.av_data import VideoCheck, make_loader
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lengths import EncoderLength
 from lrsms.espnet.measure import Cost, cost, sampling_rate
+from lrsms.espnet.rank_plan_file import save_plans
 from lrsms.files import atomic_write, write_json
-from lrsms.lowrank.plan import RankPlan, save_plans
+from lrsms.lowrank.plan import RankPlan
 from lrsms.provenance import provenance
 
 PREPARED = "prepared.json"

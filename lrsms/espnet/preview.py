@@ -18,9 +18,9 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.config_check import check_keys, read_yaml
 from lrsms.espnet.measure import Cost, cost, positions, sampling_rate
+from lrsms.espnet.rank_plan_file import save_plans
 from lrsms.espnet.resolve import factorize_ctc, resolve, without_low_rank
 from lrsms.lowrank import RankPlan, skip_initialization
-from lrsms.lowrank.plan import save_plans
 
 FRONTENDS = {"kaldi_fbank": ("num_filters", 80), "default": ("n_mels", 80)}
 _SECONDS = 10  # length of the utterances that memory is forecast for

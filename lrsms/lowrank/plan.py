@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import yaml
 from torch import nn
 
 from lrsms.errors import LrsmsError
@@ -180,35 +178,6 @@ class RankPlan:
             for row in rows
         ]
         return "\n".join(lines)
-
-
-def save_plans(path: Path, plans: Mapping[str, RankPlan], totals: Mapping) -> None:
-    """Write the plans of a model's parts (``encoder``, ``decoder``) as one YAML file.
-
-    Args:
-        path: file to write.
-        plans: part -> its plan; module paths are prefixed with the part.
-        totals: numbers of the whole model to store beside them.
-    """
-    parts = {
-        part: {"of": plan.config.of, "layer_map": _plain(plan.config.layer_map), "init": plan.config.init}
-        for part, plan in plans.items()
-    }
-    layers = [
-        {
-            **{key: value for key, value in asdict(entry).items() if key not in ("reader", "weights", "read")},
-            "module": f"{part}.{entry.module}",
-            "parameters": entry.parameters,
-            "dense_parameters": entry.dense_parameters,
-        }
-        for part, plan in plans.items()
-        for entry in plan.entries
-    ]
-    path.write_text(yaml.safe_dump({"totals": dict(totals), "parts": parts, "layers": layers}, sort_keys=False))
-
-
-def _plain(layer_map: str | tuple) -> str | list:
-    return layer_map if isinstance(layer_map, str) else list(layer_map)
 
 
 def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
@@ -13,9 +13,26 @@ from lrsms.espnet.config_check import check_training_config
 from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.task import ASRTask
 from lrsms.espnet.training import Training
+from lrsms.sweep.points import Arm, Point, Sweep
 
-if TYPE_CHECKING:
-    from lrsms.sweep.runner import Point, Runner
+
+class Settings(Protocol):
+    """What stages 3 and 4 of a point read; :class:`lrsms.sweep.runner.Runner` has it."""
+
+    sweep: Sweep
+    data_dir: Path
+    train_split: str
+    valid_split: str
+    test_splits: tuple[str, ...]
+    decode_config: Path
+    checkpoint: str
+    ngpu: int
+
+    def config(self, arm: Arm) -> Path:
+        """The training YAML of an arm."""
+
+    def cuts(self, split: str) -> Path:
+        """The manifest of a split."""
 
 
 def check_config(path: Path) -> None:
@@ -23,7 +40,7 @@ def check_config(path: Path) -> None:
     check_training_config(path, ASRTask)
 
 
-def train_and_decode(runner: Runner, point: Point, threads: int) -> None:
+def train_and_decode(runner: Settings, point: Point, threads: int) -> None:
     """Stages 3 and 4 of ``point``, on ``threads`` threads and the one GPU that this process sees, if it is to use any.
 
     Raises:

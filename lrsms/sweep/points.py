@@ -61,6 +61,24 @@ class _Content:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One training and its decodings; ``key`` is the name of its folder."""
+
+    arm: Arm
+    seed: int
+    experiment: Path
+
+    @property
+    def key(self) -> str:
+        return self.experiment.name
+
+    @property
+    def log(self) -> Path:
+        """What the process that ran it printed."""
+        return self.experiment / "sweep.log"
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A parsed sweep.
 

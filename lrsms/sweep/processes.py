@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from multiprocessing import connection, forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lrsms.errors import LrsmsError
 from lrsms.processes import start_context
-
-if TYPE_CHECKING:
-    from lrsms.sweep.runner import Point, Runner
 
 _PATIENCE_SECONDS = 10
 
@@ -66,18 +63,18 @@ def start(process: BaseProcess, gpu: int | None) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def run_here(work: Callable, runner: Runner, point: Point, threads: int) -> None:
-    """Call ``work(runner, point, threads)`` in this process, whose output goes to the point's ``sweep.log``."""
+def run_here(work: Callable, log_file: Path, *arguments) -> None:
+    """Call ``work(*arguments)`` in this process, whose output goes to the end of ``log_file``."""
     # The mask does not always reach here: starting multiprocessing's resource tracker unblocks the interrupt again.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    point.experiment.mkdir(parents=True, exist_ok=True)
-    with point.log.open("a", encoding="utf-8") as log:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
     sys.stdout.reconfigure(line_buffering=True)  # in the log, what is printed and what fails are in their order
     try:
-        work(runner, point, threads)
+        work(*arguments)
     except LrsmsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -18,8 +18,8 @@ from lrsms.scoring.pictures import after_warmup
 from lrsms.scoring.results import without_folders
 from lrsms.sweep.intervals import difference_interval, mean_interval
 from lrsms.sweep.pictures import draw, picture_files
-from lrsms.sweep.points import Arm
-from lrsms.sweep.runner import Point, Runner
+from lrsms.sweep.points import Arm, Point
+from lrsms.sweep.runner import Runner
 from lrsms.sweep.tables import FINDINGS, add_to_results, split_tables
 
 _EXPERIMENT_KEYS = ("epochs", "train_hours", "wall_seconds", "train_step_seconds", "command", "commit", "machine")

@@ -26,28 +26,10 @@ from lrsms.errors import LrsmsError
 from lrsms.files import write_text
 from lrsms.scoring.decoding import decoding_folder, score_decoding
 from lrsms.sweep.claims import Claims
-from lrsms.sweep.points import Arm, Sweep
+from lrsms.sweep.points import Arm, Point, Sweep
 from lrsms.sweep.processes import prepare, run_here, start, stop, threads_for_each
 
 _POLL_SECONDS = 3
-
-
-@dataclass(frozen=True)
-class Point:
-    """One training and its decodings; ``key`` is the name of its folder."""
-
-    arm: Arm
-    seed: int
-    experiment: Path
-
-    @property
-    def key(self) -> str:
-        return self.experiment.name
-
-    @property
-    def log(self) -> Path:
-        """What the process that ran it printed."""
-        return self.experiment / "sweep.log"
 
 
 class _Claimed(NamedTuple):
@@ -219,7 +201,8 @@ class Runner:
                 while True:
                     while len(running) < self.nj and (claimed := _claim_first(claims, waiting)):
                         slot = min(set(range(self.nj)) - running.keys())
-                        process = context.Process(target=run_here, args=(work, self, claimed.point, threads))
+                        arguments = (work, claimed.point.log, self, claimed.point, threads)
+                        process = context.Process(target=run_here, args=arguments)
                         running[slot] = _Running(process, *claimed)
                         start(process, slot % self.ngpu if self.ngpu else None)
                     if not running:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lrsms.avsr.visemes import Shape, trajectory, viseme
-from lrsms.data.digits import ACCENTS, DIGITS
+from lrsms.data.corpora.digits import ACCENTS, DIGITS
 from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.errors import LrsmsError
 

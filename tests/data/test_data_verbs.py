@@ -3,13 +3,13 @@
 import itertools
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
 from lrsms.bin import cuts, prepare, tokenize
+from lrsms.data.corpora import digits
 from lrsms.errors import LrsmsError
 
 
@@ -74,11 +74,7 @@ def test_own_data_needs_a_folder(run, tmp_path):
 
 def test_digits_options_reach_the_generator(run, tmp_path, monkeypatch):
     calls = []
-    fake = SimpleNamespace(
-        prepare_digits=lambda output_dir, **options: calls.append((output_dir, options)),
-    )  # fmt: skip
-    monkeypatch.setattr("lrsms.data.digits", fake, raising=False)
-    monkeypatch.setitem(sys.modules, "lrsms.data.digits", fake)
+    monkeypatch.setattr(digits, "prepare_digits", lambda output_dir, **options: calls.append((output_dir, options)))
     run(prepare, "--corpus", "digits", "--output_dir", tmp_path, "--num_train", 5, "--seed", 3, "--num_jobs", 1)
     assert calls == [(tmp_path, {"num_train": 5, "seed": 3, "num_jobs": 1})]  # the rest has defaults there
 

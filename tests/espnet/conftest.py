@@ -70,8 +70,8 @@ def corpus(tmp_path_factory) -> Path:
     """``data`` after stage 2: 20 + 4 + 4 utterances; one more of 0.3 s in train and one of 2 ms in test."""
     from lhotse import CutSet
 
+    from lrsms.data.corpora.digits import prepare_digits
     from lrsms.data.cuts import build_cuts
-    from lrsms.data.digits import prepare_digits
     from lrsms.data.tokens import build_lang
 
     data = tmp_path_factory.mktemp("corpus") / "data"
@@ -180,8 +180,8 @@ def run_python(root: Path) -> Callable:
 @pytest.fixture(scope="session")
 def av_corpus(tmp_path_factory) -> Path:
     """``data`` of talking digits after stage 2: 12 + 4 + 4 utterances with mouth regions of 28 pixels."""
+    from lrsms.data.corpora.talking_digits import prepare_talking_digits
     from lrsms.data.cuts import build_cuts
-    from lrsms.data.talking_digits import prepare_talking_digits
     from lrsms.data.tokens import build_lang
 
     data = tmp_path_factory.mktemp("av_corpus") / "data"

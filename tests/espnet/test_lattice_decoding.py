@@ -16,7 +16,7 @@ from lrsms.espnet.decoding import Decoding
 from lrsms.espnet.iterator import load_waveform
 from lrsms.espnet.lattice_decoding import LatticeDecoding, LatticeRecogniser, ctc_scores
 from lrsms.espnet.opening import check_options, open_recogniser
-from lrsms.fsa.graph import make_graph
+from lrsms.fsa.compile_hlg import make_graph
 from lrsms.fsa.lattice import LatticeSearch
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options
 from lrsms.lowrank.merge import merge_

@@ -12,9 +12,9 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.classes import LOW_RANK_ENCODERS
 from lrsms.espnet.measure import NOMINAL_TOKENS_PER_SECOND, cost
 from lrsms.espnet.preparation import rank_plans
+from lrsms.espnet.rank_plan_file import save_plans
 from lrsms.espnet.resolve import stable_rank
 from lrsms.lowrank import LowRankConfig, LowRankLinear, RankPlan, low_rank_layers
-from lrsms.lowrank.plan import save_plans
 
 CONFORMER = {
     "encoder_conf": {

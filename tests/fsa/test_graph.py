@@ -12,7 +12,9 @@ from lhotse.testing.dummies import dummy_cut
 
 from lrsms.data.tokens import Tokens, build_lang
 from lrsms.errors import LrsmsError
-from lrsms.fsa.graph import GRAPH, Graph, check_graph, check_tokens, graph_folder, make_graph
+from lrsms.fsa.compile_hlg import check_graph, make_graph
+from lrsms.fsa.graph import GRAPH, Graph, check_tokens
+from lrsms.fsa.lang import graph_folder
 from lrsms.fsa.lattice import LatticeSearch
 from lrsms.fsa.lexicon import Lexicon
 from lrsms.fsa.ngram import estimate, read_arpa

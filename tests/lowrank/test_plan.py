@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, low_rank_layers
-from lrsms.lowrank.plan import round_rank, save_plans
+from lrsms.lowrank.plan import round_rank
 
 ROLES = {
     r"blocks\.\d+\.attention\.(q|out)": "attention",
@@ -282,16 +281,3 @@ def test_table_has_one_line_per_layer():
     assert row.split() == ["blocks.0.w_1", "feed_forward", "64", "x", "256", "32", "10,240", "62", "%"]
     row = next(row for row in rows if row.startswith("blocks.0.attention.q"))
     assert row.split()[5:] == ["dense", "4,096", "100", "%"] + "rank 32 reaches break-even at 32".split()
-
-
-def test_saved_plans_come_back(tmp_path):
-    plans = {"encoder": make({"attention": 0.25, "init": "xavier"}), "decoder": make({"of": "parameters"})}
-    save_plans(tmp_path / "rank_plan.yaml", plans, {"parameters": 5, "macs_per_second": 1.5})
-    saved = yaml.safe_load((tmp_path / "rank_plan.yaml").read_text())
-    assert saved["totals"] == {"parameters": 5, "macs_per_second": 1.5}
-    assert saved["parts"]["encoder"] == {"of": "full_rank", "layer_map": "uniform", "init": "xavier"}
-    assert saved["parts"]["decoder"]["of"] == "parameters"
-    assert len(saved["layers"]) == len(plans["encoder"].entries) + len(plans["decoder"].entries)
-    layer = next(layer for layer in saved["layers"] if layer["module"] == "encoder.blocks.2.attention.q")
-    expected = {"role": "attention", "depth": 2, "inputs": 64, "outputs": 64, "rank": 16, "note": ""}
-    assert layer == {"module": layer["module"], **expected, "parameters": 2048, "dense_parameters": 4096}

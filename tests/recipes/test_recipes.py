@@ -33,7 +33,7 @@ class Tree:
         folder.mkdir(parents=True)
         for name in ("run.sh", "path.sh"):
             shutil.copy2(ROOT / name, folder / name)
-        for name in ("utils", "conf", "lrsms"):
+        for name in ("utils", "conf", "local", "lrsms"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         left_by_runs = shutil.ignore_patterns("data", "exp", "downloads", "RESULTS.md", "results.json", "*.png")
         shutil.copytree(ROOT / "egs", folder / "egs", ignore=left_by_runs)
@@ -280,7 +280,7 @@ def test_talking_digits_to_the_tokeniser(tmp_path):
     [
         (["egs/grid/avsr1/run.sh"], ["--corpus_dir is not given", "alignments/*/*.align"]),
         (["egs/lrs3/avsr1/run.sh", "--corpus-dir", "conf"], ["expected pretrain/*/*.mp4", "test/*/*.txt"]),
-        (["./run.sh", "--mouth-size", "48"], ["--mouth_size is for talking_digits, grid, lrs3"]),
+        (["./run.sh", "--mouth-size", "48"], ["--mouth_size is for grid, lrs3, talking_digits"]),
         (["egs/talking_digits/avsr1/run.sh", "--mouth-size", "9"], ["--mouth_size 9: at least 24 pixels"]),
     ],
 )

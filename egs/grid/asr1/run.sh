@@ -9,5 +9,5 @@ set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/grid/asr1/run.sh "$@")
 export LRSMS_COMMAND
-exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus grid \
+exec "${here}/../../../run.sh" --recipe-dir "${here}" \
   --speed-perturb 1.0 --token-type char --results-dir "${here}" "$@"

@@ -13,10 +13,9 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/librispeech/asr1/run.sh "$@")
 export LRSMS_COMMAND
 defaults=(--test-splits "test_clean test_other" --train-config conf/train_lrsms_100h.yaml --vocab-size 500)
-case " $* " in
-  *" --mini false "* | *" --mini=false "*) ;;
-  *" --mini "* | *" --mini=true "*)
-    defaults=(--test-splits test --train-config conf/train_lrsms_mini.yaml --vocab-size 300) ;;
-esac
-exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus librispeech "${defaults[@]}" \
+. "${here}/../../../utils/option_value.sh"
+if [ "$(option_value mini "$@")" = true ]; then
+  defaults=(--test-splits test --train-config conf/train_lrsms_mini.yaml --vocab-size 300)
+fi
+exec "${here}/../../../run.sh" --recipe-dir "${here}" "${defaults[@]}" \
   --speed-perturb "0.9 1.0 1.1" --token-type unigram --results-dir "${here}" "$@"

@@ -10,6 +10,6 @@ set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/lrs3/avsr1/run.sh "$@")
 export LRSMS_COMMAND
-exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus lrs3 \
+exec "${here}/../../../run.sh" --recipe-dir "${here}" \
   --speed-perturb 1.0 --token-type unigram --vocab-size 5000 --results-dir "${here}" \
   --snrs "clean 20 15 10 5 0 -5" "$@"

@@ -9,6 +9,6 @@ set -euo pipefail
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/talking_digits/avsr1/run.sh "$@")
 export LRSMS_COMMAND
-exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus talking_digits \
+exec "${here}/../../../run.sh" --recipe-dir "${here}" \
   --speed-perturb 1.0 --token-type word --results-dir "${here}" \
   --snrs "clean 20 15 10 5 0 -5" "$@"

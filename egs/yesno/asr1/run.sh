@@ -11,6 +11,6 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 LRSMS_COMMAND=$(printf '%q ' egs/yesno/asr1/run.sh "$@")
 export LRSMS_COMMAND
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads only wait for each other in a model this small
-exec "${here}/../../../run.sh" --recipe-dir "${here}" --corpus yesno \
+exec "${here}/../../../run.sh" --recipe-dir "${here}" \
   --fs 8000 --speed-perturb "0.9 1.0 1.1" --token-type word --checkpoint valid.loss_ctc.ave.pth \
   --results-dir "${here}" "$@"

@@ -10,20 +10,28 @@ well, they are left out of training. Clips of pretrain are cut at word times int
 600 frames).
 """
 
+from __future__ import annotations
+
+import argparse
 import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lhotse import Recording, SupervisionSegment
-
+from lrsms.command_line import run_verb
+from lrsms.data.corpus_command import CorpusParser, run_corpus
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, require_layout, save_splits
-from lrsms.data.videos import add_mouths, extract_sound
+from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
 
+if TYPE_CHECKING:
+    from lhotse import Recording
+
 TRAIN_PARTS = ("pretrain", "trainval")
+MOUTH_SIZE = 96  # pixels of a mouth region's side
 LONGEST = 24.0  # seconds of a segment of pretrain
 _DEV_SHARE = 100  # one folder of so many
 _WORDS = "WORD START END"
@@ -105,7 +113,7 @@ def prepare_lrs3(
     output_dir: Path,
     *,
     train_parts: Sequence[str] = (),
-    mouth_size: int = 96,
+    mouth_size: int = MOUTH_SIZE,
     num_jobs: int = 1,
 ) -> None:
     """Write the manifests of ``train``, ``dev`` and ``test``, and the mouth regions of all their clips.
@@ -119,6 +127,8 @@ def prepare_lrs3(
     Raises:
         LrsmsError: an unknown part, another layout, or a split without a usable clip.
     """
+    from lrsms.avsr.extract import add_mouths
+
     train_parts = tuple(train_parts) or TRAIN_PARTS
     unknown = set(train_parts) - set(TRAIN_PARTS)
     if unknown:
@@ -171,6 +181,8 @@ def _split_of(part: str, folder: str, held_out: set[str]) -> str:
 
 def _add(split: Split, recording: Recording, video: Path, *, cut: bool) -> None:
     """Add a clip, whole or cut into segments, or the reason why not."""
+    from lhotse import SupervisionSegment
+
     try:
         transcript = read_transcript(video.with_suffix(".txt"))
     except (OSError, ValueError) as error:
@@ -192,3 +204,26 @@ def _add(split: Split, recording: Recording, video: Path, *, cut: bool) -> None:
         )
         for name, text, begin, end in spans
     ]  # fmt: skip
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("lrs3", __doc__)
+    options.add_source("--corpus_dir", help="the corpus as distributed: pretrain/, trainval/, test/")
+    options.add_argument("--train_parts", metavar="PARTS", help='such as "trainval" (default: both)')
+    options.add_count("--mouth_size", help=f"pixels of a mouth region's side (default: {MOUTH_SIZE})")
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_lrs3(args.corpus_dir, args.output_dir, train_parts=(args.train_parts or "").split(),
+                 mouth_size=args.mouth_size or MOUTH_SIZE, num_jobs=args.num_jobs)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

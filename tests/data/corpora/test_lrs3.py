@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from lhotse import CutSet, RecordingSet, SupervisionSet
 
+from lrsms.data.corpora.lrs3 import is_dev, prepare_lrs3, read_transcript, segments
 from lrsms.data.cuts import build_cuts
 from lrsms.data.excluded import read_excluded
-from lrsms.data.lrs3 import is_dev, prepare_lrs3, read_transcript, segments
 from lrsms.data.mouths import WITHOUT_VIDEO, read_manifest
 from lrsms.errors import LrsmsError
 

@@ -7,20 +7,30 @@ Splits: ``train`` and ``test`` as distributed, except that
   ``test/excluded.tsv``, since a model may have learnt them by heart.
 """
 
+from __future__ import annotations
+
+import argparse
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lhotse import SupervisionSegment
-
+from lrsms.command_line import run_verb
+from lrsms.data.corpus_command import CorpusParser, run_corpus
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, read_table, require_layout, save_splits
+
+if TYPE_CHECKING:
+    from lhotse import SupervisionSegment
 
 DEV_SHARE = 0.06  # of the training utterances, rounded up to whole speakers
 _LAYOUT = [f"{part}/{name}" for part in ("train", "test") for name in ("wav.scp", "text", "utt2spk")]
 
 
 def _read_part(corpus_dir: Path, part: str, num_jobs: int) -> Split:
+    from lhotse import SupervisionSegment
+
     folder = corpus_dir / part
     paths = {name: corpus_dir / path for name, path in read_table(folder / "wav.scp").items()}
     texts, speakers = read_table(folder / "text"), read_table(folder / "utt2spk")
@@ -99,3 +109,23 @@ def prepare_speechocean762(corpus_dir: Path | None, output_dir: Path, *, num_job
     test_ids = {item.id for item in test.supervisions} - {item.id for item in heard}
     test = _select(test, test_ids, test.exclusions + exclusions)
     save_splits(output_dir, {"train": train, "dev": dev, "test": test})
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("speechocean762", __doc__)
+    options.add_source("--corpus_dir", help="the corpus as distributed: WAVE/, train/, test/")
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_speechocean762(args.corpus_dir, args.output_dir, num_jobs=args.num_jobs)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from lhotse import load_manifest
 
-from lrsms.data import digits
-from lrsms.data.digits import (
+from lrsms.data.corpora import digits
+from lrsms.data.corpora.digits import (
     DEFAULT_NUM_DEV,
     DEFAULT_NUM_TEST,
     DEFAULT_NUM_TRAIN,

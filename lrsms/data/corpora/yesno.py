@@ -4,11 +4,12 @@ Lhotse's recipe takes every other recording for training and the rest for test. 
 the last four training recordings (in the order of their names) become ``dev``, which leaves 26, 4 and 30.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse.recipes import download_yesno
-from lhotse.recipes import prepare_yesno as lhotse_prepare_yesno
-
+from lrsms.command_line import run_verb
+from lrsms.data.corpus_command import CorpusParser, download_dir, run_corpus
 from lrsms.data.manifests import Split, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
 
@@ -17,6 +18,8 @@ _NUM_FILES = 60
 
 
 def _find_waves(corpus_dir: Path | None, download_dir: Path) -> Path:
+    from lhotse.recipes import download_yesno
+
     if corpus_dir is None:
         try:
             corpus_dir = download_yesno(download_dir)
@@ -44,6 +47,8 @@ def prepare_yesno(corpus_dir: Path | None, output_dir: Path, *, download_dir: Pa
     Raises:
         LrsmsError: the folder is not yesno's, a file has no readable header, or the download failed.
     """
+    from lhotse.recipes import prepare_yesno as lhotse_prepare_yesno
+
     waves = _find_waves(corpus_dir, download_dir)
     try:
         manifests = lhotse_prepare_yesno(waves)
@@ -58,3 +63,24 @@ def prepare_yesno(corpus_dir: Path | None, output_dir: Path, *, download_dir: Pa
     train = Split(train.recordings[:-NUM_DEV], train.supervisions[:-NUM_DEV])
     print(f"yesno: the last {NUM_DEV} training recordings are the development set")
     save_splits(output_dir, {"train": train, "dev": dev, "test": test})
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("yesno", __doc__)
+    options.add_source("--corpus_dir", help="waves_yesno, or the folder that holds it (default: downloads it)")
+    options.add_download_dir()
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_yesno(args.corpus_dir, args.output_dir, download_dir=download_dir(args))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -6,9 +6,9 @@ import pytest
 import soundfile
 from lhotse import RecordingSet, SupervisionSet
 
-from lrsms.data.digits import SPLITS, design_utterance, say
+from lrsms.data.corpora.digits import SPLITS, design_utterance, say
+from lrsms.data.corpora.talking_digits import prepare_talking_digits, show, talk
 from lrsms.data.mouths import read_manifest
-from lrsms.data.talking_digits import prepare_talking_digits, show, talk
 from lrsms.errors import LrsmsError
 
 

@@ -1,22 +1,13 @@
-"""A user's own corpus: Kaldi folders, or Lhotse manifests.
+"""Kaldi folders as manifests: ``wav.scp``, ``text``, ``utt2spk`` and perhaps ``segments``."""
 
-``kaldi_dir`` and ``manifest_dir`` each hold the folders ``train``, ``dev`` and ``test``. A Kaldi folder has
-``wav.scp`` (plain paths; relative ones start at the current folder, as in Kaldi), ``text``, ``utt2spk`` and
-perhaps ``segments`` (utterance, recording, start and end in seconds). A Lhotse folder has either one
-``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``; where it has both,
-the cuts are not read.
-"""
+from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from lhotse import CutSet, RecordingSet, SupervisionSegment, SupervisionSet
-
 from lrsms.data.excluded import Exclusion
-from lrsms.data.manifests import Split, check_unique, open_recordings, pair, read_table, require_layout, save_splits
+from lrsms.data.manifests import Split, open_recordings, pair, read_table, require_layout
 from lrsms.errors import LrsmsError
-
-SPLITS = ("train", "dev", "test")
 
 
 def read_wav_scp(path: Path) -> dict[str, Path]:
@@ -54,6 +45,8 @@ def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None 
     Raises:
         LrsmsError: a file is missing or malformed, an id repeats, or ``wav.scp`` holds commands.
     """
+    from lhotse import SupervisionSegment
+
     require_layout(folder, ["wav.scp", "text", "utt2spk"], "--kaldi_dir")
     paths = read_wav_scp(folder / "wav.scp") if paths is None else paths
     texts, speakers = read_table(folder / "text"), read_table(folder / "utt2spk")
@@ -84,57 +77,3 @@ def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None 
         if name not in texts and name not in known:
             exclusions.append(Exclusion(name, "no_text", f"not in {folder / 'text'}"))
     return pair(recordings.values(), supervisions, exclusions, str(folder))
-
-
-def _only(folder: Path, kind: str) -> Path | None:
-    found = sorted({*folder.glob(f"*{kind}*.jsonl"), *folder.glob(f"*{kind}*.jsonl.gz")})
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise LrsmsError(f"--manifest_dir {folder}: {len(found)} manifests of {kind} ({names}); leave one")
-    return found[0] if found else None
-
-
-def read_manifests(folder: Path) -> Split:
-    """Manifests of one Lhotse folder. Cuts are taken apart into recordings and supervisions.
-
-    Raises:
-        LrsmsError: a manifest is missing, ambiguous or damaged, or an id repeats.
-    """
-    recordings, supervisions, cuts = (_only(folder, kind) for kind in ("recordings", "supervisions", "cuts"))
-    if not cuts and not (recordings and supervisions):
-        raise LrsmsError(
-            f"--manifest_dir {folder}: expected one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz, or one "
-            "*cuts*.jsonl.gz"
-        )
-    try:
-        if recordings and supervisions:
-            items = list(RecordingSet.from_file(recordings)), list(SupervisionSet.from_file(supervisions))
-        else:
-            whole = CutSet.from_file(cuts)
-            check_unique((item.id for cut in whole for item in cut.supervisions), f"{cuts}: supervisions")
-            items = tuple(list(part or []) for part in whole.decompose()[:2])
-    except LrsmsError:
-        raise
-    except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
-        raise LrsmsError(f"--manifest_dir {folder}: not readable as Lhotse manifests ({error})") from error
-    return pair(*items, [], str(folder))
-
-
-def prepare_own_data(
-    output_dir: Path, *, kaldi_dir: Path | None = None, manifest_dir: Path | None = None, num_jobs: int = 1
-) -> None:
-    """Write the manifests of ``train``, ``dev`` and ``test`` from exactly one of the two kinds of folders.
-
-    Raises:
-        LrsmsError: none or both are given, a split is missing, or what :func:`read_kaldi` and
-            :func:`read_manifests` raise.
-    """
-    if bool(kaldi_dir) == bool(manifest_dir):
-        raise LrsmsError("own_data: give one of --kaldi_dir and --manifest_dir")
-    if kaldi_dir:
-        require_layout(kaldi_dir, SPLITS, "--kaldi_dir")
-        splits = {name: read_kaldi(kaldi_dir / name, num_jobs=num_jobs) for name in SPLITS}
-    else:
-        require_layout(manifest_dir, SPLITS, "--manifest_dir")
-        splits = {name: read_manifests(manifest_dir / name) for name in SPLITS}
-    save_splits(output_dir, splits)

@@ -5,26 +5,39 @@ folders of videos (``video/<speaker>/*.mp4`` or ``.mpg``, or ``<speaker>/*.mpg``
 extracted to 16 kHz mono FLAC under ``<output_dir>/audio/grid``. Both need ``alignments/<speaker>/*.align``. For mouth
 regions, videos are needed; they go to ``<output_dir>/mouth/<size>``.
 
-Splits: for speaker s1 the lists ``test_s1.txt`` (80 clips) and ``dev_s1.txt`` (40 clips) of
-``egs/grid/asr1/local``, drawn once at random from 800 clips; the rest is ``train``. For other speakers, by
-the SHA-1 of the clip's id: of ten parts, one is ``test``, half of another ``dev``. Speakers are shared
-between the splits.
+Splits: for speaker s1 the lists :data:`TEST_S1` (80 clips) and :data:`DEV_S1` (40 clips), drawn once at random from
+800 clips; the rest is ``train``. For other speakers, by the SHA-1 of the clip's id: of ten parts, one is ``test``, half
+of another ``dev``. Speakers are shared between the splits.
 """
 
+import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse import SupervisionSegment
-
+from lrsms.command_line import run_verb
+from lrsms.data.corpus_command import CorpusParser, folder, run_corpus
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
-from lrsms.data.videos import add_mouths, extract_sound
+from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
 
-LISTS_DIR = Path(__file__).resolve().parents[2] / "egs" / "grid" / "asr1" / "local"
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
 _SILENCE = {"sil", "sp"}
+TEST_S1 = """
+bbaf3s bbbf9a bgaa6n bgbo1a bgbozp bgig9a bgit7a bgwu6n bgwu9a brag1a bram4p bras7s brbm9a briz7s
+bwaa2p bwaazn bwag5s bwan1a lbad7s lbbezn lbid4p lbij8p lbwy8p lgal9s lgbf8n lgif1s lgif3a lrae3s
+lrbe6n lrby9s lrie1a lriq7s lrwf1s lrwl6p lrwz4p lwal4p lwar9a lwil1a lwir4p pbav3s pbib6n pbii3a
+pbwp9a pgayzn pgbr3a pgby7a pgwz1a prac9a prav9s prbd3a prbj7a pric5a prip3a priv5s prwq4p pwaq3a
+pwbk2p pwbq5s pwbq7a pwby1a pwic8n pwip7s pwwe3a sban2n sbia1s sbim9s sbinzp sbwh6n sbwu5s sgav7a
+sgwd2p srab3a srbo5a srbu7s sria8p sriu1a srwo8p swbo9s swbv4p swwc7a
+""".split()
+DEV_S1 = """
+bbiz3a bbwm6p bgia4p bgwo4p brwg6n bwat3s bwwn7s bwwu2p bwwuzn lbbe3a lbby5a lbwr4p lgaf5s lgwg5a
+lgwm7s lrar1s lray4n lrwfzn lwar8p pbbi9s pbwp7s pgby4n prac8p prwx7s pwad3s pwbd8p pwwy4p sbag8n
+sbat7s sbba8n sbbn6n sbia2p sbit2n sgib9s srbo3s srih1s srih3a srwb9s swai1s swwv9a
+""".split()
 
 
 def read_alignment(path: Path) -> str:
@@ -49,15 +62,17 @@ def _find(corpus_dir: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
     return {f"{_speaker(path)}_{path.stem}": path for path in paths}
 
 
-def _read_lists(lists_dir: Path) -> dict[str, str]:
+def _lists_of_s1(lists_dir: Path | None) -> dict[str, str]:
     """Clip id of s1 to its split."""
+    if lists_dir is None:
+        return {**dict.fromkeys(TEST_S1, "test"), **dict.fromkeys(DEV_S1, "dev")}
     chosen: dict[str, str] = {}
     for split in ("test", "dev"):
         path = lists_dir / f"{split}_s1.txt"
         if not path.exists():
             raise LrsmsError(
                 f"{path}: no such file; it must list the {split} clips of speaker s1, one id per line "
-                f"(--lists_dir; the repository's are in egs/grid/asr1/local)"
+                "(--lists_dir; without that option, the lists of lrsms are used)"
             )
         chosen.update({clip: split for clip in path.read_text().split()})
     return chosen
@@ -87,12 +102,16 @@ def prepare_grid(
     Args:
         corpus_dir: one of the two layouts above.
         output_dir: receives ``<split>/{recordings,supervisions}.jsonl.gz``, and ``audio/grid`` for videos.
-        lists_dir: folder of ``test_s1.txt`` and ``dev_s1.txt``; None is the recipe's ``local``.
+        lists_dir: folder of ``test_s1.txt`` and ``dev_s1.txt``; None takes those above.
         mouth_size: pixels of a mouth region's side; None prepares audio alone.
 
     Raises:
         LrsmsError: neither layout is found, no clip can be read, or the lists of s1 are missing.
     """
+    from lhotse import SupervisionSegment
+
+    from lrsms.avsr.extract import add_mouths
+
     corpus_dir = require_layout(corpus_dir, ["alignments/*/*.align"])
     paths, exclusions = _find(corpus_dir, _AUDIO), []
     videos = _find(corpus_dir, _VIDEO)
@@ -118,7 +137,7 @@ def prepare_grid(
             exclusions.append(Exclusion(f"{path.parent.name}_{path.stem}", "no_audio", f"no clip for {path}"))
 
     has_s1 = any(name.startswith("s1_") for name in clips)
-    lists = _read_lists(lists_dir or LISTS_DIR) if has_s1 else {}
+    lists = _lists_of_s1(lists_dir) if has_s1 else {}
     absent = sum(f"s1_{clip}" not in clips for clip in lists)
     if absent:
         print(f"grid: {absent} of the {len(lists)} clips listed for test and dev of s1 are not in {corpus_dir}")
@@ -136,3 +155,27 @@ def prepare_grid(
     if mouth_size:
         add_mouths(splits, videos, output_dir, size=mouth_size, num_jobs=num_jobs, title="grid")
     save_splits(output_dir, splits)
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("grid", __doc__)
+    options.add_source("--corpus_dir", help="the corpus in one of the two layouts above")
+    options.add_count("--mouth_size", help="pixels of a mouth region's side (default: audio alone)")
+    options.add_argument("--lists_dir", type=folder, metavar="DIR",
+                         help="folder of test_s1.txt and dev_s1.txt (default: the lists drawn for lrsms)")  # fmt: skip
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_grid(args.corpus_dir, args.output_dir, num_jobs=args.num_jobs, lists_dir=args.lists_dir,
+                 mouth_size=args.mouth_size)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

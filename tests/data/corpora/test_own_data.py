@@ -5,8 +5,8 @@ import pytest
 import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 
+from lrsms.data.corpora.own_data import prepare_own_data
 from lrsms.data.excluded import read_excluded
-from lrsms.data.own_data import prepare_own_data
 from lrsms.errors import LrsmsError
 
 

@@ -1,4 +1,4 @@
-"""The embedded audio-visual corpus: the spoken digit strings of :mod:`lrsms.data.digits`, clean, with a drawn mouth.
+"""The embedded audio-visual corpus: spoken digit strings (:mod:`lrsms.data.corpora.digits`), clean, with a drawn mouth.
 
 Each voice has a face, each utterance a scene (:mod:`lrsms.avsr.talking_mouth`); the lips follow the synthesiser's
 phoneme times (:mod:`lrsms.avsr.visemes`). No voice, and so no face, is in more than one split. There is no noise in the
@@ -6,23 +6,30 @@ sound: training and decoding mix in babble at the ratio they ask for. An utteran
 alone.
 """
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lrsms.data.digits import (
+from lrsms.command_line import run_verb
+from lrsms.data.corpora.digits import (
     SAMPLING_RATE,
     SPLITS,
     DigitUtterance,
+    add_sizes,
     clear,
     design_corpus,
+    given_sizes,
     in_processes,
     save_audio,
     say,
     write_manifests,
 )
+from lrsms.data.corpus_command import CorpusParser, run_corpus
 from lrsms.data.espeak import Phoneme
+from lrsms.data.video_clock import FRAME_RATE
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
 
@@ -30,7 +37,6 @@ DEFAULT_NUM_TRAIN = 960
 DEFAULT_NUM_DEV = 80
 DEFAULT_NUM_TEST = 200
 DEFAULT_SIZE = 56  # pixels of a region's side; models take a window of 48
-_FRAME_RATE = 25  # per second
 _SMALLEST = 24  # pixels
 
 
@@ -57,11 +63,11 @@ def show(utterance: DigitUtterance, phonemes: list[Phoneme], end: float, num_sam
     from lrsms.avsr.talking_mouth import draw, random_face, random_scene
     from lrsms.avsr.visemes import trajectory
 
-    frames = max(1, round(num_samples / SAMPLING_RATE * _FRAME_RATE))
-    shapes = trajectory(phonemes, end, (np.arange(frames) + 0.5) / _FRAME_RATE)
+    frames = max(1, round(num_samples / SAMPLING_RATE * FRAME_RATE))
+    shapes = trajectory(phonemes, end, (np.arange(frames) + 0.5) / FRAME_RATE)
     face = random_face(rng_for("face", utterance.voice))
     scene = random_scene(rng_for("scene", utterance.noise_seed))
-    return draw(shapes, face, scene, size=size, frame_rate=_FRAME_RATE)
+    return draw(shapes, face, scene, size=size, frame_rate=FRAME_RATE)
 
 
 def prepare_talking_digits(
@@ -134,3 +140,25 @@ def _write(output_dir: Path, utterances: list[DigitUtterance], lengths: list[tup
         write_manifests(output_dir, split, [(u, samples) for u, samples, _ in rows])
     contact_sheet(output_dir / "mouths.png", every)
     print(f"talking_digits: {len(every)} utterances; look at {output_dir / 'mouths.png'}")
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("talking_digits", __doc__)
+    add_sizes(options, {"train": DEFAULT_NUM_TRAIN, "dev": DEFAULT_NUM_DEV, "test": DEFAULT_NUM_TEST})
+    options.add_count("--mouth_size", help=f"pixels of a mouth region's side (default: {DEFAULT_SIZE})")
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    size = DEFAULT_SIZE if args.mouth_size is None else args.mouth_size
+    prepare_talking_digits(args.output_dir, **given_sizes(args), size=size, seed=args.seed, num_jobs=args.num_jobs)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

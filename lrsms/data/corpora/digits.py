@@ -5,9 +5,10 @@ split; a variant occurs in one only, so that a test voice is never heard in trai
 depends on ``(seed, split, index)`` alone: the same bits whatever the number of processes or the size of the corpus.
 """
 
+import argparse
 import multiprocessing
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from lrsms.command_line import run_verb
+from lrsms.data.corpus_command import CorpusParser, run_corpus
 from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
@@ -300,3 +303,35 @@ def _noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
         colour = np.fft.irfft(spectrum * frequencies ** (-exponent / 2), num_samples)
         mixture += np.sqrt(weight) * colour / _rms(colour)
     return mixture / _rms(mixture)
+
+
+def add_sizes(options: CorpusParser, defaults: Mapping[str, int]) -> None:
+    """Add the options of how many utterances the splits have."""
+    for split, default in defaults.items():
+        options.add_count(f"--num_{split}", help=f"utterances of {split} (default: {default})")
+
+
+def given_sizes(args: argparse.Namespace) -> dict[str, int]:
+    """Those of the options of :func:`add_sizes` that are given, by name."""
+    names = (f"num_{split}" for split in SPLITS)
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("digits", __doc__)
+    add_sizes(options, {"train": DEFAULT_NUM_TRAIN, "dev": DEFAULT_NUM_DEV, "test": DEFAULT_NUM_TEST})
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_digits(args.output_dir, **given_sizes(args), seed=args.seed, num_jobs=args.num_jobs)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -6,12 +6,12 @@ train-clean-5; dev-clean-2 is halved by speaker (every other one in the order of
 ``test``, since it has no test set.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse.recipes import download_librispeech
-from lhotse.recipes import prepare_librispeech as lhotse_prepare_librispeech
-
+from lrsms.command_line import run_verb, str2bool
+from lrsms.data.corpus_command import CorpusParser, download_dir, run_corpus
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
@@ -22,6 +22,8 @@ _MINI_TRAIN, _MINI_DEV = "train-clean-5", "dev-clean-2"
 
 
 def _find(corpus_dir: Path | None, parts: Sequence[str], download_dir: Path) -> Path:
+    from lhotse.recipes import download_librispeech
+
     if corpus_dir is None:
         try:
             corpus_dir = download_librispeech(download_dir, dataset_parts=list(parts))
@@ -36,6 +38,8 @@ def _find(corpus_dir: Path | None, parts: Sequence[str], download_dir: Path) -> 
 
 
 def _read_part(corpus_dir: Path, part: str, num_jobs: int) -> Split:
+    from lhotse.recipes import prepare_librispeech as lhotse_prepare_librispeech
+
     try:
         manifests = lhotse_prepare_librispeech(corpus_dir, dataset_parts=[part], num_jobs=num_jobs)[part]
     except Exception as error:  # an unreadable FLAC or a line without text; Lhotse names neither
@@ -108,3 +112,30 @@ def prepare_librispeech(
     else:
         splits.update({split: read[part] for part, split in _EVAL_PARTS.items()})
     save_splits(output_dir, splits)
+
+
+def parser() -> CorpusParser:
+    """Options of the command."""
+    options = CorpusParser("librispeech", __doc__)
+    options.add_source("--corpus_dir", help="LibriSpeech, or the folder that holds it (default: downloads the parts)")
+    options.add_download_dir()
+    options.add_argument("--mini", type=str2bool, nargs="?", const=True, default=False,
+                         help="mini_librispeech (5 h) instead")  # fmt: skip
+    options.add_argument("--train_parts", metavar="PARTS", help='such as "train-clean-100 train-clean-360"')
+    return options
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    prepare_librispeech(
+        args.corpus_dir, args.output_dir, mini=args.mini, train_parts=(args.train_parts or "").split(),
+        download_dir=download_dir(args), num_jobs=args.num_jobs,
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run stage 0 with the options ``argv``, by default those of the command line."""
+    run_corpus(parser(), _prepare, argv)
+
+
+if __name__ == "__main__":
+    run_verb(main)

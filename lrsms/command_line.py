@@ -1,0 +1,58 @@
+"""What every command shares: how it ends, and how its options are written."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from lrsms.errors import LrsmsError
+from lrsms.startup import leave
+
+
+def run_verb(main: Callable[[], None]) -> None:
+    """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1.
+
+    What is printed appears line by line, also in a file or pipe, and in a log of both streams in its order with errors.
+    """
+    sys.stdout.reconfigure(line_buffering=True)
+    try:
+        main()
+    except LrsmsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    if _is_main(main):
+        leave()
+
+
+def _is_main(main: Callable[[], None]) -> bool:
+    """Whether this process is the command, rather than a program that runs it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.startswith("lrsms.") and main.__module__ == "__main__"
+
+
+def str2bool(text: str) -> bool:
+    """Parse ``true``/``false`` as the shell recipes write them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: write true or false")
+    return text.lower() == "true"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse, whose options may be written with dashes as well as underscores: ``--output-dir``, ``--output_dir``."""
+
+    def __init__(self, **options) -> None:
+        options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options}
+        super().__init__(**options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """As :meth:`argparse.ArgumentParser.parse_known_args`."""
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._with_underscores(word) for word in args], namespace)
+
+    def _with_underscores(self, word: str) -> str:
+        """The option ``word`` as it was added; anything else as it is."""
+        name, separator, value = word.partition("=")
+        known = f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name
+        return known + separator + value if known in self._option_string_actions else word
