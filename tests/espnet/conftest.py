@@ -35,6 +35,7 @@ CONFIG = {
     **{"max_duration": 20.0, "num_buckets": 2, "num_workers": 0, "grad_clip": 5, "max_epoch": 3, "num_att_plot": 0},
     **{"optim": "adam", "optim_conf": {"lr": 0.01}, "scheduler": "warmuplr", "scheduler_conf": {"warmup_steps": 10}},
     **{"best_model_criterion": [["valid", "acc", "max"]], "keep_nbest_models": 2, "log_interval": 1},
+    "use_matplotlib": False,  # ESPnet's curves, drawn anew after each epoch, take three quarters of so small a training
 }
 
 

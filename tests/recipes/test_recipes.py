@@ -75,7 +75,7 @@ class Tree:
         content = yaml.safe_load((self.folder / f"conf/{source}.yaml").read_text())
         content["encoder_conf"].update(output_size=32, attention_heads=2, linear_units=64, num_blocks=1)
         content["decoder_conf"].update(attention_heads=2, linear_units=64)
-        content.update(max_epoch=2, num_workers=0, **changes)
+        content.update(max_epoch=2, num_workers=0, use_matplotlib=False, **changes)
         (self.folder / f"conf/{name}.yaml").write_text(yaml.safe_dump(content))
         return f"conf/{name}.yaml"
 
