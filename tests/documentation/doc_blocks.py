@@ -6,7 +6,7 @@ A marker is an HTML comment in the lines right before a fenced block, a paragrap
     <!-- needs: network: --mini true -->    only its commands that contain "--mini true" need it
     <!-- in: egs/yesno/asr1 -->             the folder to start in; the repository's root without it
     <!-- after: ./run.sh -->                what must have been run before, once for the file
-    <!-- alternatives -->                   each command begins with what was there before the block
+    <!-- alternatives -->                   each command without --stage begins in a recipe that nothing has run in
     <!-- over: conf/train_dense.yaml -->    YAML: the file that the keys are laid over; conf/train_lrsms.yaml without it
 """
 

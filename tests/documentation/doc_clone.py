@@ -47,7 +47,7 @@ class Clone:
 
     def environment(self) -> dict[str, str]:
         """That of a shell in which ``.venv`` is activated."""
-        ours = {"LRSMS_COMMAND", "PYTHONUNBUFFERED", "OMP_NUM_THREADS", "VIRTUAL_ENV", "CONDA_PREFIX", "COV_CORE_SOURCE"}
+        ours = {"LRSMS_COMMAND", "PYTHONUNBUFFERED", "VIRTUAL_ENV", "CONDA_PREFIX", "COV_CORE_SOURCE"}
         kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("COVERAGE")}
         path = f"{self.folder}/.venv/bin:{kept.get('PATH', '')}"
         return {**kept, "LRSMS_PYTHON": sys.executable, "PYTHONPATH": str(self.folder), "PATH": path}

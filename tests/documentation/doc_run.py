@@ -1,6 +1,7 @@
 """Run the commands of one Markdown file in order, each block in a shell of its own."""
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -43,7 +44,8 @@ def run_file(blocks: list[Block], clone: Clone, available: frozenset[str]) -> Re
             _run(Block(block.file, block.line, "bash"), [Command(block.line, before)], clone, report)
         if block.alternatives:
             for command in commands:
-                clone.forget(command.text)
+                if "--stage" not in command.text:
+                    clone.forget(command.text)
                 _run(block, [command], clone, report)
         else:
             _run(block, commands, clone, report)
@@ -69,7 +71,7 @@ def _run(block: Block, commands: list[Command], clone: Clone, report: Report) ->
         clone.provide(command.text, folder)
     output, statuses = notes / "output", notes / "statuses"
     statuses.unlink(missing_ok=True)
-    begin = time.time()
+    begin, before = time.time(), _processor_seconds()
     with output.open("wb") as log:
         process = subprocess.Popen(
             _script(block, commands, notes), cwd=folder, env=clone.environment(), stdin=subprocess.DEVNULL,
@@ -80,6 +82,7 @@ def _run(block: Block, commands: list[Command], clone: Clone, report: Report) ->
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
+    print(f"{block.file}:{block.line}: {_processor_seconds() - before:.1f} s of processor time", flush=True)
     ended = [line.split() for line in statuses.read_text().splitlines()] if statuses.exists() else []
     succeeded = commands if status == 0 else commands[: sum(found == "0" for found, _ in ended)]
     for command, (_, end) in zip(succeeded, ended or [("0", time.time())], strict=False):
@@ -91,6 +94,11 @@ def _run(block: Block, commands: list[Command], clone: Clone, report: Report) ->
         _say(report.failed, f"{_place(block, command)}: exit status {status} after {time.time() - begin:.1f} s:\n    {tail}")
         for command in commands[len(succeeded) + 1 :]:
             _say(report.failed, f"{_place(block, command)}: not run, because one before it failed")
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _say(rows: list[str], row: str) -> None:
