@@ -150,9 +150,7 @@ def _apply(block: Block, number: int, text: str) -> None:
     if key == "needs":
         what, _, part = (piece.strip() for piece in value.partition(":"))
         if what not in NEEDS:
-            raise WrongMarkdown(
-                f"{block.file}:{number}: needs: {what} is unknown; expected one of {', '.join(NEEDS)}"
-            )
+            raise WrongMarkdown(f"{block.file}:{number}: needs: {what} is unknown; expected one of {', '.join(NEEDS)}")
         if not any(part in command.text for command in block.commands):
             raise WrongMarkdown(f"{block.file}:{number}: no command of the block contains {part!r}")
         block.needs.append((what, part))

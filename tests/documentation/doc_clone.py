@@ -2,7 +2,7 @@
 
 What would take hours is made small by data and configuration, never by another command. In the clone, every YAML of
 conf/, egs/*/*/conf/ and benchmarks/ is rewritten with the same classes, options and keys, but small numbers: two narrow
-blocks, one epoch, a beam of 2 that ends after four tokens, four trials in one iteration of compression, one seed and two
+blocks, one epoch, a beam of 2 that ends after two tokens, four trials in one iteration of compression, one seed and two
 arms in a sweep. DIR is a corpus of a few made-up utterances in the layout of the recipe that the command names; what
 mini_librispeech's recipe would download lies in its downloads/ already, marked as complete, so that only yesno's
 4.5 MB are fetched, where there is a network. exp/X and exp/Y are copies of exp/train_lrsms, and recordings that a
@@ -27,7 +27,8 @@ _LIMITS = {  # largest number of a key, wherever it stands in a training YAML
 }  # fmt: skip
 _COMPRESSION = {
     "max_iterations": 1, "trials": 4, "survivors": 2, "tolerance": 100.0, "compression": 1.2,
-    "search_set": {"split": "dev", "utterances": 2, "candidates": 4}, "calibration": {"split": "train", "utterances": 4},
+    "search_set": {"split": "dev", "utterances": 2, "candidates": 4},
+    "calibration": {"split": "train", "utterances": 4},
 }  # fmt: skip
 
 
@@ -48,7 +49,9 @@ class Clone:
     def environment(self) -> dict[str, str]:
         """That of a shell in which ``.venv`` is activated."""
         ours = {"LRSMS_COMMAND", "PYTHONUNBUFFERED", "VIRTUAL_ENV", "CONDA_PREFIX", "COV_CORE_SOURCE"}
-        kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("COVERAGE")}
+        kept = {
+            name: value for name, value in os.environ.items() if name not in ours and not name.startswith("COVERAGE")
+        }
         path = f"{self.folder}/.venv/bin:{kept.get('PATH', '')}"
         return {**kept, "LRSMS_PYTHON": sys.executable, "PYTHONPATH": str(self.folder), "PATH": path}
 
@@ -96,7 +99,7 @@ def small(content: dict) -> dict:
         grid = {key: values[:1] for key, values in content.get("grid", {}).items()}
         return {**content, "arms": arms, "seeds": [0], **({"grid": grid} if grid else {})}
     if "beam_size" in content:
-        return {**content, "beam_size": 2, "maxlenratio": -4}
+        return {**content, "beam_size": 2, "maxlenratio": -2}
     if "finetune" in content:
         return {**content, **_COMPRESSION, "finetune": {**content["finetune"], "epochs": 1}}
     return _limited(content)

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-_WORDS = ("BIN BLUE AT F TWO NOW", "LAY RED BY B ONE SOON", "SET GREEN IN C SIX AGAIN", "PLACE WHITE WITH D NINE PLEASE")
+_WORDS = (
+    "BIN BLUE AT F TWO NOW",
+    "LAY RED BY B ONE SOON",
+    "SET GREEN IN C SIX AGAIN",
+    "PLACE WHITE WITH D NINE PLEASE",
+)
 
 
 def write_sound(path: Path, seconds: float = 1.5, rate: int = 16000, seed: int = 0) -> None:
@@ -33,10 +38,11 @@ def write_speechocean762(folder: Path) -> None:
     for part, speakers in (("train", range(1000, 1016)), ("test", range(2000, 2003))):
         names = {f"{speaker}{index:02}": str(speaker) for speaker in speakers for index in range(2)}
         for seed, (name, speaker) in enumerate(names.items()):
-            write_sound(folder / f"WAVE/SPEAKER{speaker}/{name}.WAV", seed=seed)
+            write_sound(folder / f"WAVE/SPEAKER{speaker}/{name}.WAV", seconds=4.0, seed=seed)
         wav = {name: f"WAVE/SPEAKER{speaker}/{name}.WAV" for name, speaker in names.items()}
         write_table(folder / part / "wav.scp", wav)
-        write_table(folder / part / "text", {name: f"{_WORDS[at % 4]} {name[-2:]} {part}" for at, name in enumerate(names)})
+        text = {name: f"{_WORDS[at % 4]} {part.upper()}" for at, name in enumerate(names)}
+        write_table(folder / part / "text", text)
         write_table(folder / part / "utt2spk", names)
 
 
@@ -51,7 +57,9 @@ def write_grid(folder: Path, lists: Path, write_talking_head: Callable) -> None:
         shutil.copy(head, folder / f"video/s1/{clip}.mp4")
         (folder / "alignments/s1").mkdir(parents=True, exist_ok=True)
         (folder / f"alignments/s1/{clip}.align").write_text(
-            "".join(f"{10000 * n} {10000 * n + 10000} {word}\n" for n, word in enumerate(_WORDS[at % 4].lower().split()))
+            "".join(
+                f"{10000 * n} {10000 * n + 10000} {word}\n" for n, word in enumerate(_WORDS[at % 4].lower().split())
+            )
         )
 
 
@@ -63,7 +71,9 @@ def write_librispeech(folder: Path, parts: tuple[str, ...]) -> None:
             lines = []
             for index in range(10 if "train" in part else 2):
                 name = f"{speaker}-1-{index:04}"
-                write_sound(folder / "LibriSpeech" / part / str(speaker) / "1" / f"{name}.flac", seconds=8.0, seed=index)
+                write_sound(
+                    folder / "LibriSpeech" / part / str(speaker) / "1" / f"{name}.flac", seconds=8.0, seed=index
+                )
                 words = ["".join(rng.choice(list("AEIOUBCDFGHLMNPRST"), rng.integers(2, 7))) for _ in range(12)]
                 lines.append(f"{name} {' '.join(words)}\n")
             (folder / "LibriSpeech" / part / str(speaker) / "1" / f"{speaker}-1.trans.txt").write_text("".join(lines))
@@ -82,7 +92,9 @@ def write_own_data(folder: Path) -> None:
         write_table(folder / split / "text", text)
         write_table(folder / split / "utt2spk", {name: f"{split}-speaker" for name in wav})
         recordings = [Recording.from_file(path, recording_id=name) for name, path in wav.items()]
-        segments = [SupervisionSegment(name, name, 0.0, 2.0, text=text[name], speaker=f"{split}-speaker") for name in wav]
+        segments = [
+            SupervisionSegment(name, name, 0.0, 2.0, text=text[name], speaker=f"{split}-speaker") for name in wav
+        ]
         RecordingSet.from_recordings(recordings).to_file(folder / split / "recordings.jsonl.gz")
         SupervisionSet.from_segments(segments).to_file(folder / split / "supervisions.jsonl.gz")
 

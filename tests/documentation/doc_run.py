@@ -90,8 +90,12 @@ def _run(block: Block, commands: list[Command], clone: Clone, report: Report) ->
         begin = float(end)
     if status != 0:
         command = commands[min(len(succeeded), len(commands) - 1)]
-        tail = "\n    ".join(output.read_text(errors="replace").replace("\r", "\n").splitlines()[-_TAIL:])
-        _say(report.failed, f"{_place(block, command)}: exit status {status} after {time.time() - begin:.1f} s:\n    {tail}")
+        lines = [line.rsplit("\r", 1)[-1] for line in output.read_text(errors="replace").split("\n")]  # bars: their end
+        tail = "\n    ".join([line for line in lines if line.strip()][-_TAIL:])
+        _say(
+            report.failed,
+            f"{_place(block, command)}: exit status {status} after {time.time() - begin:.1f} s:\n    {tail}",
+        )
         for command in commands[len(succeeded) + 1 :]:
             _say(report.failed, f"{_place(block, command)}: not run, because one before it failed")
 

@@ -110,7 +110,10 @@ def test_options_are_checked_for_every_form_of_a_command(tmp_path):
     )
     assert not faults(text, tmp_path)
     assert "unrecognized arguments: --split a" in faults(text.replace("splits", "split"), tmp_path)[0]
-    assert list(simple_commands(Command(1, "cd a && x -b 'c d' \\\n  e  # f"))) == [["cd", "a"], ["x", "-b", "c d", "e"]]
+    assert list(simple_commands(Command(1, "cd a && x -b 'c d' \\\n  e  # f"))) == [
+        ["cd", "a"],
+        ["x", "-b", "c d", "e"],
+    ]
     assert not verb_error("lrsms.bin.plan", ["--config", "x"])
 
 
