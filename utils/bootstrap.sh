@@ -174,7 +174,7 @@ _install_venv() {
   base=$(_find_base_python) || exit 1
   _check_disk
   echo "Installing ESPnet, PyTorch with CUDA libraries and Lhotse into .venv with ${base}: about 3 GB to download," \
-    "5.5 GB on disk, a few minutes." >&2
+    "6.3 GB on disk, 5 to 10 minutes." >&2
   if [ ! -x "${_venv}/bin/python" ] || [ -n "$(_objection "${_venv}/bin/python")" ]; then
     "${base}" -m venv --clear "${_venv}" || _bootstrap_fail "cannot create ${_venv}"
   fi
