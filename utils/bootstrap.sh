@@ -94,6 +94,8 @@ _debian_python() {
     bookworm | jammy) echo 3.11 ;;
     noble) echo 3.12 ;;
     trixie | plucky | questing) echo 3.13 ;;
+    *) # a newer one may have 3.13 beside its own
+      case $(apt-cache policy python3.13-venv 2>/dev/null) in *"Candidate: 3"*) echo 3.13 ;; esac ;;
   esac
 }
 
