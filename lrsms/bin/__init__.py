@@ -12,16 +12,19 @@ start_quickly()  # processes that a command starts import its module, and so thi
 
 def run_verb(main: Callable[[], None]) -> None:
     """Run ``main``; an :class:`LrsmsError` becomes one line on stderr and exit status 1."""
+    status = 0
     try:
         main()
     except LrsmsError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        status = 130
     if _is_main(main):
-        leave()
+        leave(status)
+    if status:
+        sys.exit(status)
 
 
 def _is_main(main: Callable[[], None]) -> bool:
