@@ -14,16 +14,19 @@ def run_verb(main: Callable[[], None]) -> None:
     What is printed appears line by line, also in a file or pipe, and in a log of both streams in its order with errors.
     """
     sys.stdout.reconfigure(line_buffering=True)
+    status = 0
     try:
         main()
     except LrsmsError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        status = 130
     if _is_main(main):
-        leave()
+        leave(status)
+    if status:
+        sys.exit(status)
 
 
 def _is_main(main: Callable[[], None]) -> bool:
