@@ -1,6 +1,12 @@
 """Fixtures of the whole suite."""
 
+import contextlib
+import io
 import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +24,30 @@ def pytest_collection_modifyitems(items):
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def run_module() -> Callable:
+    """``run_module(name, *options, cwd=...)``: what ``python -m name options`` gives, run by this process.
+
+    For a verb that trains nothing: it imports nothing anew. What the operating system shows of a process (signals,
+    children, what is imported) needs one of its own.
+    """
+
+    def run(name: str, *options, cwd: Path) -> subprocess.CompletedProcess:
+        command, status, out, err = [name, *map(str, options)], 0, io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", command)
+            patch.delitem(sys.modules, name, raising=False)  # runpy warns of a module that has been imported
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    runpy.run_module(name, run_name="__main__")
+                except SystemExit as stop:
+                    status = stop.code or 0
+        return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")

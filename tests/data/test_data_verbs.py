@@ -121,8 +121,7 @@ def test_help_imports_nothing_heavy(verb):
     assert out.strip().endswith("[]")
 
 
-def test_an_error_is_one_line_and_status_1(tmp_path):
-    command = [sys.executable, "-m", "lrsms.bin.prepare", "--corpus", "yesno", "--output_dir", str(tmp_path / "data"),
-               "--corpus_dir", str(tmp_path / "nowhere")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_an_error_is_one_line_and_status_1(tmp_path, run_module):
+    options = ["--corpus", "yesno", "--output_dir", tmp_path / "data", "--corpus_dir", tmp_path / "nowhere"]
+    done = run_module("lrsms.bin.prepare", *options, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr

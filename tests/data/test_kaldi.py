@@ -1,8 +1,6 @@
 """Cuts to a Kaldi folder that ESPnet reads, and back."""
 
 import dataclasses
-import subprocess
-import sys
 
 import kaldiio
 import numpy as np
@@ -211,10 +209,9 @@ def test_commands_and_archives_of_other_things_are_refused(cuts, tmp_path):
     assert not trace.exists() and not (tmp_path / "data/test/recordings.jsonl.gz").exists()
 
 
-def test_the_verb(cuts, tmp_path, root):
+def test_the_verb(cuts, tmp_path, root, run_module):
     def run(*options):
-        command = [sys.executable, "-m", "lrsms.bin.export_kaldi", *map(str, options)]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+        return run_module("lrsms.bin.export_kaldi", *options, cwd=root)
 
     there = run("--cuts", cuts, "--output_dir", tmp_path / "kaldi", "--audio_format", "wav")
     assert there.returncode == 0, there.stderr

@@ -1,8 +1,6 @@
 """Benchmarks on a tiny experiment: not how fast, but that they measure what they say."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -179,7 +177,7 @@ def test_pointwise_convolutions_are_quantised_too(experiment, monkeypatch):
     assert not kept
 
 
-def test_the_verb_says_what_it_does_not_know(experiment):
-    command = [sys.executable, "-m", "lrsms.bin.bench", "controllers", "--asr_exp", str(experiment.output_dir)]
-    found = subprocess.run([*command, "--controllers", "annealing"], capture_output=True, text=True)
+def test_the_verb_says_what_it_does_not_know(experiment, run_module, tmp_path):
+    options = ["controllers", "--asr_exp", experiment.output_dir, "--controllers", "annealing"]
+    found = run_module("lrsms.bin.bench", *options, cwd=tmp_path)
     assert found.returncode == 1 and "'annealing' is unknown; any of reinforce" in found.stderr

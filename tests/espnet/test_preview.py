@@ -82,6 +82,6 @@ def test_the_verb_prints_draws_and_does_not_load_espnets_task(experiment, run_py
     assert "encoder.encoders.0.self_attn.linear_q" in page and "data:image/png;base64," in page
 
 
-def test_a_missing_token_list_is_an_error(experiment, run_python, tmp_path):
-    done = run_python("-m", "lrsms.bin.plan", "--config", experiment.config, "--token_list", "no.txt", cwd=tmp_path)
+def test_a_missing_token_list_is_an_error(experiment, run_module, tmp_path):
+    done = run_module("lrsms.bin.plan", "--config", experiment.config, "--token_list", "no.txt", cwd=tmp_path)
     assert done.returncode == 1 and "no.txt: not there" in done.stderr

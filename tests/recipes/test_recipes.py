@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,12 @@ RESULT_KEYS = (
     *("experiment", "config", "split", "parameters", "macs_per_second", "wer", "wer_low", "wer_high", "cer", "rtf"),
     *("train_step_seconds", "seed", "command", "commit"),
 )
+# A Python for the shell that writes down which verbs it is asked to run, and where, and does the rest itself.
+NOTING_PYTHON = f"""#!/usr/bin/env bash
+[ "$1" = -m ] || exec {shlex.quote(sys.executable)} "$@"
+printf '%q ' "$PWD" "${{@:2}}" >>"${{0%/*}}/verbs"
+echo >>"${{0%/*}}/verbs"
+"""
 CONFIGS = sorted(ROOT.glob("egs/*/*/conf/train_*.yaml")) + sorted(ROOT.glob("conf/train_*.yaml"))
 
 
@@ -39,16 +48,16 @@ class Tree:
         shutil.copytree(ROOT / "egs", folder / "egs", ignore=left_by_runs)
         (folder / "conf/decode.yaml").write_text("beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -12\n")
 
-    def start(self, *command: str) -> subprocess.Popen:
-        environment = {**os.environ, "LRSMS_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    def start(self, *command: str, python: str = sys.executable) -> subprocess.Popen:
+        environment = {**os.environ, "LRSMS_PYTHON": python, "OMP_NUM_THREADS": "1"}
         environment.pop("LRSMS_COMMAND", None)
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, *command: str) -> subprocess.CompletedProcess:
-        process = self.start(*command)
+    def run(self, *command: str, **how) -> subprocess.CompletedProcess:
+        process = self.start(*command, **how)
         try:
             out, err = process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -56,14 +65,35 @@ class Tree:
             raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
-    def succeed(self, *command: str) -> str:
-        done = self.run(*command)
+    def run_here(self, run_module: Callable, *command: str) -> subprocess.CompletedProcess:
+        """Like ``run``, but the verbs that the shell starts run in this process, which has imported what they import.
+
+        For commands that train nothing: what they skip, or refuse. The shell itself runs to its end first.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            python, verbs = Path(folder, "python"), Path(folder, "verbs")
+            python.write_text(NOTING_PYTHON)
+            python.chmod(0o755)
+            done = self.run(*command, python=str(python))
+            lines = verbs.read_text().splitlines() if verbs.exists() else []
+        for line in lines if done.returncode == 0 else []:
+            cwd, name, *options = shlex.split(line)
+            verb = run_module(name, *options, cwd=Path(cwd))
+            printed = done.stdout + verb.stdout, done.stderr + verb.stderr
+            done = subprocess.CompletedProcess(command, verb.returncode, *printed)
+            if verb.returncode:
+                break
+        return done
+
+    def succeed(self, *command: str, here: Callable | None = None) -> str:
+        """What a command prints; with the fixture ``run_module`` as ``here``, of :meth:`run_here`."""
+        done = self.run_here(here, *command) if here else self.run(*command)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def fail(self, *command: str) -> str:
+    def fail(self, *command: str, here: Callable | None = None) -> str:
         """The one line that a command which must fail says why in."""
-        done = self.run(*command)
+        done = self.run_here(here, *command) if here else self.run(*command)
         assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -108,9 +138,9 @@ def test_digits_print_the_table_and_leave_results(digits):
         assert (digits.folder / "exp" / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_second_run_skips_every_stage(digits):
+def test_a_second_run_skips_every_stage(digits, run_module):
     before = (digits.folder / "exp/train_tiny/valid.acc.ave.pth").stat().st_mtime_ns
-    lines = digits.succeed(*DIGITS, "--train-config", "conf/train_tiny.yaml").splitlines()
+    lines = digits.succeed(*DIGITS, "--train-config", "conf/train_tiny.yaml", here=run_module).splitlines()
     for stage in ("prepare: ", "cuts: ", "tokenize: ", "stage 3: ", "stage 4: "):
         assert any(line.startswith(stage) and "skipped" in line for line in lines), lines
     assert any("RESULTS.md is up to date" in line for line in lines)
@@ -165,9 +195,9 @@ def snapshot(tree: Tree) -> dict[str, int]:
         (["--stage", "3", "--token-type", "char", "--tag", "x"], ["data/lang_char/tokens.txt", "run stage 2"]),
     ],
 )
-def test_wrong_commands_are_named(digits, arguments, messages):
+def test_wrong_commands_are_named(digits, run_module, arguments, messages):
     before = snapshot(digits)
-    error = digits.fail("./run.sh", "--nj", "2", *arguments)
+    error = digits.fail("./run.sh", "--nj", "2", *arguments, here=run_module)
     assert all(message in error for message in messages), error
     assert snapshot(digits) == before
 
@@ -179,11 +209,12 @@ def test_wrong_commands_are_named(digits, arguments, messages):
         ({"encoder_conf": {"low_rank": {"attention": 1.5}}}, ["encoder_conf.low_rank.attention", "1.5", "(0, 1]"]),
     ],
 )
-def test_wrong_training_configs_are_named(digits, change, messages):
+def test_wrong_training_configs_are_named(digits, run_module, change, messages):
     before = snapshot(digits)
     content = {**yaml.safe_load((digits.folder / "conf/train_tiny.yaml").read_text()), **change}
     (digits.folder / "conf/train_wrong.yaml").write_text(yaml.safe_dump(content))
-    error = digits.fail("./run.sh", "--stage", "3", "--nj", "2", "--train-config", "conf/train_wrong.yaml")
+    command = ["./run.sh", "--stage", "3", "--nj", "2", "--train-config", "conf/train_wrong.yaml"]
+    error = digits.fail(*command, here=run_module)
     assert "conf/train_wrong.yaml" in error and all(message in error for message in messages), error
     assert snapshot(digits) == before
 
@@ -247,14 +278,15 @@ def test_own_data_that_is_incomplete_is_named(tmp_path, missing):
     (["--mini"], "train-clean-5, dev-clean-2"),
     (["--train-parts", "train-clean-100 train-clean-360"], "train-clean-100, train-clean-360, dev-clean"),
 ])  # fmt: skip
-def test_librispeech_says_which_parts_it_needs(tmp_path, arguments, expected):
+def test_librispeech_says_which_parts_it_needs(tmp_path, run_module, arguments, expected):
     tree = Tree(tmp_path / "repo")
     (tmp_path / "corpus").mkdir()
-    error = tree.fail("egs/librispeech/asr1/run.sh", "--corpus-dir", str(tmp_path / "corpus"), *arguments)
+    error = tree.fail("egs/librispeech/asr1/run.sh", "--corpus-dir", str(tmp_path / "corpus"), *arguments,
+                      here=run_module)  # fmt: skip
     assert f"expected {expected}" in error and "the folder holds nothing" in error
 
 
-def test_talking_digits_to_the_tokeniser(tmp_path):
+def test_talking_digits_to_the_tokeniser(tmp_path, run_module):
     from lhotse import CutSet
 
     tree = Tree(tmp_path / "repo")
@@ -267,7 +299,7 @@ def test_talking_digits_to_the_tokeniser(tmp_path):
         cuts = list(CutSet.from_file(data / split / "cuts.jsonl.gz"))
         assert len(cuts) == count and all(cut.mouth.shape[1:] == [56, 56] for cut in cuts)
     assert len((data / "lang_word/tokens.txt").read_text().split()) >= 8
-    lines = tree.succeed(*command).splitlines()
+    lines = tree.succeed(*command, here=run_module).splitlines()
     for stage in ("prepare: ", "cuts: ", "tokenize: "):
         assert any(line.startswith(stage) and "skipped" in line for line in lines), lines
     (data / "mouth/56/digits-train-000000.npy").unlink()
@@ -284,8 +316,8 @@ def test_talking_digits_to_the_tokeniser(tmp_path):
         (["egs/talking_digits/avsr1/run.sh", "--mouth-size", "9"], ["--mouth_size 9: at least 24 pixels"]),
     ],
 )
-def test_wrong_audio_visual_commands_are_named(tmp_path, command, messages):
-    error = Tree(tmp_path / "repo").fail(*command)
+def test_wrong_audio_visual_commands_are_named(tmp_path, run_module, command, messages):
+    error = Tree(tmp_path / "repo").fail(*command, here=run_module)
     assert all(message in error for message in messages), error
 
 

@@ -180,12 +180,12 @@ def test_folders_of_absolute_paths_are_dropped(monkeypatch, tmp_path):
     assert without_folders(command) == expected
 
 
-def test_command_line(recipe):
+def test_command_line(recipe, run_module):
     verb = [sys.executable, "-m", "lrsms.bin.score"]
     done = subprocess.run([*verb, "--data_dir", "data", "--exp_dir", "exp"], cwd=recipe, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "| lowrank " in done.stdout and "40.00 [" in done.stdout
-    failed = subprocess.run([*verb, "--exp_dir", "nowhere"], cwd=recipe, capture_output=True, text=True)
+    failed = run_module("lrsms.bin.score", "--exp_dir", "nowhere", cwd=recipe)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: nowhere holds no finished decoding")
 
