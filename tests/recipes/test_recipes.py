@@ -43,7 +43,7 @@ class Tree:
         for name in ("run.sh", "path.sh"):
             shutil.copy2(ROOT / name, folder / name)
         for name in ("utils", "conf", "local", "lrsms"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name)
         left_by_runs = shutil.ignore_patterns("data", "exp", "downloads", "RESULTS.md", "results.json", "*.png")
         shutil.copytree(ROOT / "egs", folder / "egs", ignore=left_by_runs)
         (folder / "conf/decode.yaml").write_text("beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -12\n")
