@@ -331,7 +331,7 @@ def test_path_sh_sets_the_environment(sandbox):
 def test_test_sh_runs_pytest_and_passes_options(sandbox):
     done = sandbox.run("bash ../../../utils/test.sh tests/scoring -x")
     assert re.fullmatch(
-        r"ran: -m pytest -n [1-8] --dist loadfile --no-loadscope-reorder --cov=lrsms --cov-report=term tests/scoring -x\n",
+        r"ran: -m pytest -n [1-8] --dist loadfile --no-loadscope-reorder tests/scoring -x\n",
         done.stdout,
     )
 
