@@ -1,6 +1,7 @@
 """What every command shares: how it ends, and how its options are written."""
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,8 @@ def run_verb(main: Callable[[], None]) -> None:
 
     What is printed appears line by line, also in a file or pipe, and in a log of both streams in its order with errors.
     """
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not one that a program has put in its place
+        sys.stdout.reconfigure(line_buffering=True)
     status = 0
     try:
         main()
