@@ -1,7 +1,7 @@
 """LR-SMS: train and ship speech models a fraction of the size, in the recipes you already have."""
 
 __version__ = "0.1.0"
-_LAZY = {"merge_": "lrsms.lowrank.merge", "Recognizer": "lrsms.espnet.recognizer"}
+_LAZY = {"merge_": "lrsms.lowrank.merge", "Recognizer": "lrsms.espnet.inference.recognizer"}
 
 
 def __getattr__(name: str):

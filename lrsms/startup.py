@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 
 _TASKS = ("espnet2.tasks.", "espnet2.bin.")
-_NOT_A_TASK = "espnet2.tasks.abs_task"  # what it imports is replaced there, by lrsms.espnet.door too
+_NOT_A_TASK = "espnet2.tasks.abs_task"  # what it imports is replaced there, by lrsms.espnet.plugin.safe_loading too
 # Others of ESPnet that import much for a call or a question: speech synthesis, speech enhancement, setuptools.
 _OTHERS = (*("espnet2.main_funcs.calculate_all_attentions", "espnet2.layers.create_adapter_fn", "espnet2.utils.types"),)
 

@@ -16,8 +16,8 @@ from lrsms.bench.results import write_results
 from lrsms.bench.workers import workers
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
-from lrsms.espnet.batches import Batches, FromCuts, FromDump
-from lrsms.espnet.made_up import MadeUpTraining, peak_memory
+from lrsms.espnet.bench.dummy import MadeUpTraining, peak_memory
+from lrsms.espnet.bench.loaders import Batches, FromCuts, FromDump
 from lrsms.files import atomic_write
 from lrsms.scoring.report import markdown_table
 

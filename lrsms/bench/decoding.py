@@ -15,11 +15,11 @@ from tqdm import tqdm
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.made_up import write_made_up
-from lrsms.espnet.measure import rows_in_decoding, trainable_parameters
-from lrsms.espnet.opening import open_recogniser
-from lrsms.espnet.search import make_search_fast_
+from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.config import read_yaml
+from lrsms.espnet.inference.beam_search import make_search_fast_
+from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.models.cost import rows_in_decoding, trainable_parameters
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
@@ -54,7 +54,7 @@ def decode_speed(
         checkpoint: file name in each experiment.
         folder: for the results.
         utterances: how many of the manifest, the first; None for all.
-        precisions: of :func:`lrsms.espnet.opening.open_recogniser`.
+        precisions: of :func:`lrsms.espnet.inference.open.open_recogniser`.
         weights: of low-rank models: ``stored`` as they are, ``merged`` into dense ones, or merged where that runs
             ``faster`` (:func:`lrsms.lowrank.merge.merge_`).
         threads: of torch; with several, each in turn.

@@ -17,12 +17,12 @@ from lrsms.bench.decoding import beam_search, best_path, label
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config_check import read_yaml
-from lrsms.espnet.onnx_decoding import open_onnx_recogniser
-from lrsms.espnet.onnx_export import OnnxModel, export_onnx
-from lrsms.espnet.opening import open_recogniser
-from lrsms.export import sherpa
-from lrsms.export.files import PRECISIONS
+from lrsms.espnet.config import read_yaml
+from lrsms.espnet.export.onnx import OnnxModel, export_onnx
+from lrsms.espnet.export.onnx_recognizer import open_onnx_recogniser
+from lrsms.espnet.inference.open import open_recogniser
+from lrsms.onnx import sherpa
+from lrsms.onnx.files import PRECISIONS
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
 from lrsms.scoring.bootstrap import paired_bootstrap
 
@@ -80,7 +80,7 @@ def compare_exports(
         checkpoint: file name in each experiment.
         folder: for the results.
         work_dir: for the exported files.
-        merges: of :data:`lrsms.espnet.onnx_export.MERGES`; of a model without factored layers, one.
+        merges: of :data:`lrsms.espnet.export.onnx.MERGES`; of a model without factored layers, one.
         precisions: of ``fp32``, ``int8``.
         searches: of ``ctc``, ``beam``.
         utterances: how many of the manifest, the first; None for all.

@@ -13,7 +13,7 @@ from lrsms.bench.results import write_results
 from lrsms.bench.sizes import STOCK, write_arms
 from lrsms.bench.timing import Spread, side_by_side
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config_check import read_yaml
+from lrsms.espnet.config import read_yaml
 from lrsms.lowrank import LowRankLinear
 
 TENSORLY = "tensorly-torch"

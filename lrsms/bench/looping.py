@@ -13,7 +13,7 @@ from lrsms.bench.results import write_results
 from lrsms.compress import iterate
 from lrsms.compress.iterate import Errors, Iteration
 from lrsms.errors import LrsmsError
-from lrsms.espnet.compression import EspnetToolkit
+from lrsms.espnet.compress.toolkit import EspnetToolkit
 from lrsms.scoring.bootstrap import paired_bootstrap
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lrsms.bench.distributed import TogetherTraining, free_port
 from lrsms.bench.results import write_results
 from lrsms.bench.sizes import write_arms
 from lrsms.bench.timing import Spread
-from lrsms.bench.together import TogetherTraining, free_port
 from lrsms.bench.workers import workers
 from lrsms.scoring.report import markdown_table
 

@@ -19,8 +19,8 @@ from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.search import finished_trials
 from lrsms.compress.space import DENSE, SearchSpace
 from lrsms.compress.truncation import METHODS
-from lrsms.espnet.compressible import Compressible
-from lrsms.espnet.compression import EspnetToolkit, with_ranks, write_experiment
+from lrsms.espnet.compress.model import Compressible
+from lrsms.espnet.compress.toolkit import EspnetToolkit, with_ranks, write_experiment
 from lrsms.sweep.intervals import mean_interval
 
 _FINE = [*(number / 40 for number in range(1, 40)), DENSE]

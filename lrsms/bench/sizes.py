@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config_check import check_keys, read_yaml
+from lrsms.espnet.config import check_keys, read_yaml
 
 SIZES = ("tiny", "base", "paper")
 STOCK = "stock"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.bench.workers import Worker, workers
-from lrsms.espnet.made_up import MadeUpTraining, Step
+from lrsms.espnet.bench.dummy import MadeUpTraining, Step
 
 
 def train_speed(
@@ -33,9 +33,9 @@ def train_speed(
     Args:
         configs: training YAMLs; the first is what the others are compared with.
         folder: for the results.
-        batch, seconds, spread: of :meth:`lrsms.espnet.made_up.MadeUpTraining.made_up_step`.
+        batch, seconds, spread: of :meth:`lrsms.espnet.bench.dummy.MadeUpTraining.made_up_step`.
         steps: timed steps of each config; one more before them warms up.
-        device, amp, **options: of :class:`lrsms.espnet.made_up.MadeUpTraining`.
+        device, amp, **options: of :class:`lrsms.espnet.bench.dummy.MadeUpTraining`.
 
     Returns:
         The table.

@@ -109,8 +109,8 @@ def main() -> None:
 
     from lrsms.bench import looping, searching
     from lrsms.compress.config import CompressConfig
-    from lrsms.espnet.compression import EspnetToolkit
-    from lrsms.espnet.config_check import read_yaml
+    from lrsms.espnet.compress.toolkit import EspnetToolkit
+    from lrsms.espnet.config import read_yaml
 
     content = read_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
     toolkit = EspnetToolkit(

@@ -38,8 +38,8 @@ def main() -> None:
     from lrsms.compress import iterate
     from lrsms.compress.config import CompressConfig
     from lrsms.compress.report import write_report
-    from lrsms.espnet.compression import EspnetToolkit
-    from lrsms.espnet.config_check import read_yaml
+    from lrsms.espnet.compress.toolkit import EspnetToolkit
+    from lrsms.espnet.config import read_yaml
 
     root = args.output_dir or args.asr_exp.with_name(f"{args.asr_exp.name}_compressed")
     if args.force and not args.worker:

@@ -30,8 +30,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
-    from lrsms.espnet.av_decoding import ConditionsDecoding, modalities_of
-    from lrsms.espnet.decoding import Decoding
+    from lrsms.espnet.inference.av_conditions import ConditionsDecoding, modalities_of
+    from lrsms.espnet.inference.decode_split import Decoding
 
     modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
     conditions = grid(modalities, parse_snrs(args.snrs))

@@ -28,7 +28,7 @@ def main() -> None:
 
     methods = [check_method(method) for method in args.decode_method.split()]
 
-    from lrsms.espnet.decoding import Decoding
+    from lrsms.espnet.inference.decode_split import Decoding
 
     for split, method in product(args.splits.split(), methods):
         cuts = args.data_dir / split / "cuts.jsonl.gz"

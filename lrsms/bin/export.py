@@ -75,7 +75,7 @@ def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
     if form == "espnet":
         _merge(args, folder)
     elif form == "pack":
-        from lrsms.espnet.packing import pack_experiment
+        from lrsms.espnet.export.pack import pack_experiment
 
         print(pack_experiment(args.asr_exp, folder, args.checkpoint, license_name=args.license).summary)
     else:
@@ -83,7 +83,7 @@ def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
 
 
 def _merge(args: argparse.Namespace, folder: Path) -> None:
-    from lrsms.espnet.export import merge_experiment
+    from lrsms.espnet.export.merge_to_dense import merge_experiment
 
     done = merge_experiment(args.asr_exp, folder, args.checkpoint, args.merge or "all")
     print(f"{done.folder}: {done.merged} layers merged, {done.kept} kept factored, {done.parameters:,} parameters")
@@ -92,7 +92,7 @@ def _merge(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _write_onnx(args: argparse.Namespace, form: str, folder: Path) -> None:
-    from lrsms.espnet.onnx_export import export_onnx
+    from lrsms.espnet.export.onnx import export_onnx
 
     merge = args.merge or "faster"
     done = export_onnx(args.asr_exp, folder, args.checkpoint, form=form, merge=merge, precisions=args.precisions)

@@ -33,7 +33,7 @@ def options(description: str | None) -> dict:
     args = parser.parse_args()
 
     from lrsms.data.tokens import lang_dir
-    from lrsms.espnet.config_check import read_yaml
+    from lrsms.espnet.config import read_yaml
     from lrsms.fsa.options import K2Options
 
     block = read_yaml(args.config).get("k2") if args.config else None

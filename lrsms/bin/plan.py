@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.errors import LrsmsError
-    from lrsms.espnet.preview import draw, page, preview
+    from lrsms.espnet.models.rank_preview import draw, page, preview
 
     vocab_size = args.vocab_size or 500
     if args.token_list is not None:

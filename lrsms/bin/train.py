@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.data.tokens import lang_dir
-    from lrsms.espnet.training import Training
+    from lrsms.espnet.training.run import Training
 
     Training(
         config=args.config,

@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms import Recognizer
-    from lrsms.espnet.transcribing import Transcribing
+    from lrsms.espnet.inference.transcribe_files import Transcribing
 
     recognizer = Recognizer(
         args.model,

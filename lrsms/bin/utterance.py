@@ -28,9 +28,9 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
-    from lrsms.espnet.av_decoding import modalities_of
-    from lrsms.espnet.av_picture import UtterancePicture
-    from lrsms.espnet.decoding import Decoding
+    from lrsms.espnet.inference.av_conditions import modalities_of
+    from lrsms.espnet.inference.av_picture import UtterancePicture
+    from lrsms.espnet.inference.decode_split import Decoding
 
     decoding = Decoding(args.asr_exp, args.data_dir / args.split / "cuts.jsonl.gz", args.config, args.checkpoint)
     train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"

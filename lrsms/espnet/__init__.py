@@ -20,19 +20,22 @@ _TASK, _EVERY_TASK = "espnet2.tasks.asr", "espnet2.tasks.abs_task"
 
 def register() -> None:
     """Add the low-rank classes to ESPnet's registries now. Calling it again changes nothing."""
-    from lrsms.espnet import registry
+    from lrsms.espnet.plugin import register
 
     guard()
-    registry.register()
+    register.register()
 
 
 def guard() -> None:
-    """Have every task of ESPnet open models through :mod:`lrsms.espnet.door`. Calling it again changes nothing."""
+    """Have every task of ESPnet open models through :mod:`lrsms.espnet.plugin.safe_loading`.
+
+    Calling it again changes nothing.
+    """
     from espnet2.tasks import abs_task
 
-    from lrsms.espnet import door
+    from lrsms.espnet.plugin import safe_loading
 
-    door.install(abs_task)
+    safe_loading.install(abs_task)
 
 
 class _Registration(importlib.abc.MetaPathFinder, importlib.abc.Loader):

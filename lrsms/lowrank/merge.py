@@ -30,7 +30,7 @@ def merge_(
         only: ``all``; ``faster``, those whose dense form runs faster on this machine and device (measured, a few
             milliseconds for each shape); or a function of path and layer that says which.
         frames: with ``faster``, length of the input to measure with; or a function of path that says it, such as
-            :func:`lrsms.espnet.measure.rows_in_decoding`.
+            :func:`lrsms.espnet.models.cost.rows_in_decoding`.
 
     Returns:
         Paths of the layers that are dense now.

@@ -9,10 +9,10 @@ import torch
 
 from lrsms.data.tokens import lang_dir
 from lrsms.defaults import espnet_token_type
-from lrsms.espnet.config_check import check_training_config
-from lrsms.espnet.decoding import Decoding
-from lrsms.espnet.task import ASRTask
-from lrsms.espnet.training import Training
+from lrsms.espnet.config import check_training_config
+from lrsms.espnet.inference.decode_split import Decoding
+from lrsms.espnet.training.run import Training
+from lrsms.espnet.training.task import ASRTask
 from lrsms.sweep.points import Arm, Point, Sweep
 
 

@@ -25,7 +25,7 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.files import write_text
 from lrsms.scoring.decoding import decoding_folder, score_decoding
-from lrsms.sweep.claims import Claims
+from lrsms.sweep.leases import Claims
 from lrsms.sweep.points import Arm, Point, Sweep
 from lrsms.sweep.processes import prepare, run_here, start, stop, threads_for_each
 

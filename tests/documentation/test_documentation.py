@@ -58,8 +58,8 @@ def laid_over(below, above):
 @pytest.mark.parametrize("block", YAML, ids=[f"{block.file}:{block.line}" for block in YAML])
 def test_yaml_builds_a_model(block, tmp_path):
     """As the reader is meant to use it: in a training YAML, which the check reads and ESPnet builds."""
-    from lrsms.espnet.config_check import check_training_config
-    from lrsms.espnet.task import ASRTask
+    from lrsms.espnet.config import check_training_config
+    from lrsms.espnet.training.task import ASRTask
 
     content = laid_over(yaml.safe_load((ROOT / block.over).read_text()), yaml.safe_load(block.text))
     if content.get("batch_type"):

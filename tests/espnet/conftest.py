@@ -92,7 +92,7 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def make_training(corpus: Path) -> Callable:
     """``make_training(config, output_dir, **attributes)``: a Training on the corpus."""
-    from lrsms.espnet.training import Training
+    from lrsms.espnet.training.run import Training
 
     def make(config: Path, output_dir: Path, **attributes) -> Training:
         return Training(
@@ -214,7 +214,7 @@ def av_changes() -> dict:
 @pytest.fixture(scope="session")
 def av_experiment(tmp_path_factory, write_config, av_corpus, av_changes):
     """A finished audio-visual training of two epochs: its ``Training``; read only."""
-    from lrsms.espnet.training import Training
+    from lrsms.espnet.training.run import Training
 
     folder = tmp_path_factory.mktemp("av_experiment")
     config = write_config(folder / "train.yaml", **av_changes)

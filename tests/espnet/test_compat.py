@@ -12,8 +12,8 @@ from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 from torch import nn
 
 from lrsms.espnet import compat
-from lrsms.espnet.classes import ENCODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.compat import current_names, load_later, make_pad_mask, seconds
+from lrsms.espnet.models.role_table import ENCODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank.merge import merge_
 
 OPTIONS = {"output_size": 16, "attention_heads": 2, "linear_units": 32, "num_blocks": 1, "rel_pos_type": "latest"}
@@ -183,7 +183,7 @@ def as_the_other_version_saved(folder):
 
 
 def _reporter_types():
-    from lrsms.espnet.checkpoint import REPORTER_TYPES
+    from lrsms.espnet.checkpoints.checkpoint import REPORTER_TYPES
 
     return REPORTER_TYPES
 

@@ -323,14 +323,14 @@ def test_wrong_audio_visual_commands_are_named(tmp_path, run_module, command, me
 
 @pytest.fixture(scope="module")
 def task():
-    from lrsms.espnet.task import ASRTask
+    from lrsms.espnet.training.task import ASRTask
 
     return ASRTask
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_shipped_configs_pass_the_check_and_build(path, task, tmp_path):
-    from lrsms.espnet.config_check import check_training_config
+    from lrsms.espnet.config import check_training_config
     from lrsms.lowrank import low_rank_layers
 
     content = check_training_config(path, task)

@@ -13,7 +13,7 @@ import yaml
 
 from lrsms.errors import LrsmsError
 from lrsms.sweep import runner as runner_module
-from lrsms.sweep.claims import Claims
+from lrsms.sweep.leases import Claims
 from lrsms.sweep.processes import threads_for_each
 
 KEYS = ["dense_seed0", "small_seed0", "dense_seed1", "small_seed1"]

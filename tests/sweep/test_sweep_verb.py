@@ -49,7 +49,7 @@ def test_when_all_fail_the_reason_is_still_given(sweep, write_sweep, capsys):
 
 
 def test_what_another_process_runs_is_named(sweep, write_sweep, make_runner, capsys):
-    from lrsms.sweep.claims import Claims
+    from lrsms.sweep.leases import Claims
 
     claims = Claims(make_runner().folder / "optuna.journal", "grid")
     claims.take("small_seed0")

@@ -1,0 +1,1 @@
+"""Models and data for measurements where nothing has been trained."""

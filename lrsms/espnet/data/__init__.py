@@ -1,0 +1,1 @@
+"""Batches for ESPnet's trainer, straight from Lhotse cuts."""

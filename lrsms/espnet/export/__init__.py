@@ -1,0 +1,1 @@
+"""Stage 8: trained models for other programs."""

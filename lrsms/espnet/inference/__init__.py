@@ -1,0 +1,1 @@
+"""Stage 4 and transcription: models opened, searched and aligned."""

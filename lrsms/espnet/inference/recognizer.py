@@ -1,0 +1,243 @@
+"""Text from sound: a trained model, wherever it comes from, applied to any recording."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from lrsms.avsr.frames import FRAME_SHIFT, pack
+from lrsms.data.audio import check_finite, read_audio, resample
+from lrsms.data.pauses import Piece, Splitter
+from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
+from lrsms.defaults import DEFAULT_CHECKPOINT
+from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.unpack import is_pack, unpack
+from lrsms.espnet.config import named_file, read_yaml
+from lrsms.espnet.inference.ctc_alignment import token_times, words_of
+from lrsms.espnet.inference.open import check_beam, check_options, open_recogniser, read_options
+from lrsms.espnet.models.av_region import encoder_region
+from lrsms.espnet.models.cost import sampling_rate
+from lrsms.espnet.models.encoder_lengths import encoder_frames
+
+_DEFAULTS = {"beam_size": 10, "ctc_weight": 0.5}  # those of conf/decode.yaml
+_HOP = 0.01  # seconds; subsampling makes frames of a multiple of it
+
+
+class Recognizer:
+    """A trained model that turns recordings into text.
+
+    >>> from lrsms import Recognizer
+    >>> recognizer = Recognizer("exp/train_lrsms")
+    >>> print(recognizer("speech.wav").text)
+
+    Dense, low-rank, merged and compressed experiments open alike, and so does what ESPnet packed. A recording longer
+    than ``max_seconds`` is cut at its pauses; where there is none, pieces overlap by three seconds and their words are
+    joined by CTC's times. An audio-visual model hears the sound alone.
+
+    Args:
+        model: an experiment's folder with ``config.yaml`` and weights, or an archive of ``espnet2.bin.pack``.
+        checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or else the only average (``*.ave.pth``) or
+            the only ``.pth`` file there is.
+        decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
+            beam of 10 with CTC and attention weighed alike.
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32``, or ``int8``: torch's dynamic quantisation.
+        max_seconds: longest piece that is recognised in one go; about the longest utterance of the training is right.
+        min_pause: seconds; where a recording is cut, it is cut at every pause of this length.
+
+    Attributes:
+        sampling_rate: in Hz, of what the model hears; recordings at other rates are resampled.
+
+    Raises:
+        LrsmsError: no such model, one that is damaged, incomplete or would execute code, or an unknown option.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        checkpoint: str | None = None,
+        decode: Mapping | str | Path | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+        max_seconds: float = 20.0,
+        min_pause: float = 0.5,
+    ):
+        if not max_seconds >= 1:
+            raise LrsmsError(f"max_seconds: {max_seconds}: must be at least 1")
+        if not min_pause > 0:
+            raise LrsmsError(f"min_pause: {min_pause}: must be above 0")
+        self._files, folder, checkpoint, more = _locate(Path(model), checkpoint)
+        try:
+            self._config = read_yaml(folder / "config.yaml")
+            self._region = _region(self._config, folder / "config.yaml")
+            options = _options(decode, self._config) | {"device": device}
+            more |= _bpe_model(self._config, folder)
+            self._recogniser = open_recogniser(folder, checkpoint, more | options, precision)
+        except LrsmsError as error:  # of an archive's files, which have been copied elsewhere
+            raise LrsmsError(str(error).replace(str(folder), str(model))) from error
+        self._model = self._recogniser.asr_model
+        self.sampling_rate = sampling_rate(self._config.get("frontend_conf"))
+        overlap = 3.0 if self._has_ctc else 0.0  # without times, nothing could join the words of two pieces
+        self._split = Splitter(self.sampling_rate, max_seconds, min_pause, overlap)
+        self._shift: float | None = None
+
+    def __call__(
+        self,
+        audio: str | Path | BinaryIO | np.ndarray,
+        sampling_rate: int | None = None,
+        *,
+        channel: int | None = None,
+        name: str = "",
+        progress: Callable[[float], None] | None = None,
+    ) -> Transcript:
+        """Recognise one recording.
+
+        Args:
+            audio: a file of any format, sampling rate and number of channels that libsndfile reads, an open one, or
+                samples ``(samples,)`` in [-1, 1].
+            sampling_rate: of samples, in Hz; default the model's own.
+            channel: which one of a file, from 0; default the mean of all.
+            name: what to call the recording in messages.
+            progress: called with the seconds of sound done since it was last called.
+
+        Returns:
+            Text, words with times, duration. Silence, and what is too short for the model, has no text.
+
+        Raises:
+            LrsmsError: the recording cannot be read, or holds NaN.
+        """
+        began = time.perf_counter()
+        if isinstance(audio, np.ndarray | torch.Tensor):
+            samples = self._from_array(audio, sampling_rate, name or "samples")
+        else:
+            source = Path(audio) if isinstance(audio, str | Path) else audio
+            samples = read_audio(source, self.sampling_rate, channel, name)
+        done, segments = 0, []
+        for piece in self._split(samples):
+            segments = _appended(segments, self._segment(samples, piece), piece, self._separator)
+            if progress is not None:
+                progress((piece.end - done) / self.sampling_rate)
+            done = piece.end
+        if progress is not None:
+            progress((len(samples) - done) / self.sampling_rate)
+        seconds = time.perf_counter() - began
+        return Transcript(tuple(segments), len(samples) / self.sampling_rate, seconds, self._separator)
+
+    @property
+    def _has_ctc(self) -> bool:
+        return getattr(self._model, "ctc", None) is not None
+
+    @property
+    def _separator(self) -> str:
+        spaced = self._config.get("token_type") != "char" or "<space>" in self._model.token_list
+        return " " if spaced else ""
+
+    def _from_array(self, audio: np.ndarray | torch.Tensor, rate: int | None, name: str) -> np.ndarray:
+        samples = np.asarray(audio)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise LrsmsError(
+                f"{name}: {samples.dtype} of shape {samples.shape}; give floating-point samples (samples,) in [-1, 1]"
+            )
+        rate = rate or self.sampling_rate
+        check_finite(samples, rate, name)
+        return resample(samples, rate, self.sampling_rate)
+
+    @torch.inference_mode()
+    def _segment(self, samples: np.ndarray, piece: Piece) -> Segment:
+        start, end = piece.start / self.sampling_rate, piece.end / self.sampling_rate
+        speech = samples[piece.start : piece.end]
+        if self._region is not None:
+            speech = pack(speech, None, size=self._region)
+        batch = torch.from_numpy(np.ascontiguousarray(speech))[None].to(self._recogniser.device)
+        try:
+            encoded = self._model.encode(batch, torch.tensor([batch.shape[1]], device=batch.device))[0]
+            encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # beside it: what inner layers say
+            text, tokens, ids = self._recogniser._decode_single_sample(encoded[0])[0][:3]
+        except Exception as error:  # convolutions say "too short" with a RuntimeError
+            short = isinstance(error, RuntimeError) and end - start < 0.5
+            if short or type(error).__name__ == "TooShortUttError":
+                return Segment("", start, end)
+            raise
+        words = self._words(encoded, tokens, ids, start) if self._has_ctc else ()
+        return Segment(text if text is not None else " ".join(tokens), start, end, words)
+
+    def _words(self, encoded: torch.Tensor, tokens: list[str], ids: list[int], start: float) -> tuple[Word, ...]:
+        scores = self._model.ctc.log_softmax(encoded)[0]
+        timed = token_times(scores, [int(number) for number in ids], tokens, self._frame_shift)
+        kind = self._config.get("token_type")
+        pieces_of_words = kind == "bpe" or (kind == "char" and bool(self._separator))
+        found = words_of(timed, pieces=pieces_of_words)
+        return tuple(Word(one.token, start + one.start, start + one.end) for one in found)
+
+    @property
+    def _frame_shift(self) -> float:
+        """Seconds between the encoder's frames, learnt by asking it."""
+        if self._region is not None:
+            return FRAME_SHIFT
+        if self._shift is None:
+            with torch.device(self._recogniser.device):
+                first, second = (encoder_frames(self._model, seconds * self.sampling_rate) for seconds in (2, 12))
+            self._shift = max(1, round(10 / (second - first) / _HOP)) * _HOP if second > first else _HOP
+        return self._shift
+
+
+def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDirectory | None, Path, str, dict]:
+    """Folder with ``config.yaml``, the weights' name in it, and further options of ``Speech2Text``."""
+    if is_pack(model):
+        files = tempfile.TemporaryDirectory(prefix="lrsms-")
+        found = unpack(model, Path(files.name))
+        more = {key: path for key, path in found.items() if key.startswith("lm_")}
+        return files, Path(files.name), found["asr_model_file"].name, more
+    if not model.is_dir():
+        raise LrsmsError(f"{model}: neither an experiment's folder nor an archive of espnet2.bin.pack")
+    there = sorted(path.name for path in model.glob("*.pth"))
+    if checkpoint is None:
+        averaged = [name for name in there if name.endswith(".ave.pth")]
+        only = next((found[0] for found in (averaged, there) if len(found) == 1), DEFAULT_CHECKPOINT)
+        checkpoint = DEFAULT_CHECKPOINT if DEFAULT_CHECKPOINT in there else only
+    if not (model / checkpoint).exists():
+        raise LrsmsError(f"{model / checkpoint}: not there; {model} holds {', '.join(there) or 'no checkpoint'}")
+    return None, model, checkpoint, {}
+
+
+def _options(decode: Mapping | str | Path | None, config: Mapping) -> dict:
+    """Of ``Speech2Text``; by default what the model has (CTC, decoder) and a beam that its token list allows."""
+    tokens, trained = config.get("token_list"), (config.get("model_conf") or {}).get("ctc_weight")
+    count = len(tokens) if isinstance(tokens, list) else None
+    if decode is None:
+        weight = {"ctc_weight": float(trained)} if trained in (0, 1) else {}
+        beam = {} if count is None else {"beam_size": max(1, min(_DEFAULTS["beam_size"], count - 1))}
+        return _DEFAULTS | weight | beam
+    where = str(decode) if isinstance(decode, str | Path) else "decode"
+    options = read_options(Path(decode)) if isinstance(decode, str | Path) else check_options(decode, where)
+    if count is not None:
+        check_beam(options.get("beam_size", 20), count, where)
+    return options
+
+
+def _bpe_model(config: Mapping, folder: Path) -> dict:
+    """Where the sub-word model is: configs name it from the recipe's folder, which need not be the current one."""
+    name = config.get("bpemodel")
+    if config.get("token_type") != "bpe" or not isinstance(name, str):
+        return {}
+    return {"bpemodel": str(named_file("bpemodel", name, folder))}
+
+
+def _region(config: Mapping, path: Path) -> tuple[int, int] | None:
+    region = encoder_region(config)
+    if region is not None and (config.get("encoder_conf") or {}).get("modality") == "video":
+        raise LrsmsError(f"{path}: encoder_conf.modality: video: a model that hears nothing")
+    return region
+
+
+def _appended(segments: list[Segment], segment: Segment, piece: Piece, separator: str) -> list[Segment]:
+    if not piece.overlaps or not segments:
+        return [*segments, segment]
+    return [*segments[:-1], join_overlapping(segments[-1], segment, separator)]

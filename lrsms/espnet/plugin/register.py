@@ -1,0 +1,174 @@
+"""Put our classes into ESPnet's registries and our checks around its model loading."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+from contextvars import ContextVar
+from pathlib import Path
+
+from espnet2.asr.encoder.contextual_block_conformer_encoder import ContextualBlockConformerEncoder
+from espnet2.asr.encoder.contextual_block_transformer_encoder import ContextualBlockTransformerEncoder
+from espnet2.tasks import asr
+from espnet2.torch_utils.initialize import initialize
+from torch import nn
+
+from lrsms.espnet.checkpoints.checkpoint import check_fits
+from lrsms.espnet.config import named_file
+from lrsms.espnet.models.av_conformer import AVConformerEncoder, check_model
+from lrsms.espnet.models.fast.allocator import keep_freed_memory
+from lrsms.espnet.models.kaldi_fbank import KaldiFbank
+from lrsms.espnet.models.rank_targets import factorize_ctc, resolve
+from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.espnet.plugin import optimizer_hooks
+from lrsms.fsa import import_k2
+from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
+from lrsms.lowrank.initialization import initialization_skipped, initialize_
+from lrsms.lowrank.recurrent import cell_matrix
+
+# (config file, checkpoint) that ESPnet is about to load into the model it builds.
+_loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=None)
+
+_BATCHES = "it makes batches of Lhotse cuts; with ESPnet's own data write batch_type: numel and batch_bins: {}"
+_VERB = "it is for training from Lhotse cuts: python -m lrsms.bin.train, ./run.sh --stage 3"
+# Option of lrsms.espnet.training.task.ASRTask -> what a user of ESPnet's own ASRTask is told.
+_OF_OUR_TASK = dict.fromkeys(
+    ("train_cuts", "valid_cuts", "av_conf", "warmup_epochs", "distill_from", "distill_weight", "distill_temperature"),
+    _VERB,
+) | {
+    "max_duration": _BATCHES.format("seconds times sampling rate, in samples"),
+    "num_buckets": _BATCHES.format("as many samples as a batch may hold"),
+}
+
+
+def register() -> None:
+    """Make ``lowrank_*``, ``av_conformer`` and ``kaldi_fbank`` names for a config. Calling it again changes nothing."""
+    asr.encoder_choices.classes.update(LOW_RANK_ENCODERS)
+    asr.encoder_choices.classes["av_conformer"] = AVConformerEncoder
+    asr.decoder_choices.classes.update(LOW_RANK_DECODERS)
+    asr.frontend_choices.classes["kaldi_fbank"] = KaldiFbank
+    task = asr.ASRTask
+    if not getattr(task, "_lrsms_registered", False):
+        # Speech2Text names ASRTask itself, so a subclass would not be asked: wrap its methods in place.
+        task.build_model = classmethod(_building(task.build_model.__func__))
+        task.build_model_from_file = classmethod(_loading_checked(task.build_model_from_file.__func__))
+        task.build_optimizers = classmethod(_with_aids(task.build_optimizers.__func__))
+        task.get_parser = classmethod(_explaining(task.get_parser.__func__))
+        task._lrsms_registered = True
+
+
+def _explaining(get_parser):
+    """ESPnet's own task does not know the options of ours: say what to write in their place."""
+
+    @functools.wraps(get_parser)
+    def build(cls):
+        parser = get_parser(cls)
+        refuse = parser.error
+
+        def error(message: str):
+            key = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+            refuse(f"{message}; {_OF_OUR_TASK[key]}" if key in _OF_OUR_TASK else message)
+
+        parser.error = error
+        return parser
+
+    return build
+
+
+def _building(build_model):
+    """Add what ESPnet's ``build_model`` lacks.
+
+    Ratios that follow from a target, a low-rank CTC output, factors that follow ``init:``, and the check of a
+    checkpoint.
+    """
+
+    @functools.wraps(build_model)
+    def build(cls, args):
+        if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
+            import_k2("ctc_conf.ctc_type: brctc")
+        if _loading.get() is not None:
+            _find_statistics(args, _loading.get()[0].parent)
+        resolve(args, lambda dense_args: build_model(cls, dense_args))
+        model = build_model(cls, args)
+        check_model(model)
+        _warn_of_streaming(model)
+        factorize_ctc(model)
+        fast = any(getattr(part, "fast", False) for part in (model.encoder, model.decoder))
+        if fast and not getattr(args, "ngpu", 0):
+            keep_freed_memory()
+        if getattr(args, "init", None) is not None:
+            _initialize_factors_as(args.init, model)
+        if _loading.get() is not None:
+            check_fits(model, *_loading.get())
+        return model
+
+    return build
+
+
+def _find_statistics(args: argparse.Namespace, folder: Path) -> None:
+    """``normalize: global_mvn`` opens its statistics when it is built, wherever the working directory is."""
+    options = getattr(args, "normalize_conf", None) or {}
+    if args.normalize == "global_mvn" and isinstance(options.get("stats_file"), str):
+        path = named_file("normalize_conf.stats_file", options["stats_file"], folder)
+        args.normalize_conf = {**options, "stats_file": str(path)}
+
+
+def _warn_of_streaming(model: nn.Module) -> None:
+    """ESPnet's streaming recogniser cuts the sound where its own front-end's windows fit; others lose frames there."""
+    streaming = isinstance(
+        getattr(model, "encoder", None), (ContextualBlockConformerEncoder, ContextualBlockTransformerEncoder)
+    )
+    if streaming and isinstance(model.frontend, KaldiFbank):
+        logging.warning(
+            "frontend: kaldi_fbank loses a frame between chunks in espnet2.bin.asr_inference_streaming; "
+            "to stream, train with frontend: default and normalize: global_mvn"
+        )
+
+
+def _with_aids(build_optimizers):
+    """Training aids act after each step of the optimiser."""
+
+    @functools.wraps(build_optimizers)
+    def build(cls, args, model):
+        optimizers = build_optimizers(cls, args, model)
+        optimizer_hooks.install(model, optimizers[0])
+        return optimizers
+
+    return build
+
+
+def _loading_checked(build_model_from_file):
+    """ESPnet loads weights non-strictly and without a word: have the checkpoint compared with the model first."""
+
+    @functools.wraps(build_model_from_file)
+    def build(cls, config_file=None, model_file=None, device="cpu"):
+        if model_file is None:
+            return build_model_from_file(cls, config_file, model_file, device)
+        config = Path(config_file) if config_file is not None else Path(model_file).parent / "config.yaml"
+        token = _loading.set((config, Path(model_file)))
+        try:
+            with skip_initialization():
+                return build_model_from_file(cls, config_file, model_file, device)
+        finally:
+            _loading.reset(token)
+
+    return build
+
+
+def _initialize_factors_as(init: str, model: nn.Module) -> None:
+    """`init: xavier_uniform` and its like have overwritten the factors: make them again from such a dense layer.
+
+    The weights of a low-rank LSTM have just been set as those of any LSTM.
+    """
+    if initialization_skipped():
+        return
+    for path, module in model.named_modules():
+        if not isinstance(module, (Factored, LowRankLSTMCell)) or path.endswith(".gates"):
+            continue
+        dense = module.merged()
+        initialize(nn.ModuleList([dense]), init)  # in a list: ESPnet knows biases by a dot before their name
+        if isinstance(module, LowRankLSTMCell):
+            initialize_(module.gates, *cell_matrix(dense.state_dict()), module.gates.init_method)
+        else:
+            initialize_(module, dense.weight.data, None, module.init_method)

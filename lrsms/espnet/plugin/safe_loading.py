@@ -1,0 +1,197 @@
+"""The one door through which ESPnet opens a model that someone else may have made: such a model is data.
+
+ESPnet unpickles checkpoints with ``weights_only=False`` and builds whatever class a ``config.yaml`` names. Here its
+three ways of reading a ``.pth`` file (building from file, ``--init_param``, resuming) are wrapped once for the whole
+process, whoever calls them: first the config and the weights are read without executing anything, and what is not
+data is refused with a sentence; then ESPnet reads, with torch's own switch set that allows weights alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights, rename_epochs
+from lrsms.espnet.compat import current_names, restore_durations
+from lrsms.espnet.config import read_yaml
+
+TRUST = "LRSMS_TRUST_CONFIG"
+
+# ESPnet's classes that consist of their options and of weights in the checkpoint. The others fetch or open a second
+# model when they are built (S3PRL, Hugging Face, fairseq, Whisper), which may execute code of its author's.
+_SELF_CONTAINED = {
+    "frontend": {"default", "sliding_window", "wav2vec_cnn"},
+    "encoder": {
+        *("conformer", "transformer", "transformer_multispkr", "contextual_block_transformer"),
+        *("contextual_block_conformer", "vgg_rnn", "rnn", "longformer", "branchformer", "e_branchformer"),
+        *("multiconv_conformer", "torchaudiohubert"),
+    },
+    "postencoder": {"length_adaptor"},
+    "decoder": {
+        *("transformer", "lightweight_conv", "lightweight_conv2d", "dynamic_conv", "dynamic_conv2d", "rnn"),
+        *("transducer", "mlm", "linear_decoder"),
+    },
+    "lm": {"seq_rnn", "transformer"},
+}
+_TOKEN_TYPES = {"char", "word", "bpe", "phn", None}
+_TORCH_SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_switch = threading.RLock()
+
+
+def trusted() -> bool:
+    """Whether the user vouches for the origin of every config: ``LRSMS_TRUST_CONFIG=1``."""
+    return os.environ.get(TRUST, "").lower() in ("1", "true", "yes")
+
+
+def check_config(path: Path, task: type) -> dict:
+    """Read a trained model's ``config.yaml`` as data.
+
+    Args:
+        path: the file.
+        task: the ESPnet task that will build a model of it.
+
+    Returns:
+        Its content.
+
+    Raises:
+        LrsmsError: unreadable or not such a config, or it names a class, tokeniser or file by which building the model
+            would reach outside its folder. ``LRSMS_TRUST_CONFIG=1`` lifts the latter.
+    """
+    config = read_yaml(path)
+    if not config:
+        raise LrsmsError(f"{path}: empty; a trained model's folder has the config.yaml that ESPnet saved with it")
+    for choices in task.class_choices_list:
+        if choices.name in ("encoder", "lm") and choices.name not in config:
+            raise LrsmsError(f"{path}: not a config that ESPnet saved with such a model: it has no {choices.name}")
+    if not trusted():
+        for choices in task.class_choices_list:
+            _check_class(path, choices, config.get(choices.name, choices.default))
+        _check_tokens(path, config)
+    return config
+
+
+def _refuse(path: Path, what: str, why: str) -> LrsmsError:
+    return LrsmsError(
+        f"{path}: {what}: refused, {why}; if you know where this file comes from and trust it, set {TRUST}=1"
+    )
+
+
+def _check_class(path: Path, choices, name: object) -> None:
+    if name is None or choices.name not in _SELF_CONTAINED:
+        return
+    if not isinstance(name, str) or name.lower() not in {*choices.classes, "none", "null", "nil"}:
+        raise LrsmsError(f"{path}: {choices.name}: {name!r} is unknown; one of {', '.join(choices.classes)}")
+    cls = choices.classes.get(name.lower())
+    # A class that is not ESPnet's was put into the registry by code that runs here already.
+    if cls is None or not cls.__module__.startswith("espnet") or name.lower() in _SELF_CONTAINED[choices.name]:
+        return
+    raise _refuse(path, f"{choices.name}: {name}", "it opens a further model, which may execute code on loading")
+
+
+def _check_tokens(path: Path, config: Mapping) -> None:
+    kind = config.get("token_type")
+    if not isinstance(kind, str | None) or kind not in _TOKEN_TYPES:
+        raise _refuse(path, f"token_type: {kind}", "its tokeniser is fetched from elsewhere")
+    tokens = config.get("token_list")
+    if isinstance(tokens, str) and not (path.parent / tokens).resolve().is_relative_to(path.parent.resolve()):
+        raise _refuse(path, f"token_list: {tokens}", "it is a file outside the model's folder")
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """Within this context ``torch.load`` executes nothing, whatever its caller asks for (torch's own switch)."""
+    with _switch, torch.serialization.safe_globals(REPORTER_TYPES):
+        before = os.environ.get(_TORCH_SWITCH)
+        os.environ[_TORCH_SWITCH] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_TORCH_SWITCH]
+            else:
+                os.environ[_TORCH_SWITCH] = before
+
+
+def install(abs_task) -> None:
+    """Wrap ESPnet's readers of ``.pth`` files. Calling it again changes nothing.
+
+    Args:
+        abs_task: the module ``espnet2.tasks.abs_task``.
+    """
+    from espnet2.train.trainer import Trainer
+
+    task = abs_task.AbsTask
+    if getattr(task, "_lrsms_door", False):
+        return
+    task.build_model_from_file = classmethod(_building_from_file(task.build_model_from_file.__func__))
+    abs_task.load_pretrained_model = _initialising(abs_task.load_pretrained_model)
+    Trainer.resume = staticmethod(_resuming(Trainer.resume))
+    task._lrsms_door = True
+
+
+def _building_from_file(build_model_from_file):
+    @functools.wraps(build_model_from_file)
+    def build(cls, config_file=None, model_file=None, device="cpu"):
+        if config_file is None and model_file is None:
+            return build_model_from_file(cls, config_file, model_file, device)
+        path = Path(config_file) if config_file is not None else Path(model_file).parent / "config.yaml"
+        config = check_config(path, cls)
+        weights = None if model_file is None else read_weights(Path(model_file))
+        try:
+            with nullcontext() if trusted() else weights_only():  # a further model may be more than weights
+                model, args = build_model_from_file(cls, path, model_file, device)
+        except LrsmsError:
+            raise
+        except Exception as error:  # a config of another version, task or author fails in ESPnet in every way
+            reason = " ".join(str(error).split())[:500]
+            raise LrsmsError(
+                f"{model_file or path}: ESPnet cannot build the model that {path} describes with it "
+                f"({type(error).__name__}: {reason})"
+            ) from error
+        if weights is not None and not config.get("use_adapter"):  # an adapter's checkpoint may hold no more than it
+            _check_complete(model, weights, Path(model_file), path)
+        return model, args
+
+    return build
+
+
+def _check_complete(model: torch.nn.Module, weights: Mapping, checkpoint: Path, config: Path) -> None:
+    """ESPnet loads non-strictly: weights that are not in the file would stay random."""
+    weights = current_names(model, weights)
+    missing = [name for name, _ in model.named_parameters() if name not in weights]
+    renamed = any("frontend.upstream" in name for name in weights)  # ESPnet itself renames those of old S3PRL models
+    if missing and not renamed:
+        raise LrsmsError(
+            f"{checkpoint} lacks {len(missing)} weights that {config} needs, such as {missing[0]}; it holds "
+            f"{len(weights)} others: open it with the config.yaml it was trained with"
+        )
+
+
+def _initialising(load_pretrained_model):
+    @functools.wraps(load_pretrained_model)
+    def load(init_param, *args, **kwargs):
+        read_weights(Path(init_param.split(":", 1)[0]))
+        with weights_only():
+            return load_pretrained_model(init_param, *args, **kwargs)
+
+    return load
+
+
+def _resuming(resume):
+    @functools.wraps(resume)
+    def go_on(checkpoint, model, reporter, *args, **kwargs):
+        read_checkpoint(Path(checkpoint))
+        with weights_only():
+            resume(checkpoint, model, reporter, *args, **kwargs)
+        restore_durations(reporter)
+        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+            rename_epochs(Path(checkpoint).parent, model)
+
+    return go_on

@@ -1,0 +1,1 @@
+"""Stage 3: a training through ESPnet's task and trainer."""
