@@ -8,7 +8,7 @@
 #   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
 #   ./run.sh --stage 8 --stop-stage 8                   ONNX files of it, for onnxruntime and sherpa-onnx
 #
-# Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokeniser, 3 training, 4 decoding, 5 scoring (local/score.sh);
+# Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokenizer, 3 training, 4 decoding, 5 scoring (local/score.sh);
 # 6 compression, 7 its decoding and scoring; 8 export.
 # A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
 # Results: exp/RESULTS.md and exp/results.json.
@@ -46,7 +46,7 @@ compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
 export_formats="onnx sherpa"     # stage 8: also espnet (factors multiplied out) and pack (one file to share)
 merge=                           # stage 8: layers to make dense: all, faster or none (default: the format's)
-check="test"                     # stage 8: split to recognise with what was exported and the checkpoint; "" for none
+check="test"                     # stage 8: split to recognize with what was exported and the checkpoint; "" for none
 checkpoint=valid.acc.ave.pth     # of the experiment's folder
 nj=                              # processes in preparation and decoding (default: one for each core)
 results_dir=                     # also write RESULTS.md, results.json and pictures here

@@ -81,7 +81,7 @@ def _machine() -> str:
 def _started(process: int) -> str | None:
     """When a process of this machine began, in the kernel's ticks; None where it has ended."""
     if not Path("/proc/self/stat").exists():
-        return _signalled(process)
+        return _signaled(process)
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -89,7 +89,7 @@ def _started(process: int) -> str | None:
     return None if state == "Z" else fields[18]
 
 
-def _signalled(process: int) -> str | None:
+def _signaled(process: int) -> str | None:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

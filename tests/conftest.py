@@ -71,7 +71,7 @@ def k2():
 def write_talking_head():
     """``write(path, ...)``: an MP4 of a drawn face that the cascades find, its mouth opening four times a second.
 
-    Args of ``write``: ``seconds``, ``rate`` (frames per second), ``size`` (pixels of a square frame), ``centre`` (of
+    Args of ``write``: ``seconds``, ``rate`` (frames per second), ``size`` (pixels of a square frame), ``center`` (of
     the face, as a function of time in seconds), ``hidden`` (seconds without a face), ``sound`` (a track of
     16 kHz), ``face_size`` (1 for 116 pixels of width).
     """
@@ -79,13 +79,13 @@ def write_talking_head():
     import cv2
     import numpy as np
 
-    def face(size, centre, opening, scale):
+    def face(size, center, opening, scale):
         picture = np.full((size, size), 70, np.float32)
 
-        def ellipse(x, y, wide, high, grey):
-            place = (int(centre[0] + x * scale), int(centre[1] + y * scale))
+        def ellipse(x, y, wide, high, gray):
+            place = (int(center[0] + x * scale), int(center[1] + y * scale))
             axes = (max(1, int(wide * scale)), max(1, int(high * scale)))
-            cv2.ellipse(picture, place, axes, 0, 0, 360, float(grey), -1, cv2.LINE_AA)
+            cv2.ellipse(picture, place, axes, 0, 0, 360, float(gray), -1, cv2.LINE_AA)
 
         ellipse(0, 0, 58, 76, 185)
         ellipse(0, -66, 56, 26, 40)  # hair
@@ -106,7 +106,7 @@ def write_talking_head():
         seconds=1.0,
         rate=25,
         size=240,
-        centre=lambda time: (120, 110),
+        center=lambda time: (120, 110),
         hidden=(0, 0),
         sound=True,
         face_size=1.0,
@@ -120,7 +120,7 @@ def write_talking_head():
             for index in range(round(seconds * rate)):
                 time = (index + 0.5) / rate
                 opening = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
-                picture = face(size, centre(time), opening, face_size)
+                picture = face(size, center(time), opening, face_size)
                 if hidden[0] <= time < hidden[1]:
                     picture[:] = 70
                 frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")

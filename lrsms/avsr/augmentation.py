@@ -24,7 +24,7 @@ def crop(regions: np.ndarray, size: tuple[int, int], rng: np.random.Generator | 
     Args:
         regions: ``(frames, rows, columns)``.
         size: rows and columns of the window.
-        rng: draws its place; None takes the centre.
+        rng: draws its place; None takes the center.
 
     Returns:
         ``(frames, *size)``, a view.

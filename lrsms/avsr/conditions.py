@@ -19,7 +19,7 @@ SNRS = (None, 20.0, 15.0, 10.0, 5.0, 0.0, -5.0)  # dB; None is no noise
 
 @dataclass(frozen=True)
 class Condition:
-    """What the recogniser is given.
+    """What the recognizer is given.
 
     Attributes:
         modality: ``audio`` (the video's part is zeros), ``video`` (the audio's part is), or ``audiovisual``.

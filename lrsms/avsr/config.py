@@ -37,7 +37,7 @@ class AvConfig:
             a small corpus teaches its grammar and no sounds. Those of a dense warm-up (``--warmup_epochs``) count.
         babble_voices: how many talk at once in the noise.
         resize: pixels of a side that the stored regions are brought to before the window is taken; None keeps them.
-        random_crop: whether the window into the mouth regions is anywhere in training; else in the centre.
+        random_crop: whether the window into the mouth regions is anywhere in training; else in the center.
         flip: share of training utterances whose mouth is mirrored.
         audio_mask, video_mask: stretches of training utterances that are zero; None for none.
     """

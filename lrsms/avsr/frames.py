@@ -1,6 +1,6 @@
 """The frame-synchronous array of an audio-visual utterance: what ESPnet carries as ``speech``.
 
-One row is one video frame of 1/25 s: 640 samples at 16 kHz in [-1, 1], then the grey mouth region of that frame row by
+One row is one video frame of 1/25 s: 640 samples at 16 kHz in [-1, 1], then the gray mouth region of that frame row by
 row in [0, 1] (the rates of auto_avsr, Ma et al. 2023). Everything is float32. A missing stream is all zeros in its
 part of the whole utterance, and so it is known without a further input; a digital silence counts as missing.
 

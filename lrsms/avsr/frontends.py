@@ -18,7 +18,7 @@ from lrsms.errors import LrsmsError
 
 RESNET18 = {"channels": (64, 128, 256, 512), "blocks": (2, 2, 2, 2)}
 ACTIVATIONS = {"swish": nn.SiLU, "relu": nn.ReLU}
-# Of grey mouth regions in [0, 1]; the reference's.
+# Of gray mouth regions in [0, 1]; the reference's.
 PIXEL_MEAN, PIXEL_STD = 0.421, 0.165
 
 
@@ -74,7 +74,7 @@ class AudioResNet(nn.Module):
             samples: ``(B, T * 640)``.
             real: ``(B, T)``, false behind the end of an utterance; None where no utterance has padding.
         """
-        x = _standardised(samples, real)[:, None, None]
+        x = _standardized(samples, real)[:, None, None]
         x = x.contiguous(memory_format=torch.channels_last)
         x = _silence_padding(self.activation(self.norm(self.stem(x))), real)
         for stage in self.stages:
@@ -88,7 +88,7 @@ class MouthResNet(nn.Module):
 
     The 3-D convolution sees 5 frames and 7 x 7 pixels and halves height and width, as does the pooling behind it and
     every stage but the first; what is left of a frame is averaged. Frames of padding are never computed and so are not
-    in the statistics of the ResNet's batch normalisation.
+    in the statistics of the ResNet's batch normalization.
 
     Args:
         channels, blocks, activation: as in :class:`AudioResNet`.
@@ -139,9 +139,9 @@ class MouthResNet(nn.Module):
 
 
 class _FrameConvolution(nn.Conv3d):
-    """3-D convolution of grey pictures over 5 frames and 7 x 7 pixels, every other pixel.
+    """3-D convolution of gray pictures over 5 frames and 7 x 7 pixels, every other pixel.
 
-    Computed as a 2-D convolution of every frame with its neighbours as channels: the same sums, and channels last.
+    Computed as a 2-D convolution of every frame with its neighbors as channels: the same sums, and channels last.
     """
 
     def __init__(self, channels: int):
@@ -194,14 +194,14 @@ def _silence_padding(x: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor
     return x * real.repeat_interleave(x.shape[3] // real.shape[1], 1)[:, None, None]
 
 
-def _standardised(samples: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+def _standardized(samples: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
     """Mean 0 and variance 1 over each utterance's own samples, zeros behind them."""
     if real is None:
         return nn.functional.layer_norm(samples, samples.shape[1:])
     real = real.repeat_interleave(SAMPLES, 1)
     count = real.sum(1, keepdim=True)
-    centred = (samples - (samples * real).sum(1, keepdim=True) / count) * real
-    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-5)
+    centered = (samples - (samples * real).sum(1, keepdim=True) / count) * real
+    return centered * torch.rsqrt(centered.square().sum(1, keepdim=True) / count + 1e-5)
 
 
 def _stages(

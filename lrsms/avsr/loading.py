@@ -1,7 +1,7 @@
 """From a cut to the frame-synchronous array of its utterance, lazily: what training and decoding read alike.
 
 The rule for lengths: **the video is the clock** (see :mod:`lrsms.avsr.frames`). Frame ``j`` of an utterance is
-the video frame that was on at its centre, ``(j + 0.5) / 25`` seconds after the cut's start; this also makes 25 frames a
+the video frame that was on at its center, ``(j + 0.5) / 25`` seconds after the cut's start; this also makes 25 frames a
 second of video whose speed has been changed with its sound's.
 """
 
@@ -36,7 +36,7 @@ def count_frames(cut: Cut) -> int:
 
 
 def _indices(cut: Cut, mouth: TemporalArray) -> np.ndarray:
-    """Which stored frame is on at the centre of each frame of the cut.
+    """Which stored frame is on at the center of each frame of the cut.
 
     Raises:
         LrsmsError: the video ends more than the tolerance before the cut.
@@ -48,8 +48,8 @@ def _indices(cut: Cut, mouth: TemporalArray) -> np.ndarray:
         )
     # A cut that ends with its recording has all of the video's frames, a cut from within as many as its time holds.
     duration = left if left <= cut.duration + TOLERANCE else cut.duration
-    centres = (np.arange(max(1, round(duration / FRAME_SHIFT))) + 0.5) * FRAME_SHIFT
-    indices = np.floor((cut.start - mouth.start + centres) / mouth.frame_shift + 1e-6).astype(int)
+    centers = (np.arange(max(1, round(duration / FRAME_SHIFT))) + 0.5) * FRAME_SHIFT
+    indices = np.floor((cut.start - mouth.start + centers) / mouth.frame_shift + 1e-6).astype(int)
     return np.clip(indices, 0, mouth.num_frames - 1)
 
 
@@ -85,7 +85,7 @@ class Loader:
     Attributes:
         region: height and width in pixels of the window that the model sees.
         config: augmentation and noise.
-        train: whether to augment; otherwise the window is in the centre and only ``valid_snrs`` count.
+        train: whether to augment; otherwise the window is in the center and only ``valid_snrs`` count.
         seed, epoch: what is drawn depends on them and on the utterance alone.
         babble: source of noise; None for none.
         report: called with the id of an utterance whose video cannot be read and the reason; it then has its sound

@@ -1,7 +1,7 @@
 """Mouth regions of a video: face and mouth found by OpenCV's Haar cascades, smoothed over time, cropped square.
 
 The cascades (Viola and Jones 2001; Lienhart and Maydt 2002) come inside ``opencv-python-headless`` 4. The region
-follows the head, not the jaw: its centre lies at the mouth's usual place within the face box, which is the median over
+follows the head, not the jaw: its center lies at the mouth's usual place within the face box, which is the median over
 the clip of where the mouth was found, so that an opening mouth moves in the region and not with it. Heads are not
 turned upright.
 """
@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 from scipy.signal import medfilt, savgol_filter
 
-from lrsms.avsr.video import VideoError, grey_frames
+from lrsms.avsr.video import VideoError, gray_frames
 
 SIZE = 96  # pixels of a side of the region; 88 are cropped from it (auto_avsr)
 _EVERY = 3  # one frame in so many is looked at
 _SEARCHED = 320  # pixels of the longer side of a frame in which faces are searched
 _SIDE = 0.52  # of the region, in widths of the face box: the mouth takes up about half of it, as in auto_avsr
-_USUAL = (0.0, 0.33)  # the mouth in a face box, from its centre in widths, where no mouth is found
+_USUAL = (0.0, 0.33)  # the mouth in a face box, from its center in widths, where no mouth is found
 _SMALLEST = 40.0  # pixels of a face box; below it a mouth has too few to read
 _MISSING = 0.5  # share of the frames looked at in which no face may be found
 _SMOOTHED = 0.6  # seconds of the window of the Savitzky-Golay filter
@@ -35,13 +35,13 @@ class Track:
     """Where a mouth is in the frames of a clip.
 
     Attributes:
-        centres: ``(frames, 2)``, x and y in pixels.
+        centers: ``(frames, 2)``, x and y in pixels.
         sides: ``(frames,)``, pixels of the region's side.
         found: share of the frames looked at in which a face was found.
         mouths: share of these in which a mouth was found as well.
     """
 
-    centres: np.ndarray
+    centers: np.ndarray
     sides: np.ndarray
     found: float
     mouths: float
@@ -55,15 +55,15 @@ def extract_mouth(path: Path, size: int = SIZE) -> np.ndarray:
             ``small_face``).
     """
     try:
-        track = follow(grey_frames(path))
+        track = follow(gray_frames(path))
     except VideoError as error:
         raise VideoError(error.reason, f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     # Read again and not kept: minutes of large frames need not fit in memory.
-    return np.stack([*cropped(grey_frames(path), track, size)])
+    return np.stack([*cropped(gray_frames(path), track, size)])
 
 
 def follow(frames: Iterable[np.ndarray]) -> Track:
-    """Find the mouth in grey ``frames``.
+    """Find the mouth in gray ``frames``.
 
     In one frame of three a face is searched, at first everywhere, then near the last one. Frames without are
     interpolated. The track is smoothed by a median of five and a Savitzky-Golay filter of order 2 over 0.6 s.
@@ -93,14 +93,14 @@ def follow(frames: Iterable[np.ndarray]) -> Track:
         looked = np.append(looked, looked[-1] + _EVERY)
         smooth = np.concatenate([smooth, 2 * smooth[-1:] - smooth[-2:-1]])
     x, y, width = (np.interp(np.arange(count), looked, smooth[:, axis]) for axis in range(3))
-    centres = np.stack([x + offset[0] * width, y + offset[1] * width], axis=1)
+    centers = np.stack([x + offset[0] * width, y + offset[1] * width], axis=1)
     found = float(with_face.mean())
-    return Track(centres, _SIDE * width, found, float(with_mouth.sum() / with_face.sum()))
+    return Track(centers, _SIDE * width, found, float(with_mouth.sum() / with_face.sum()))
 
 
 def cropped(frames: Iterable[np.ndarray], track: Track, size: int) -> Iterator[np.ndarray]:
     """The regions of ``frames`` at ``track``, uint8 ``(size, size)``; edges are continued where one reaches outside."""
-    for frame, (x, y), side in zip(frames, track.centres, track.sides):
+    for frame, (x, y), side in zip(frames, track.centers, track.sides):
         scale = side / size
         if scale > 1.5:  # smaller by more than that: pixels in between count as well
             frame = cv2.GaussianBlur(frame, (0, 0), 0.4 * scale)
@@ -128,7 +128,7 @@ def _classifier(name: str) -> cv2.CascadeClassifier:
 
 
 def _find_face(frame: np.ndarray, last: np.ndarray | None) -> np.ndarray | None:
-    """Centre x, y and width in pixels of a face box: near ``last``, else the largest of the frame."""
+    """Center x, y and width in pixels of a face box: near ``last``, else the largest of the frame."""
     if last is not None:
         x, y, width = last
         left, top = (max(0, int(value - 0.8 * width)) for value in (x, y))
@@ -152,7 +152,7 @@ def _largest(image: np.ndarray, least: float, most: float) -> np.ndarray | None:
 
 
 def _find_mouth(frame: np.ndarray, face: np.ndarray) -> tuple[float, float]:
-    """Centre of the mouth from the face box's centre, in its widths; NaN where none is found.
+    """Center of the mouth from the face box's center, in its widths; NaN where none is found.
 
     The cascade for smiles fires on any mouth in the lower part of a face.
     """

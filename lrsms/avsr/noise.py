@@ -71,7 +71,7 @@ class Babble:
     For each draw, ``voices`` utterances of other speakers than the listener's are taken at random, brought to equal
     power, repeated to the length with a random beginning, and summed. Where the pool has fewer utterances by others (a
     corpus of one speaker), other utterances of the same speaker are taken as well: then the noise has the very voice
-    that is to be recognised.
+    that is to be recognized.
 
     Args:
         cuts: the pool, training utterances without speed perturbation.

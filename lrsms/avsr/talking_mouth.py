@@ -1,6 +1,6 @@
 """Drawn mouths that talk: the lower half of a face whose lips, teeth and tongue follow given shapes.
 
-No two faces and no two clips look alike: a face has its own colours and proportions, a clip its own place, size, tilt,
+No two faces and no two clips look alike: a face has its own colors and proportions, a clip its own place, size, tilt,
 light, sharpness and noise, and the head sways. The same generators give the same pixels.
 """
 
@@ -22,7 +22,7 @@ _TONGUE = float(np.array([176, 96, 96]) @ _LUMA)
 
 @dataclass(frozen=True)
 class Face:
-    """Whose mouth it is; lengths in halves of the region's side, colours as red, green, blue from 0 to 255."""
+    """Whose mouth it is; lengths in halves of the region's side, colors as red, green, blue from 0 to 255."""
 
     skin: tuple[float, float, float]
     lips: tuple[float, float, float]
@@ -106,7 +106,7 @@ def draw(shapes: np.ndarray, face: Face, scene: Scene, *, size: int, frame_rate:
         frame_rate: frames per second, which the head sways by.
 
     Returns:
-        Grey, uint8 ``(frames, size, size)``.
+        Gray, uint8 ``(frames, size, size)``.
     """
     rng = np.random.default_rng(scene.seed)
     skin = _skin(face, rng)
@@ -123,7 +123,7 @@ def draw(shapes: np.ndarray, face: Face, scene: Scene, *, size: int, frame_rate:
 
 
 def _skin(face: Face, rng: np.random.Generator) -> np.ndarray:
-    """The picture without a mouth, grey: ``(canvas, canvas)``."""
+    """The picture without a mouth, gray: ``(canvas, canvas)``."""
     y, x = np.mgrid[-_REACH : _REACH : _CANVAS * 1j, -_REACH : _REACH : _CANVAS * 1j]
     shade = 1 - 0.16 * np.clip(np.abs(x) - 0.7, 0, None) - 0.1 * np.clip(y - 0.6, 0, None)
     texture = cv2.GaussianBlur(rng.normal(0, 1, (_CANVAS, _CANVAS)), (0, 0), 1.2) * 6
@@ -201,9 +201,9 @@ def _shadow(canvas: np.ndarray, x: float, y: float, wide: float, high: float, de
     canvas *= 1 - depth * np.outer(rows, columns)
 
 
-def _fill(canvas: np.ndarray, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, grey: float) -> None:
+def _fill(canvas: np.ndarray, x: np.ndarray, upper: np.ndarray, lower: np.ndarray, gray: float) -> None:
     outline = np.concatenate([np.stack([x, upper], axis=1), np.stack([x, lower], axis=1)[::-1]])
-    cv2.fillPoly(canvas, [_points(outline)], grey, cv2.LINE_AA, _SUBPIXEL)
+    cv2.fillPoly(canvas, [_points(outline)], gray, cv2.LINE_AA, _SUBPIXEL)
 
 
 def _points(places: np.ndarray) -> np.ndarray:
@@ -215,11 +215,11 @@ def _points(places: np.ndarray) -> np.ndarray:
 def _filmed(picture: np.ndarray, scene: Scene, time: float, size: int) -> np.ndarray:
     """Cut the region out of the canvas where the camera sees it at ``time`` seconds."""
     phase = 2 * np.pi * scene.sway_rate * time + np.array(scene.sway_phase)
-    centre = np.array(scene.offset) + np.array(scene.sway) * np.sin(phase)
+    center = np.array(scene.offset) + np.array(scene.sway) * np.sin(phase)
     scale = _CANVAS / (2 * _REACH) * 2 / size / scene.scale  # pixels of the canvas in one of the region
     cos, sin = np.cos(scene.tilt) * scale, np.sin(scene.tilt) * scale
     linear = np.array([[cos, -sin], [sin, cos]])
-    at = (_CANVAS - 1) / 2 - linear @ (np.full(2, (size - 1) / 2) + centre * size / 2)
+    at = (_CANVAS - 1) / 2 - linear @ (np.full(2, (size - 1) / 2) + center * size / 2)
     soft = cv2.GaussianBlur(picture, (0, 0), max(0.3, scene.blur * scale))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     matrix = np.column_stack([linear, at])

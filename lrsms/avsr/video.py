@@ -1,4 +1,4 @@
-"""Video files as grey frames at 25 per second, one at a time, whatever their own rate."""
+"""Video files as gray frames at 25 per second, one at a time, whatever their own rate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VideoError(ValueError):
         self.reason = reason
 
 
-def grey_frames(path: Path) -> Iterator[np.ndarray]:
+def gray_frames(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, 25 per second of its sound's time: uint8 ``(height, width)``.
 
     Frame ``j`` is the one on at ``(j + 0.5) / 25`` seconds after the sound begins (the picture, where there is no sound

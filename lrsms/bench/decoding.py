@@ -18,7 +18,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.bench.dummy import write_made_up
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.models.cost import rows_in_decoding, trainable_parameters
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
@@ -54,7 +54,7 @@ def decode_speed(
         checkpoint: file name in each experiment.
         folder: for the results.
         utterances: how many of the manifest, the first; None for all.
-        precisions: of :func:`lrsms.espnet.inference.open.open_recogniser`.
+        precisions: of :func:`lrsms.espnet.inference.open.open_recognizer`.
         weights: of low-rank models: ``stored`` as they are, ``merged`` into dense ones, or merged where that runs
             ``faster`` (:func:`lrsms.lowrank.merge.merge_`).
         threads: of torch; with several, each in turn.
@@ -96,11 +96,11 @@ def decode_speed(
         words.append(len(reference))
         turn = number % len(arms)
         for arm in arms[turn:] + arms[:turn]:
-            recognise, model = ways[arm[:2]][arm[2]]
+            recognize, model = ways[arm[:2]][arm[2]]
             torch.set_num_threads(arm[3])
             if number == 0:
-                recognise(model, audio)  # warm-up
-            spent, text = _timed(recognise, model, audio)
+                recognize(model, audio)  # warm-up
+            spent, text = _timed(recognize, model, audio)
             seconds[arm].append(spent)
             errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
     durations = [cut.duration for cut in chosen]
@@ -142,16 +142,16 @@ def decode_speed(
     )
 
 
-def _ways(recogniser, searches: Sequence[str]) -> dict[str, tuple[Callable, object]]:
+def _ways(recognizer, searches: Sequence[str]) -> dict[str, tuple[Callable, object]]:
     """Name of each search that is asked for -> function, and what it is called with."""
-    own = "fast" if any(hasattr(part, "low_rank_config") for part in recogniser.asr_model.children()) else "espnet"
+    own = "fast" if any(hasattr(part, "low_rank_config") for part in recognizer.asr_model.children()) else "espnet"
     found = {}
     for search in dict.fromkeys(own if one == "beam" else one for one in searches):
         if search == "ctc":
-            found[search] = (best_path, recogniser)
+            found[search] = (best_path, recognizer)
             continue
-        searching = copy.copy(recogniser)
-        searching.beam_search = copy.copy(recogniser.beam_search)
+        searching = copy.copy(recognizer)
+        searching.beam_search = copy.copy(recognizer.beam_search)
         if search == "fast":
             make_search_fast_(searching)
         found[_BEAMS[search]] = (beam_search, searching)
@@ -172,13 +172,13 @@ def label(experiment: Path) -> str:
 def _models(
     experiment: Path, checkpoint: str, precisions: Sequence[str], weights: Sequence[str], options: dict
 ) -> Iterator[tuple[str, str, object, int]]:
-    """Name, precision, recogniser and parameters of each form of an experiment that is asked for."""
+    """Name, precision, recognizer and parameters of each form of an experiment that is asked for."""
     source = experiment
     with tempfile.TemporaryDirectory() as scratch:
         if experiment.suffix == ".yaml":
             experiment = Path(scratch) / "made_up"
             write_made_up(source, experiment, checkpoint)
-        low_rank = any(low_rank_layers(open_recogniser(experiment, checkpoint, options).asr_model))
+        low_rank = any(low_rank_layers(open_recognizer(experiment, checkpoint, options).asr_model))
         for kind in weights if low_rank else ("stored",):
             name = label(source)
             if kind != "stored":
@@ -192,19 +192,19 @@ def _models(
                 parameters = trainable_parameters(model)
 
             for precision in precisions:
-                model = open_recogniser(experiment, checkpoint, options, precision, change, fast_search=False)
+                model = open_recognizer(experiment, checkpoint, options, precision, change, fast_search=False)
                 yield name, precision, model, parameters
 
 
-def _timed(recognise: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
+def _timed(recognize: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
     began = time.perf_counter()
-    text = recognise(model, audio)
+    text = recognize(model, audio)
     return time.perf_counter() - began, text
 
 
 @torch.inference_mode()
 def beam_search(model, audio: torch.Tensor) -> str:
-    """Text of the recogniser's search; empty where it finds none."""
+    """Text of the recognizer's search; empty where it finds none."""
     found = model(audio)
     return (found[0][0] if found else "") or ""
 

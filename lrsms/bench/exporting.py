@@ -19,8 +19,8 @@ from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.export.onnx import OnnxModel, export_onnx
-from lrsms.espnet.export.onnx_recognizer import open_onnx_recogniser
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.export.onnx_recognizer import open_onnx_recognizer
+from lrsms.espnet.inference.open import open_recognizer
 from lrsms.onnx import sherpa
 from lrsms.onnx.files import PRECISIONS
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
@@ -42,7 +42,7 @@ class MeasuredForm:
         layers: which factored layers are how.
         search: ``ctc``, the best path, or ``beam``, ESPnet's.
         size: bytes of what the search needs.
-        recognise: a waveform to text.
+        recognize: a waveform to text.
         texts, seconds: of each utterance, as they come.
     """
 
@@ -52,7 +52,7 @@ class MeasuredForm:
     layers: str
     search: str
     size: int
-    recognise: Callable[[torch.Tensor], str]
+    recognize: Callable[[torch.Tensor], str]
     texts: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def compare_exports(
     utterances: int | None = None,
     threads: int = 1,
 ) -> str:
-    """Export each experiment in every form, then recognise every utterance with every one of them in turns.
+    """Export each experiment in every form, then recognize every utterance with every one of them in turns.
 
     Args:
         experiments: trained; the first is what the others are compared with, form by form.
@@ -159,14 +159,14 @@ def check_export(
 
 def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: Sequence[str]) -> list[MeasuredForm]:
     """The model as it was trained, by ESPnet."""
-    recogniser = open_recogniser(experiment, checkpoint, options)
-    model = recogniser.asr_model
+    recognizer = open_recognizer(experiment, checkpoint, options)
+    model = recognizer.asr_model
     parts = {"ctc": (model.encoder, model.ctc), "beam": (model.encoder, model.ctc, model.decoder)}
     return [
         MeasuredForm(
             *(label(experiment), "checkpoint", "fp32", "as trained", search),
             sum(value.numel() * value.element_size() for part in parts[search] for value in part.parameters()),
-            _recognise(recogniser, search),
+            _recognize(recognizer, search),
         )
         for search in searches
     ]
@@ -185,13 +185,13 @@ def onnx_arms(
     """The exported networks in ESPnet's search and on the best path."""
     arms = []
     for precision in precisions:
-        recogniser = open_onnx_recogniser(experiment, checkpoint, options, done, precision, threads)
+        recognizer = open_onnx_recognizer(experiment, checkpoint, options, done, precision, threads)
         for search in searches:
             if search == "ctc" or done.decoder:
                 size = done.size(precision, decoder=search == "beam")
                 layers = _layers(done, merge, precision)
                 arm = MeasuredForm(
-                    label(experiment), "onnx", precision, layers, search, size, _recognise(recogniser, search)
+                    label(experiment), "onnx", precision, layers, search, size, _recognize(recognizer, search)
                 )
                 arms.append(arm)
     return arms
@@ -204,11 +204,11 @@ def sherpa_arms(
     arms = []
     for precision in precisions:
         model = done.encoder_file(precision)
-        recogniser = sherpa.open_recogniser(model, done.features, threads)
+        recognizer = sherpa.open_recognizer(model, done.features, threads)
         layers = _layers(done, merge, precision)
         size = model.stat().st_size
-        recognise = _sherpa_recognise(recogniser, done.features.sampling_rate)
-        arms.append(MeasuredForm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognise))
+        recognize = _sherpa_recognize(recognizer, done.features.sampling_rate)
+        arms.append(MeasuredForm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognize))
     return arms
 
 
@@ -218,18 +218,18 @@ def _layers(done: OnnxModel, merge: str, precision: str) -> str:
     return f"{done.merged[precision]} of {done.layers} dense" if merge == "faster" else _LAYERS[merge]
 
 
-def _recognise(recogniser, search: str) -> Callable[[torch.Tensor], str]:
-    return lambda audio: (beam_search if search == "beam" else best_path)(recogniser, audio)
+def _recognize(recognizer, search: str) -> Callable[[torch.Tensor], str]:
+    return lambda audio: (beam_search if search == "beam" else best_path)(recognizer, audio)
 
 
-def _sherpa_recognise(recogniser, sampling_rate: int) -> Callable[[torch.Tensor], str]:
-    def recognise(audio: torch.Tensor) -> str:
-        stream = recogniser.create_stream()
+def _sherpa_recognize(recognizer, sampling_rate: int) -> Callable[[torch.Tensor], str]:
+    def recognize(audio: torch.Tensor) -> str:
+        stream = recognizer.create_stream()
         stream.accept_waveform(sampling_rate, audio.numpy())
-        recogniser.decode_stream(stream)
+        recognizer.decode_stream(stream)
         return stream.result.text.strip()
 
-    return recognise
+    return recognize
 
 
 def measure(
@@ -242,7 +242,7 @@ def measure(
     utterances: int | None = None,
     threads: int = 1,
 ) -> str:
-    """Recognise every utterance with every arm in turns and write the results.
+    """Recognize every utterance with every arm in turns and write the results.
 
     Args:
         arms: of the same experiments' forms; error rates are compared with the first arm of the same form.
@@ -267,9 +267,9 @@ def measure(
         turn = number % len(arms)
         for arm in [*arms[turn:], *arms[:turn]]:
             if number == 0:
-                arm.recognise(audio)  # warm-up
+                arm.recognize(audio)  # warm-up
             began = time.perf_counter()
-            arm.texts.append(arm.recognise(audio))
+            arm.texts.append(arm.recognize(audio))
             arm.seconds.append(time.perf_counter() - began)
     duration = sum(cut.duration for cut in chosen)
     results = [_result(arm, arms, references, duration) for arm in _grouped(arms)]

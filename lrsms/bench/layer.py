@@ -82,9 +82,9 @@ def layer_speed(
             layers["two nn.Linear", ratio] = nn.Sequential(
                 nn.Linear(inputs, rank, bias=False), nn.Linear(rank, outputs)
             )
-            tensorised = _tensorly(inputs, outputs, rank)
-            if tensorised is not None:
-                layers[TENSORLY, ratio] = tensorised
+            tensorized = _tensorly(inputs, outputs, rank)
+            if tensorized is not None:
+                layers[TENSORLY, ratio] = tensorized
         for what in ("forward", "forward and backward"):
             arms = {key: _pass(layer.to(device), x, what != "forward", amp) for key, layer in layers.items()}
             seconds = side_by_side(arms, rounds=rounds, warm_up=2, desc=f"{inputs} x {outputs}, {what}")
@@ -115,7 +115,7 @@ def layer_speed(
         [
             f"{where}, {'bfloat16 autocast' if amp else 'float32'}, {frames} frames, medians of {rounds} in turns. "
             "Share achieved: times faster over times fewer FLOPs. Weights: without biases. "
-            f"{TENSORLY}: CP of the matrix with the same rank, kept factorised.{missing}"
+            f"{TENSORLY}: CP of the matrix with the same rank, kept factorized.{missing}"
         ],
         {"results": found, "frames": frames, "threads": threads, "device": device, "amp": amp},
         left=2,
@@ -123,7 +123,7 @@ def layer_speed(
 
 
 def _tensorly(inputs: int, outputs: int, rank: int) -> nn.Module | None:
-    """Its factorised layer (CP of the matrix, multiplied factor by factor); None where it is not installed."""
+    """Its factorized layer (CP of the matrix, multiplied factor by factor); None where it is not installed."""
     try:
         import tltorch
     except ImportError:

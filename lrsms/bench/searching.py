@@ -167,7 +167,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def trials_per_minute(toolkit: EspnetToolkit, times: float, rounds: int, folder: Path):
-    """One trial by slicing on the search set, against the naive way: factorise, write, load, decode all of dev.
+    """One trial by slicing on the search set, against the naive way: factorize, write, load, decode all of dev.
 
     Both by one process on one thread, in turns, on the same random candidates.
 
@@ -198,7 +198,7 @@ def trials_per_minute(toolkit: EspnetToolkit, times: float, rounds: int, folder:
             evaluator.score(fidelity)
 
     arms = {f"sliced, {name}": functools.partial(slice_and_score, name) for name in ("loss", "ctc", "beam")}
-    arms["naive: factorise, write, load, beam search on dev"] = lambda: _naive_trial(toolkit, candidate())
+    arms["naive: factorize, write, load, beam search on dev"] = lambda: _naive_trial(toolkit, candidate())
     seconds = side_by_side(arms, rounds=rounds, desc="trials")
     found = {name: Spread.of(values) for name, values in seconds.items()}
     naive = list(found.values())[-1].median

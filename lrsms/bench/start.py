@@ -96,7 +96,7 @@ def start_speed(
     rows = [[verb, *_cells(medians[verb])] for verb in verbs]
     notes = [
         f"Medians of {rounds} runs in turns, {threads} thread(s); a run is a process of its own from start to end. "
-        f"Transcribe and decode recognise one utterance, train takes one batch and validates on it, import is that of "
+        f"Transcribe and decode recognize one utterance, train takes one batch and validates on it, import is that of "
         f"lrsms.espnet, torch that of torch alone, help decode's --help.",
     ]
     every = {verb: {name: [asdict(one) for one in found] for name, found in by.items()} for verb, by in runs.items()}

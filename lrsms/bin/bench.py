@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--verbs", nargs="+", help="start: some of transcribe decode train import torch help")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: where")
     parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
-    parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimiser takes part")
+    parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimizer takes part")
     parser.add_argument("--nj", type=int, default=1, help="loop: processes that run trials and decode")
     args = parser.parse_args()
 

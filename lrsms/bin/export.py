@@ -5,7 +5,7 @@ onnx     encoder + CTC and the attention decoder, in float32 and int8; needs pip
 sherpa   a CTC model, in float32 and int8, with tokens.txt: sherpa-onnx opens it as zipformer_ctc
 pack     one zip file with a model card, to share: it opens with ESPnet and `import lrsms.espnet`
 
---check test recognises data/test with what was written and with the checkpoint: same text, WER, size, speed.
+--check test recognizes data/test with what was written and with the checkpoint: same text, WER, size, speed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
         help="layers to make dense: faster, by timing them here, is the default of onnx and sherpa; all, of espnet",
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa")
-    parser.add_argument("--check", default="", help="onnx, sherpa: a split under data_dir to recognise")
+    parser.add_argument("--check", default="", help="onnx, sherpa: a split under data_dir to recognize")
     parser.add_argument("--utterances", type=int, help="of that split, the first so many; default: all")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of the checked search")

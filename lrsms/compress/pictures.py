@@ -23,7 +23,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def trials(searches: Mapping[str, Sequence[Finished]], original_cost: float, unit: str, picture: Path) -> bool:
-    """Error over compression for every trial, one colour per iteration, and the Pareto front of all.
+    """Error over compression for every trial, one color per iteration, and the Pareto front of all.
 
     Args:
         searches: iteration -> its trials.

@@ -2,7 +2,7 @@
 
 ``plain`` is the truncated SVD: the nearest matrix. ``whitened`` (SVD-LLM, Wang et al. 2024) is the nearest in what it
 does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments. ``activation_pca``
-(LiteASR, Kamahori et al. 2025) keeps the principal components of the centred outputs and moves what is lost of their
+(LiteASR, Kamahori et al. 2025) keeps the principal components of the centered outputs and moves what is lost of their
 mean into the bias.
 """
 

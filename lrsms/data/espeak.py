@@ -26,7 +26,7 @@ _CHARS_UTF8 = 1
 _POSITION_CHARACTER = 1
 _EVENT_LIST_TERMINATED, _EVENT_PHONEME = 0, 7
 
-# Their breath noise in the Klatt synthesiser differs from run to run whatever the seed.
+# Their breath noise in the Klatt synthesizer differs from run to run whatever the seed.
 _IRREPRODUCIBLE_VARIANTS = ("Reed", "caleb")
 _LONGEST_DATA_PATH = 150  # bytes; eSpeak keeps it, with a file name, in a buffer of 160
 _LIMITS = {"rate": (80, 450), "pitch": (0, 99), "pitch_range": (0, 100)}
@@ -117,7 +117,7 @@ class Synthesizer:
         return [language + suffix for language in sorted(self._identifiers) for suffix in suffixes]
 
     def speak(self, text: str, *, voice: str, rate: int, pitch: int, pitch_range: int) -> SynthesizedSpeech:
-        """Synthesise ``text``.
+        """Synthesize ``text``.
 
         Args:
             text: What to say.
@@ -168,11 +168,11 @@ class Synthesizer:
 
     @contextmanager
     def _library(self) -> Iterator[tuple[ctypes.CDLL, int]]:
-        """A freshly loaded and initialised library and its sampling rate (Hz); unloaded afterwards."""
+        """A freshly loaded and initialized library and its sampling rate (Hz); unloaded afterwards."""
         if _is_loaded(self._library_path):
             raise LrsmsError(
                 f"{self._library_path} is already in use in this process, so that its state cannot be reset: "
-                "synthesise in a process of its own"
+                "synthesize in a process of its own"
             )
         library = ctypes.CDLL(self._library_path)
         try:

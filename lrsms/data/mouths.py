@@ -1,6 +1,6 @@
 """Mouth regions beside recordings: ``data/<split>/mouths.jsonl.gz``, checked and attached to cuts by stage 1.
 
-Each line has the ``id`` of a recording and its ``mouth``, a Lhotse temporal array: grey regions, uint8
+Each line has the ``id`` of a recording and its ``mouth``, a Lhotse temporal array: gray regions, uint8
 ``(frames, rows, columns)``, square, 25 per second (``frame_shift`` 0.04 s). A recording whose video is of no use has no
 line; its utterances train and decode as audio alone, and ``without_video.tsv`` beside the manifests (the columns of
 ``excluded.tsv``) says why.

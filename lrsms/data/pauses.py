@@ -135,10 +135,10 @@ def find_speech(levels: np.ndarray) -> np.ndarray:
         levels: of :func:`frame_levels`.
     """
     levels = np.maximum(levels, _SILENCE)
-    centres = np.arange(0, len(levels), round(1 / _FRAME))
+    centers = np.arange(0, len(levels), round(1 / _FRAME))
     reach = round(_NEIGHBOURHOOD / _FRAME)
-    limits = [_threshold(levels[max(0, centre - reach) : centre + reach + 1]) for centre in centres]
-    active = levels > np.interp(np.arange(len(levels)), centres, limits)
+    limits = [_threshold(levels[max(0, center - reach) : center + reach + 1]) for center in centers]
+    active = levels > np.interp(np.arange(len(levels)), centers, limits)
     for begin, end in _runs(active):
         if (end - begin) * _FRAME < _CLICK:
             active[begin:end] = False

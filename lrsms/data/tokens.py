@@ -42,7 +42,7 @@ class Tokens:
     Args:
         token_list: every token, an id being its position.
         token_type: one of :data:`lrsms.defaults.TOKEN_TYPES`.
-        model: sentencepiece's serialised model for unigram and bpe.
+        model: sentencepiece's serialized model for unigram and bpe.
     """
 
     def __init__(self, token_list: Sequence[str], token_type: str, model: bytes | None = None) -> None:

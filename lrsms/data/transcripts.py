@@ -27,7 +27,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a recording that was recognised in one go.
+    """A stretch of a recording that was recognized in one go.
 
     Attributes:
         text: what was said.
@@ -114,21 +114,21 @@ def join_overlapping(left: Segment, right: Segment, separator: str = " ") -> Seg
         return Segment(text, left.start, right.end, left.words + right.words)
     middle = (right.start + left.end) / 2
     pairs = [
-        (abs(centre(a) - middle), index, other)
+        (abs(center(a) - middle), index, other)
         for index, a in enumerate(left.words)
         for other, b in enumerate(right.words)
-        if a.word == b.word and abs(centre(a) - centre(b)) <= _SAME_TIME and right.start <= centre(a) <= left.end
+        if a.word == b.word and abs(center(a) - center(b)) <= _SAME_TIME and right.start <= center(a) <= left.end
     ]
     if pairs:
         _, index, other = min(pairs)
         words = left.words[: index + 1] + right.words[other + 1 :]
     else:
-        words = tuple(word for word in left.words if centre(word) < middle)
-        words += tuple(word for word in right.words if centre(word) >= middle)
+        words = tuple(word for word in left.words if center(word) < middle)
+        words += tuple(word for word in right.words if center(word) >= middle)
     return Segment(separator.join(word.word for word in words), left.start, right.end, words)
 
 
-def centre(word: Word) -> float:
+def center(word: Word) -> float:
     """Middle of a word in seconds."""
     return (word.start + word.end) / 2
 

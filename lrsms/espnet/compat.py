@@ -247,7 +247,7 @@ def mask_of_convolution(layer: nn.Module, mask: torch.Tensor | None) -> dict[str
 
 
 def window_of_ctc(scorer: CTCPrefixScorer) -> int:
-    """Frames to each side that a search gives to CTC's prefix scores, 0 for all: 202611 can be told to leave some out."""
+    """Frames to each side that a search gives to CTC's prefix scores, 0 for all; 202611 has the choice."""
     return getattr(scorer, "window_margin", 0)
 
 

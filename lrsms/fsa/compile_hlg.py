@@ -1,6 +1,6 @@
 """Compose the decoding graph HLG: CTC's topology, lexicon and n-gram language model to one acceptor.
 
-As icefall composes it (Kaldi's recipe without context dependency and HMM): L after G, determinised, symbols that
+As icefall composes it (Kaldi's recipe without context dependency and HMM): L after G, determinized, symbols that
 only told words apart removed, then H after that. Its weights are the language model's log-probabilities alone.
 """
 
@@ -81,11 +81,11 @@ def _say(folder: Path, report: dict, lexicon: Lexicon, sentences: int) -> None:
     )
     if lexicon.missing:
         examples = ", ".join(map(repr, list(lexicon.missing)[:5]))
-        print(f"{folder}: {len(lexicon.missing)} words have no tokens and cannot be recognised, such as {examples}")
+        print(f"{folder}: {len(lexicon.missing)} words have no tokens and cannot be recognized, such as {examples}")
     if report["ngrams_left_out"]:
         print(f"{folder}: {report['ngrams_left_out']} n-grams hold words without tokens and were left out")
     if report["sentences_outside"]:
-        print(f"{folder}: {report['sentences_outside']} of {sentences} training sentences cannot be recognised")
+        print(f"{folder}: {report['sentences_outside']} of {sentences} training sentences cannot be recognized")
 
 
 def _compose(model: NGram, lexicon: Lexicon) -> tuple[Graph, int]:
@@ -116,7 +116,7 @@ def _fsa(arcs: Iterable[Arc]):
 
 
 def check_graph(graph: Graph, model: NGram, sentences: Iterable[Sequence[str]]) -> int:
-    """Let the graph recognise training sentences from perfect scores of CTC.
+    """Let the graph recognize training sentences from perfect scores of CTC.
 
     Args:
         graph: unscaled.
@@ -130,8 +130,10 @@ def check_graph(graph: Graph, model: NGram, sentences: Iterable[Sequence[str]]) 
         LrsmsError: a sentence comes out as another, or less likely than the language model has it.
     """
     counts = Counter(map(tuple, sentences))
-    spelt = {words: count for words, count in counts.items() if all(word in graph.lexicon.spellings for word in words)}
-    known = {words: model.score(words) for words in spelt}
+    spelled = {
+        words: count for words, count in counts.items() if all(word in graph.lexicon.spellings for word in words)
+    }
+    known = {words: model.score(words) for words in spelled}
     known = {words: score for words, score in known.items() if words and score > float("-inf")}
     search = LatticeSearch(graph, lm_scale=1.0)
     chosen = sorted(known)[:: max(1, len(known) // _CHECKED)][:_CHECKED]

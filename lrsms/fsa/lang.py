@@ -34,12 +34,12 @@ class Language:
     def write(self, folder: Path) -> None:
         """Write ``lexicon.txt`` (a word and its tokens), ``missing_words.tsv`` and ``lm.arpa``."""
         lexicon = self.lexicon
-        spelt = [
+        spelled = [
             f"{word}\t{' '.join(lexicon.token_list[i] for i in spelling)}"
             for word, spelling in lexicon.spellings.items()
         ]
         missing = ["word\tcount", *(f"{word}\t{count}" for word, count in lexicon.missing.items())]
-        write_text(folder / LEXICON, "\n".join(spelt) + "\n")
+        write_text(folder / LEXICON, "\n".join(spelled) + "\n")
         write_text(folder / MISSING, "\n".join(missing) + "\n")
         self.model.write_arpa(folder / MODEL)
 

@@ -22,7 +22,7 @@ FINAL = -1
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The words that can be recognised.
+    """The words that can be recognized.
 
     Attributes:
         token_list: the model's tokens, an id being its position.
@@ -80,7 +80,7 @@ class Lexicon:
         return arcs
 
     def _marks(self) -> dict[str, int]:
-        """A label after the tokens of each word that is spelt like another or like another's beginning."""
+        """A label after the tokens of each word that is spelled like another or like another's beginning."""
         counts = Counter(self.spellings.values())
         beginnings = {spelling[:end] for spelling in counts for end in range(1, len(spelling))}
         used: Counter = Counter()
@@ -93,14 +93,14 @@ class Lexicon:
 
 
 def make_lexicon(counts: Mapping[str, int], tokens: Tokens) -> Lexicon:
-    """Spell every word of ``counts`` as the model's tokeniser does.
+    """Spell every word of ``counts`` as the model's tokenizer does.
 
     Args:
         counts: words, and how often they were said.
         tokens: the model's.
 
     Raises:
-        LrsmsError: none of them can be spelt.
+        LrsmsError: none of them can be spelled.
     """
     unknown = tokens.token_list.index(UNK)
     spellings, missing = {}, {}

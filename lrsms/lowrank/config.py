@@ -63,7 +63,7 @@ class LowRankConfig:
             where: the key's full name for error messages, such as ``encoder_conf.low_rank``.
 
         Raises:
-            LrsmsError: an unknown key, role, map or initialisation, or a value out of its range.
+            LrsmsError: an unknown key, role, map or initialization, or a value out of its range.
         """
         if block is None:
             return cls()

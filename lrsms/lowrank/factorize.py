@@ -23,7 +23,7 @@ from lrsms.lowrank.recurrent import (
 
 
 def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
-    """Replace every planned layer in place by its factored form, initialised from the layer it replaces.
+    """Replace every planned layer in place by its factored form, initialized from the layer it replaces.
 
     From then on ``model`` also loads the state dict of the dense model it was: factors become the truncated SVD of
     the dense weights (:func:`factorize_state`).

@@ -2,7 +2,7 @@
 
 Weight decay on ``U`` and ``V`` shrinks ``|U|^2 + |V|^2``, twice the nuclear norm of ``U V`` at best, which pushes the
 rank down further. Frobenius decay (Khodak et al. 2021) shrinks ``|U V|^2``, what weight decay does to a dense layer.
-Ours is decoupled as in AdamW: after each step, and not through the optimiser's moments.
+Ours is decoupled as in AdamW: after each step, and not through the optimizer's moments.
 """
 
 from __future__ import annotations

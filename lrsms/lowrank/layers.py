@@ -98,7 +98,7 @@ class LowRankLinear(Factored):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(..., in_features)`` to ``(..., out_features)``: what calling the two layers gives, without the calls.
 
-        A call of a module costs more than a product of matrices this thin. Layers that have been exchanged (quantised,
+        A call of a module costs more than a product of matrices this thin. Layers that have been exchanged (quantized,
         adapted) or that have hooks are called.
         """
         if not self.is_plain():

@@ -40,7 +40,7 @@ class SelfGuide(nn.Module):
     Args:
         part: an encoder or decoder with factored layers.
         dense: from :func:`dense_weights`, before it was factored.
-        steps: optimiser steps until the guide is gone.
+        steps: optimizer steps until the guide is gone.
     """
 
     def __init__(self, part: nn.Module, dense: dict[str, torch.Tensor], steps: int):
@@ -60,7 +60,7 @@ class SelfGuide(nn.Module):
         return 0.5 * (1 + math.cos(math.pi * done)) if done < 1 else 0.0
 
     def advance(self) -> None:
-        """To be called after each step of the optimiser."""
+        """To be called after each step of the optimizer."""
         self.step += 1
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lrsms.lowrank import LowRankLSTM
 from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankEmbedding
-from lrsms.onnx.files import open_session, quantise, write_graph
+from lrsms.onnx.files import open_session, quantize, write_graph
 
 _TURNS = 15
 _SECONDS = 0.002  # each turn runs a layer again and again for this long
@@ -74,7 +74,7 @@ def _as_products(layer: nn.Module) -> nn.Module:
 def _session(layer: nn.Module, example: torch.Tensor, path: Path, precision: str):
     write_graph(layer.eval(), (example,), path, inputs=["x"], outputs=["y"], dynamic={})
     if precision == "int8":
-        quantise(path, path)
+        quantize(path, path)
     return open_session(path)
 
 

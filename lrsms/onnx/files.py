@@ -69,21 +69,21 @@ def write_graph(
         )
 
 
-def quantise(source: Path, target: Path) -> None:
-    """Weights of matrix products and LSTMs in 8 bits, activations quantised as they come; convolutions stay float32.
+def quantize(source: Path, target: Path) -> None:
+    """Weights of matrix products and LSTMs in 8 bits, activations quantized as they come; convolutions stay float32.
 
     Weights use 7 of the 8 bits: processors without VNNI (AVX2) add two products in 16 bits, which 8 bits overflow.
 
     Args:
         source, target: ONNX files; the second is never half-written.
     """
-    quantisation = optional("onnxruntime.quantization")
+    quantization = optional("onnxruntime.quantization")
     with atomic_write(target) as unfinished, _quiet():
-        quantisation.quantize_dynamic(
+        quantization.quantize_dynamic(
             str(source),
             str(unfinished),
             op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
-            weight_type=quantisation.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             reduce_range=True,
         )
 

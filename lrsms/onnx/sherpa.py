@@ -1,7 +1,7 @@
 """What sherpa-onnx reads: its ``zipformer2_ctc`` models, whose features are Kaldi's as icefall and Lhotse compute them.
 
 Of its CTC models this is the one whose front-end is what ``kaldi_fbank`` is: samples in [-1, 1], no dither, frames
-centred by mirrored edges, a Povey window. (WeNet's are dithered and scaled to 16 bits, NeMo's filters are Slaney's.)
+centered by mirrored edges, a Povey window. (WeNet's are dithered and scaled to 16 bits, NeMo's filters are Slaney's.)
 Inputs are ``x (batch, frames, bins)`` and ``x_lens``, outputs log-probabilities and their lengths; blank is token 0.
 sherpa-onnx takes an output frame for 40 ms.
 """
@@ -109,7 +109,7 @@ def symbols(token_list: Sequence[str], token_type: str, where: str) -> str:
     return "".join(lines)
 
 
-def open_recogniser(model: Path, features: Features, threads: int = 1):
+def open_recognizer(model: Path, features: Features, threads: int = 1):
     """sherpa-onnx's ``OfflineRecognizer`` on an exported file, ``tokens.txt`` beside it.
 
     Where the features are the usual ones this is its ``from_zipformer_ctc``, and nothing of this package is needed.
@@ -131,7 +131,7 @@ def open_recogniser(model: Path, features: Features, threads: int = 1):
             feature_dim=features.feature_dim,
         )
     parts = optional("sherpa_onnx.offline_recognizer")
-    recogniser = sherpa.OfflineRecognizer.__new__(sherpa.OfflineRecognizer)
+    recognizer = sherpa.OfflineRecognizer.__new__(sherpa.OfflineRecognizer)
     config = parts.OfflineRecognizerConfig(
         feat_config=parts.FeatureExtractorConfig(
             sampling_rate=features.sampling_rate,
@@ -145,6 +145,6 @@ def open_recogniser(model: Path, features: Features, threads: int = 1):
             num_threads=threads,
         ),
     )
-    recogniser.recognizer = parts._Recognizer(config)
-    recogniser.config = config
-    return recogniser
+    recognizer.recognizer = parts._Recognizer(config)
+    recognizer.config = config
+    return recognizer

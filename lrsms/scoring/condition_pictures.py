@@ -15,7 +15,7 @@ _MARKS = ("o", "s", "^", "D")
 
 
 def wer_over_snr(found: Sequence[ScoredCondition], picture: Path) -> bool:
-    """Draw WER over SNR: colours are modalities, line styles are experiments, seeds of one are averaged.
+    """Draw WER over SNR: colors are modalities, line styles are experiments, seeds of one are averaged.
 
     The span between the best and the worst seed is shaded. Returns whether there was anything to draw; where not,
     ``picture`` does not exist afterwards.

@@ -88,7 +88,7 @@ def _read_kaldi_references(folder: Path) -> dict[str, Reference]:
 
 
 def read_hypotheses(text: Path) -> dict[str, str]:
-    """Read a Kaldi ``text`` file: an id, then the recognised words, none when nothing was recognised.
+    """Read a Kaldi ``text`` file: an id, then the recognized words, none when nothing was recognized.
 
     Raises:
         LrsmsError: the file is missing, is not UTF-8, or has an id twice.
@@ -135,15 +135,15 @@ def score_decoding(folder: Path, cuts: Path) -> DecodingScores:
         )
     missing = len(references.keys() - hypotheses.keys())
     scores = {
-        name: _score(folder / f"score_{name}", tokenise, references, hypotheses, cuts, missing)
-        for name, tokenise in (("wer", to_words), ("cer", to_characters))
+        name: _score(folder / f"score_{name}", tokenize, references, hypotheses, cuts, missing)
+        for name, tokenize in (("wer", to_words), ("cer", to_characters))
     }
     return DecodingScores(scores["wer"], scores["cer"], missing)
 
 
 def _score(
     folder: Path,
-    tokenise: Callable[[str], list[str]],
+    tokenize: Callable[[str], list[str]],
     references: dict[str, Reference],
     hypotheses: dict[str, str],
     cuts: Path,
@@ -152,7 +152,7 @@ def _score(
     counts: dict[str, Counts] = {}
     lines = ["id\twords\terrors\tref\thyp"]
     for utterance, reference in sorted(references.items()):
-        pairs = align_tokens(tokenise(reference.text), tokenise(hypotheses.get(utterance, "")))
+        pairs = align_tokens(tokenize(reference.text), tokenize(hypotheses.get(utterance, "")))
         counts[utterance] = count_pairs(pairs)
         lines.append(_utterance_line(utterance, counts[utterance], pairs))
     if not any(count.tokens for count in counts.values()):

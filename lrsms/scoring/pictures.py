@@ -25,7 +25,7 @@ STYLE = {
     "axes.spines.right": False,
     "lines.linewidth": 1.6,
 }
-_ROLES = {  # fixed colours and marks, so that pictures of different experiments can be compared
+_ROLES = {  # fixed colors and marks, so that pictures of different experiments can be compared
     "attention": ("C0", "o"),
     "attention_pos": ("C9", "P"),
     "feed_forward": ("C1", "s"),
@@ -48,7 +48,7 @@ _ERRORS = {  # what ESPnet may have measured on the dev set; the first found is 
 
 
 def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
-    """Draw loss (train, valid), accuracy and error over epochs, one colour per experiment.
+    """Draw loss (train, valid), accuracy and error over epochs, one color per experiment.
 
     Args:
         experiments: folder of each experiment by the name to show; one without ``curves.json`` is not drawn. The

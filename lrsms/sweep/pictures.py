@@ -23,7 +23,7 @@ KINDS = {
     "curves": "learning curves",
 }
 _REFERENCE = ("0.15", "D")
-_LOOKS = [  # colour and mark, so that neither has to be told apart alone
+_LOOKS = [  # color and mark, so that neither has to be told apart alone
     *(("#1f77b4", "o"), ("#ff7f0e", "s"), ("#2ca02c", "^"), ("#d62728", "v"), ("#9467bd", "P"), ("#8c564b", "X")),
     *(("#e377c2", "<"), ("#17becf", ">"), ("#bcbd22", "p"), ("#1a3e72", "h"), ("#f2b800", "*"), ("#7a9a01", "d")),
 ]

@@ -86,7 +86,7 @@ class Sweep:
         path: the YAML file.
         title: heading of its report.
         folder: name of the folder of its experiments; sweeps that share it share equal arms.
-        token_type, vocab_size: the tokeniser of stage 2.
+        token_type, vocab_size: the tokenizer of stage 2.
         seeds: of training.
         reference: arm that the others are compared with.
         arms: all configurations, in the order of the file.

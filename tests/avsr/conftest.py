@@ -30,6 +30,6 @@ def make_cut(tmp_path: Path) -> Callable:
 
 @pytest.fixture
 def voices(make_cut) -> list:
-    """Five utterances of 0.8 s by five speakers, coloured noise of different powers."""
+    """Five utterances of 0.8 s by five speakers, colored noise of different powers."""
     rng = np.random.default_rng(5)
     return [make_cut(f"voice{i}", rng.normal(0, 0.02 * (i + 1), 12800), speaker=f"speaker{i}") for i in range(5)]

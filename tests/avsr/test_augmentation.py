@@ -9,7 +9,7 @@ from lrsms.errors import LrsmsError
 REGIONS = np.arange(3 * 10 * 10).reshape(3, 10, 10)
 
 
-def test_the_window_is_in_the_centre_or_anywhere_the_same_for_all_frames():
+def test_the_window_is_in_the_center_or_anywhere_the_same_for_all_frames():
     np.testing.assert_array_equal(crop(REGIONS, (6, 6)), REGIONS[:, 2:8, 2:8])
     corners = {int(crop(REGIONS, (6, 6), np.random.default_rng(seed))[0, 0, 0]) for seed in range(300)}
     assert corners == {10 * row + column for row in range(5) for column in range(5)}

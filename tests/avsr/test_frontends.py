@@ -25,7 +25,7 @@ def build(kind: str, **options) -> torch.nn.Module:
     torch.manual_seed(0)
     model = (AudioResNet if kind == "audio" else MouthResNet)(**{**SMALL, **options})
     model.train()
-    model(streams(kind))  # statistics of batch normalisation that are not 0 and 1
+    model(streams(kind))  # statistics of batch normalization that are not 0 and 1
     return model.eval()
 
 
@@ -48,7 +48,7 @@ def test_padding_changes_no_features(kind):
 
 
 @pytest.mark.parametrize("real", [None, real], ids=["even", "padded"])
-def test_the_mouths_first_layers_are_a_3d_convolution_with_its_normalisation_and_pooling(real):
+def test_the_mouths_first_layers_are_a_3d_convolution_with_its_normalization_and_pooling(real):
     model, batch = build("video").double().train(), streams("video").double()
     conv, norm = torch.nn.Conv3d(1, 4, (5, 7, 7), (1, 2, 2), (2, 3, 3), bias=False), torch.nn.BatchNorm3d(4)
     plain = torch.nn.Sequential(conv, norm, torch.nn.SiLU(), torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
@@ -91,7 +91,7 @@ def test_gradients_reach_every_weight(kind):
 
 
 @torch.no_grad()
-def test_batch_normalisation_of_video_counts_real_frames_alone():
+def test_batch_normalization_of_video_counts_real_frames_alone():
     model, batch = build("video").train(), streams("video")
     first = model.stages[0][0].norm1
     first.reset_running_stats()

@@ -6,7 +6,7 @@ import pytest
 
 from lrsms.avsr.extract import contact_sheet, extract_all
 from lrsms.avsr.mouth import extract_mouth, follow
-from lrsms.avsr.video import VideoError, grey_frames
+from lrsms.avsr.video import VideoError, gray_frames
 
 
 def darkest(regions):
@@ -27,12 +27,12 @@ def test_the_mouth_is_in_the_middle_of_the_region_and_its_movement_remains(tmp_p
 
 def test_the_region_follows_a_moving_head_smoothly(tmp_path, write_talking_head):
     path = write_talking_head(
-        tmp_path / "a.mp4", seconds=2.0, size=320, centre=lambda time: (110 + 50 * time, 150 + 10 * np.sin(3 * time))
+        tmp_path / "a.mp4", seconds=2.0, size=320, center=lambda time: (110 + 50 * time, 150 + 10 * np.sin(3 * time))
     )
-    track = follow(grey_frames(path))
+    track = follow(gray_frames(path))
     times = (np.arange(50) + 0.5) / 25
-    np.testing.assert_allclose(track.centres[:, 0], 110 + 50 * times, atol=5)
-    assert np.abs(np.diff(track.centres, 2, axis=0)).max() < 1.0  # pixels per frame and frame
+    np.testing.assert_allclose(track.centers[:, 0], 110 + 50 * times, atol=5)
+    assert np.abs(np.diff(track.centers, 2, axis=0)).max() < 1.0  # pixels per frame and frame
     regions = extract_mouth(path)
     places = darkest(regions)
     assert np.ptp(places[:, 1]) < 0.12  # of the region, while the head crosses a third of the picture
@@ -40,10 +40,10 @@ def test_the_region_follows_a_moving_head_smoothly(tmp_path, write_talking_head)
 
 
 def test_frames_without_a_face_are_interpolated(tmp_path, write_talking_head):
-    moving = {"seconds": 2.0, "size": 320, "centre": lambda time: (110 + 50 * time, 150)}
-    track = follow(grey_frames(write_talking_head(tmp_path / "a.mp4", **moving, hidden=(0.7, 1.3))))
+    moving = {"seconds": 2.0, "size": 320, "center": lambda time: (110 + 50 * time, 150)}
+    track = follow(gray_frames(write_talking_head(tmp_path / "a.mp4", **moving, hidden=(0.7, 1.3))))
     assert 0.5 < track.found < 0.9
-    np.testing.assert_allclose(track.centres[:, 0], 110 + 50 * (np.arange(50) + 0.5) / 25, atol=8)
+    np.testing.assert_allclose(track.centers[:, 0], 110 + 50 * (np.arange(50) + 0.5) / 25, atol=8)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_a_corpus_of_videos_keeps_what_is_done_and_lists_what_is_of_no_use(tmp_p
 
 def test_real_faces(real_data):
     path = sorted((real_data / "grid/video/s1").iterdir())[0]
-    track = follow(grey_frames(path))
+    track = follow(gray_frames(path))
     assert track.found == 1.0 and track.mouths > 0.7
     assert np.all((55 < track.sides) & (track.sides < 85))

@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from lrsms.avsr.video import VideoError, grey_frames
+from lrsms.avsr.video import VideoError, gray_frames
 
 
 def write(path, levels, rate=25, times=None, start=0.0):
-    """One plain frame of each grey level; ``times`` are those of the frames in seconds."""
+    """One plain frame of each gray level; ``times`` are those of the frames in seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=Fraction(rate).limit_denominator(1001))
         stream.width = stream.height = 64
@@ -26,7 +26,7 @@ def write(path, levels, rate=25, times=None, start=0.0):
 
 
 def levels_of(path):
-    return [int(round(float(frame.mean()) / 10)) for frame in grey_frames(path)]
+    return [int(round(float(frame.mean()) / 10)) for frame in gray_frames(path)]
 
 
 def test_frames_at_25_per_second_come_as_they_are(tmp_path):
@@ -39,7 +39,7 @@ def test_other_rates_are_sampled_at_the_middle_of_each_frame(tmp_path, rate):
     seconds = 2
     count = round(seconds * rate)
     path = write(tmp_path / "a.mp4", [20 + 2 * index for index in range(count)], rate)
-    frames = [float(frame.mean()) for frame in grey_frames(path)]
+    frames = [float(frame.mean()) for frame in gray_frames(path)]
     assert len(frames) == 50
     shown = [int((index + 0.5) / 25 * rate) for index in range(50)]
     np.testing.assert_allclose(frames, [20 + 2 * index for index in shown], atol=4)
@@ -65,7 +65,7 @@ def test_videos_of_no_use_say_why(tmp_path, make, reason):
     path = tmp_path / "bad.mp4"
     make(path)
     with pytest.raises(VideoError) as caught:
-        list(grey_frames(path))
+        list(gray_frames(path))
     assert caught.value.reason == reason and str(path) in str(caught.value)
 
 
@@ -77,7 +77,7 @@ def test_a_sound_file_has_no_video_track(tmp_path, write_talking_head):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(VideoError) as caught:
-        list(grey_frames(tmp_path / "a.mp4"))
+        list(gray_frames(tmp_path / "a.mp4"))
     assert caught.value.reason == "no_video_track"
 
 
@@ -95,5 +95,5 @@ def test_a_file_cut_off_in_the_middle_is_not_taken_for_a_short_video(tmp_path):
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(VideoError) as caught:
-        list(grey_frames(path))
+        list(gray_frames(path))
     assert caught.value.reason in ("truncated_video", "unreadable_video")

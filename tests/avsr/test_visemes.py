@@ -1,4 +1,4 @@
-"""Lips against the synthesiser's phoneme times."""
+"""Lips against the synthesizer's phoneme times."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_diphthongs_move(speak):
     assert before[OPENING] > after[OPENING] + 0.2 and after[WIDTH] > before[WIDTH] + 0.1
 
 
-def test_neighbours_colour_a_phoneme():
+def test_neighbors_color_a_phoneme():
     """The t of "two" is rounder than that of "tea"."""
     times = np.array([0.05])
     two, tea = (trajectory([Phoneme("t", 0.0), Phoneme(vowel, 0.08)], 0.3, times)[0] for vowel in ("u:", "i:"))

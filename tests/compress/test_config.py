@@ -21,7 +21,7 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
     ("content", "message"),
     [
         ({"trails": 3}, r"x.yaml: unknown key 'trails'; did you mean 'trials'\?"),
-        ({"colour": 3}, "x.yaml: unknown key 'colour'; it takes: budget, target, "),
+        ({"color": 3}, "x.yaml: unknown key 'color'; it takes: budget, target, "),
         ({"budget": "flops"}, "x.yaml: budget: 'flops' is unknown; one of parameters, macs"),
         ({"controller": "ppo"}, "controller: 'ppo' is unknown; one of reinforce"),
         ({"truncation": "asvd"}, "truncation: 'asvd' is unknown; one of plain, whitened, activation_pca"),

@@ -64,7 +64,7 @@ def write_grid(folder: Path, lists: Path, write_talking_head: Callable) -> None:
 
 
 def write_librispeech(folder: Path, parts: tuple[str, ...]) -> None:
-    """Utterances of random words: a tokeniser of 300 pieces needs a few thousand different ones."""
+    """Utterances of random words: a tokenizer of 300 pieces needs a few thousand different ones."""
     rng = np.random.default_rng(0)
     for number, part in enumerate(parts):
         for speaker in range(100 * number + 100, 100 * number + 104):

@@ -218,7 +218,7 @@ def av_experiment(tmp_path_factory, write_config, av_corpus, av_changes):
 
     folder = tmp_path_factory.mktemp("av_experiment")
     config = write_config(folder / "train.yaml", **av_changes)
-    config.write_text(config.read_text() + "normalize: null\n")  # left out, ESPnet would normalise
+    config.write_text(config.read_text() + "normalize: null\n")  # left out, ESPnet would normalize
     training = Training(
         config=config,
         output_dir=folder / "exp" / "tiny_av",

@@ -51,7 +51,7 @@ def assert_equal(found: nn.Module, expected: nn.Module):
 
 PAIRS = pytest.mark.parametrize("version", ["installed", "other"])
 RANKS = pytest.mark.parametrize("low_rank", [LOW_RANK, None], ids=["low-rank", "dense"])
-POSITIONS = pytest.mark.parametrize("positions", [{}, SCALED], ids=["relative", "learnt"])
+POSITIONS = pytest.mark.parametrize("positions", [{}, SCALED], ids=["relative", "learned"])
 LAYERS = pytest.mark.parametrize("layer", ["conv2d", "conv2d8", "conv2d2"])
 
 

@@ -67,8 +67,8 @@ def test_the_folder(made):
     assert read_arpa(folder / "lm.arpa").score(["a"]) == pytest.approx(
         estimate([text.split() for text in TEXTS], 2).score(["a"]), abs=1e-4
     )
-    spelt = dict(line.split("\t") for line in (folder / "lexicon.txt").read_text().splitlines())
-    assert spelt["cat"].split() == tokens.split("cat")
+    spelled = dict(line.split("\t") for line in (folder / "lexicon.txt").read_text().splitlines())
+    assert spelled["cat"].split() == tokens.split("cat")
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "sat sat sat"])
@@ -121,9 +121,9 @@ def test_words_that_cannot_be_spelt_are_said_and_listed(k2, tmp_path, capsys):
     cuts = write_cuts(tmp_path / "data", [*TEXTS, "a dog", "a dog"])
     folder = make_graph(lang, [cuts])
     said = capsys.readouterr().out
-    assert "1 words have no tokens and cannot be recognised, such as 'dog'" in said
+    assert "1 words have no tokens and cannot be recognized, such as 'dog'" in said
     assert (folder / "missing_words.tsv").read_text() == "word\tcount\ndog\t2\n"
-    assert "2 of 7 training sentences cannot be recognised" in said
+    assert "2 of 7 training sentences cannot be recognized" in said
 
 
 def test_a_given_language_model(k2, tmp_path, capsys):

@@ -14,7 +14,7 @@ TEXTS = ["a cat sat", "a cat", "cat a", "at a cat sat at"]
 
 
 def accepted(arcs: Sequence[Arc], labels: Sequence[int], skippable: Sequence[int]) -> dict[tuple[int, ...], float]:
-    """Outputs and best score of every path that says ``labels``, arcs labelled ``skippable`` taken for nothing."""
+    """Outputs and best score of every path that says ``labels``, arcs labeled ``skippable`` taken for nothing."""
     final = max(max(arc[:2]) for arc in arcs)
     found: dict[tuple[int, ...], float] = {}
     waiting = [(0, 0, (), 0.0, frozenset())]
@@ -44,7 +44,7 @@ def counts() -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind, size", [("char", None), ("word", None), ("bpe", 12), ("unigram", 12)])
-def test_the_lexicon_spells_as_the_tokeniser_does(kind, size):
+def test_the_lexicon_spells_as_the_tokenizer_does(kind, size):
     tokens = tokens_of(kind, size)
     lexicon = make_lexicon(counts(), tokens)
     assert lexicon.words == ["<eps>", "a", "at", "cat", "sat"] and not lexicon.missing

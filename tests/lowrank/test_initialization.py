@@ -51,7 +51,7 @@ def test_truncated_svd_is_the_best_approximation(kind, rank):
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("method", INITIALIZERS)
-def test_every_initialisation_sets_both_factors_and_lets_gradients_through(kind, method):
+def test_every_initialization_sets_both_factors_and_lets_gradients_through(kind, method):
     torch.manual_seed(0)
     dense = LAYERS[kind][0]()
     bias = getattr(dense, "bias", None)
@@ -82,7 +82,7 @@ def test_orthogonal_has_the_dense_norm_and_orthogonal_columns():
     ("xavier", (6 / (12 + 4)) ** 0.5, (6 / (4 + 20)) ** 0.5),
     ("kaiming", (3 / 4) ** 0.5, (3 / 20) ** 0.5),
 ])  # fmt: skip
-def test_uniform_initialisations_fill_their_bound(method, up_bound, down_bound):
+def test_uniform_initializations_fill_their_bound(method, up_bound, down_bound):
     torch.manual_seed(0)
     up, down = factored(nn.Linear(20, 12), 4, method).factors()
     assert 0.9 * up_bound < up.abs().max() <= up_bound
@@ -150,12 +150,12 @@ def test_skip_initialization_does_no_svd_and_ends_with_the_context(monkeypatch):
         factored(dense, 4, "svd")
 
 
-def test_dynamic_quantisation_takes_the_factors_and_stays_close():
+def test_dynamic_quantization_takes_the_factors_and_stays_close():
     torch.manual_seed(0)
     model = nn.Sequential(factored(nn.Linear(64, 48), 8, "svd"), nn.ReLU(), factored(nn.Linear(48, 16), 4, "svd"))
     x = torch.randn(5, 64)
-    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    kinds = [type(module).__module__ for _, layer in low_rank_layers(quantised) for module in layer]
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    kinds = [type(module).__module__ for _, layer in low_rank_layers(quantized) for module in layer]
     assert len(kinds) == 4 and all("quantized.dynamic" in kind for kind in kinds)
     expected = model(x)
-    assert (quantised(x) - expected).norm() < 0.05 * expected.norm()
+    assert (quantized(x) - expected).norm() < 0.05 * expected.norm()

@@ -48,8 +48,8 @@ def test_the_two_layers_of_a_linear_are_heard_and_may_be_exchanged():
 
     layer[0].__class__ = Doubled
     torch.testing.assert_close(layer(x), layer[1](2.0 * functional.linear(x, layer[0].weight)))
-    quantised = torch.ao.quantization.quantize_dynamic(layer, {nn.Linear})
-    assert type(quantised[1]) is not nn.Linear and quantised(x).shape == (3, 4)
+    quantized = torch.ao.quantization.quantize_dynamic(layer, {nn.Linear})
+    assert type(quantized[1]) is not nn.Linear and quantized(x).shape == (3, 4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -34,7 +34,7 @@ def test_a_graph_takes_other_sizes_than_the_traced_one(linear):
 
 def test_int8_is_smaller_and_close(linear, tmp_path):
     path, layer = linear
-    files.quantise(path, tmp_path / "int8.onnx")
+    files.quantize(path, tmp_path / "int8.onnx")
     assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * path.stat().st_size
     x = torch.randn(1, 50, 64)
     (found,) = files.open_session(tmp_path / "int8.onnx").run(None, {"x": x.numpy()})

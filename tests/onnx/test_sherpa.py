@@ -3,7 +3,7 @@
 import pytest
 
 from lrsms.errors import LrsmsError
-from lrsms.onnx.sherpa import Features, open_recogniser, repetition, symbols
+from lrsms.onnx.sherpa import Features, open_recognizer, repetition, symbols
 
 DEFAULTS = {"fs": 16000, "num_filters": 80, "frame_length": 0.025, "frame_shift": 0.01, "dither": 0.0}
 DEFAULTS |= {"low_freq": 20.0, "high_freq": -400.0}
@@ -47,4 +47,4 @@ def test_frames_are_repeated_to_forty_milliseconds_each():
 def test_a_missing_model_is_an_error_and_no_crash(tmp_path):
     pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install 'lrsms[export]'")
     with pytest.raises(LrsmsError, match="model.onnx: no such file; export with --format sherpa first"):
-        open_recogniser(tmp_path / "model.onnx", Features(16000, 80, 20.0, -400.0))
+        open_recognizer(tmp_path / "model.onnx", Features(16000, 80, 20.0, -400.0))

@@ -286,7 +286,7 @@ def test_librispeech_says_which_parts_it_needs(tmp_path, run_module, arguments, 
     assert f"expected {expected}" in error and "the folder holds nothing" in error
 
 
-def test_talking_digits_to_the_tokeniser(tmp_path, run_module):
+def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
     from lhotse import CutSet
 
     tree = Tree(tmp_path / "repo")

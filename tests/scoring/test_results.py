@@ -121,7 +121,7 @@ def test_every_rank_is_inside_its_panel(tmp_path, monkeypatch):
     assert encoder.get_ylim() == decoder.get_ylim() and decoder.get_ylim()[0] == 0 and decoder.get_ylim()[1] > 80
 
 
-def test_every_role_has_a_colour_and_a_mark_of_its_own():
+def test_every_role_has_a_color_and_a_mark_of_its_own():
     assert set(ROLES) < set(pictures._ROLES)
     assert len(set(pictures._ROLES.values())) == len(pictures._ROLES)
 

@@ -64,7 +64,7 @@ def boxes(figure) -> list:
     return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text and text.get_text()]
 
 
-def drawn_colours(figure) -> set:
+def drawn_colors(figure) -> set:
     return {line.get_color() for axis in figure.axes for line in axis.lines} - {"0.5", "0.15"}
 
 
@@ -107,7 +107,7 @@ def test_every_arm_has_a_look_of_its_own_and_the_reference_is_marked(draw):
     for figure in figures.values():
         labels = [text.get_text() for text in figure.legends[0].get_texts()]
         assert "dense (reference)" in labels
-    assert len(drawn_colours(figures["parameters"])) == len(drawn_colours(figures["curves"])) == 12
+    assert len(drawn_colors(figures["parameters"])) == len(drawn_colors(figures["curves"])) == 12
     _, figures = draw(MAPS)
     assert [tick.get_text() for tick in figures["arms"].axes[0].get_yticklabels()] == [
         *("svd (reference)", "xavier", "kaiming")

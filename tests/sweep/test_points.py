@@ -84,7 +84,7 @@ def test_the_sweeps_of_the_recipes_are_read(root, monkeypatch):
     ("content", "message"),
     [
         ({"seed": [0]}, r"sweep.yaml: unknown key 'seed'; did you mean 'seeds'\?"),
-        ({"colour": 1}, "sweep.yaml: unknown key 'colour'; it takes: title, base"),
+        ({"color": 1}, "sweep.yaml: unknown key 'color'; it takes: title, base"),
         ({"base": None}, "sweep.yaml: base: None: write the training YAML"),
         ({"base": "conf/absent.yaml"}, "sweep.yaml: base: conf/absent.yaml: no such file"),
         ({"seeds": [0, 0]}, r"sweep.yaml: seeds: \[0, 0\] names one twice"),

@@ -126,9 +126,9 @@ def test_an_arm_that_has_changed_is_refused(make_runner, runs):
 
 
 def test_an_arm_that_never_trained_may_change(make_runner, runs):
-    make_runner(content={"arms": {"dense": {"colour": 1}}})
-    with pytest.raises(LrsmsError, match=r"sweep.yaml: arm 'dense': .*configs/dense.yaml: unknown key 'colour'"):
-        make_runner(content={"arms": {"dense": {"colour": 1}}}).run()
+    make_runner(content={"arms": {"dense": {"color": 1}}})
+    with pytest.raises(LrsmsError, match=r"sweep.yaml: arm 'dense': .*configs/dense.yaml: unknown key 'color'"):
+        make_runner(content={"arms": {"dense": {"color": 1}}}).run()
     assert not runs()
     assert make_runner(content={"arms": {"dense": {"wrong": 1}}, "seeds": [0]}).run() == []
 

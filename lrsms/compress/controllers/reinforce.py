@@ -2,7 +2,8 @@
 
 The policy sees the layer before, what it chose there, and how much of the model that layer is; it gives a distribution
 over the levels of the next. The reward is minus the error of the candidate, which has been brought to the budget, so
-that reward and budget need no weighing; it is centred by a moving baseline and scaled by the spread of the errors seen.
+that reward and budget need no weighing; a moving baseline is taken off it, and the spread of
+the errors seen scales it.
 An entropy bonus keeps the policy from settling early. Size of the network and rates are our own choice: the paper's
 are not public.
 """

@@ -57,7 +57,7 @@ class Sensitivity:
         return Proposal(self._exchange(best, trial.number, tried), exact=True)
 
     def _curves(self, history: Sequence[Finished]) -> list[list[float]]:
-        """Error of each group's levels by itself; levels not measured between their neighbours."""
+        """Error of each group's levels by itself; levels not measured between their neighbors."""
         space = self.context.space
         errors = {finished.choice: finished.error for finished in history}
         base = min(errors.values(), default=0.0)

@@ -1,4 +1,4 @@
-"""The embedded corpus: spoken digit strings, synthesised, with noise, and no voice in more than one split.
+"""The embedded corpus: spoken digit strings, synthesized, with noise, and no voice in more than one split.
 
 A voice is an English accent of eSpeak NG with a variant (a vocal tract and its pitch). Every accent occurs in every
 split; a variant occurs in one only, so that a test voice is never heard in training. Utterance ``index`` of a split
@@ -60,7 +60,7 @@ _MALE = {
 
 @dataclass(frozen=True)
 class DigitUtterance:
-    """What is said, by whom and in which conditions, before anything is synthesised."""
+    """What is said, by whom and in which conditions, before anything is synthesized."""
 
     id: str
     split: str
@@ -169,7 +169,7 @@ def prepare_digits(
     output_dir = Path(output_dir)
     utterances = design_corpus(sizes, seed, num_jobs)
     clear(output_dir)
-    num_samples = in_processes(_write_flac, output_dir, utterances, num_jobs, "synthesising digits")
+    num_samples = in_processes(_write_flac, output_dir, utterances, num_jobs, "synthesizing digits")
     for split in SPLITS:
         write_manifests(output_dir, split, [(u, n) for u, n in zip(utterances, num_samples) if u.split == split])
 
@@ -243,7 +243,7 @@ def save_audio(output_dir: Path, utterance: DigitUtterance, samples: np.ndarray)
 
 def write_manifests(output_dir: Path, split: str, utterances: list[tuple[DigitUtterance, int]]) -> None:
     """Write the manifests of a split from its utterances and their lengths in samples."""
-    # Here, so that the synthesising processes need not wait for Lhotse and torch.
+    # Here, so that the synthesizing processes need not wait for Lhotse and torch.
     from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
     recordings, supervisions = [], []
@@ -287,7 +287,7 @@ def _rms(signal: np.ndarray) -> float:
 
 
 def _loud(signal: np.ndarray) -> tuple[int, int]:
-    """Begin and end of what is not the synthesiser's own silence (1 % of the peak and below)."""
+    """Begin and end of what is not the synthesizer's own silence (1 % of the peak and below)."""
     loud = np.flatnonzero(np.abs(signal) > 0.01 * np.abs(signal).max())
     return int(loud[0]), int(loud[-1]) + 1
 
@@ -300,8 +300,8 @@ def _noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
     mixture = np.zeros(num_samples)
     for weight, exponent in zip(weights, (0, 1, 2)):
         spectrum = np.fft.rfft(rng.standard_normal(num_samples))
-        colour = np.fft.irfft(spectrum * frequencies ** (-exponent / 2), num_samples)
-        mixture += np.sqrt(weight) * colour / _rms(colour)
+        color = np.fft.irfft(spectrum * frequencies ** (-exponent / 2), num_samples)
+        mixture += np.sqrt(weight) * color / _rms(color)
     return mixture / _rms(mixture)
 
 

@@ -4,7 +4,7 @@ Splits: ``train`` and ``test`` as distributed, except that
 - ``dev`` is made of whole training speakers, at least 6 % of the training utterances: speakers are taken in the
   order of the SHA-1 of their ids, so that the choice does not change with the order of files;
 - sentences of ``test`` that also occur in the distributed training set are left out of ``test`` and listed in
-  ``test/excluded.tsv``, since a model may have learnt them by heart.
+  ``test/excluded.tsv``, since a model may have learned them by heart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The embedded audio-visual corpus: spoken digit strings (:mod:`lrsms.data.corpora.digits`), clean, with a drawn mouth.
 
-Each voice has a face, each utterance a scene (:mod:`lrsms.avsr.talking_mouth`); the lips follow the synthesiser's
+Each voice has a face, each utterance a scene (:mod:`lrsms.avsr.talking_mouth`); the lips follow the synthesizer's
 phoneme times (:mod:`lrsms.avsr.visemes`). No voice, and so no face, is in more than one split. There is no noise in the
 sound: training and decoding mix in babble at the ratio they ask for. An utterance depends on ``(seed, split, index)``
 alone.
@@ -55,7 +55,7 @@ def talk(utterance: DigitUtterance) -> tuple[np.ndarray, list[Phoneme], float]:
 
 
 def show(utterance: DigitUtterance, phonemes: list[Phoneme], end: float, num_samples: int, size: int) -> np.ndarray:
-    """The mouth of an utterance: grey, uint8 ``(frames, size, size)``, 25 frames per second.
+    """The mouth of an utterance: gray, uint8 ``(frames, size, size)``, 25 frames per second.
 
     A frame shows the mouth as it is in the frame's middle.
     """
@@ -102,7 +102,7 @@ def prepare_talking_digits(
     clear(output_dir)
     folder = _regions_folder(output_dir, size)
     folder.mkdir(parents=True, exist_ok=True)
-    lengths = in_processes(_Writer(size), output_dir, utterances, num_jobs, "synthesising talking digits")
+    lengths = in_processes(_Writer(size), output_dir, utterances, num_jobs, "synthesizing talking digits")
     _write(output_dir, utterances, lengths, size)
 
 
@@ -127,7 +127,7 @@ def _regions_folder(output_dir: Path, size: int) -> Path:
 
 
 def _write(output_dir: Path, utterances: list[DigitUtterance], lengths: list[tuple[int, int]], size: int) -> None:
-    # Here, so that the synthesising processes need not wait for Lhotse and torch.
+    # Here, so that the synthesizing processes need not wait for Lhotse and torch.
     from lrsms.avsr.extract import contact_sheet
     from lrsms.data.mouths import describe, write_manifest
 

@@ -68,7 +68,7 @@ class Step:
     Attributes:
         forward: seconds of model and loss.
         backward: of the gradients.
-        update: of the optimiser that the config names; 0 where it was left out.
+        update: of the optimizer that the config names; 0 where it was left out.
         audio: seconds of speech in the batch, padding not counted.
         cpu: seconds of processor time of the whole step, of the program and of the system for it: what a busy machine
             changes least.
@@ -87,14 +87,14 @@ class Step:
 
 
 class MadeUpTraining:
-    """A model with its optimiser, and steps of it on noise.
+    """A model with its optimizer, and steps of it on noise.
 
     Args:
         config: training YAML.
         vocab_size: tokens of the output.
         device: ``cpu`` or ``cuda``.
         threads: of torch.
-        update: whether the optimiser takes part, with its memory of two more numbers a weight.
+        update: whether the optimizer takes part, with its memory of two more numbers a weight.
         amp: bfloat16 where torch allows it (autocast).
 
     Raises:

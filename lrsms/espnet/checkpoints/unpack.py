@@ -58,9 +58,9 @@ def unpack(archive: Path, folder: Path) -> dict[str, Path]:
                     found[key] = folder / name
         for key in ("asr_train_config", "asr_model_file"):
             if key not in found:
-                raise LrsmsError(f"{archive}: meta.yaml names no {key}: not a pack of a speech recogniser")
+                raise LrsmsError(f"{archive}: meta.yaml names no {key}: not a pack of a speech recognizer")
         for key in _CONFIGS.keys() & found.keys():
-            _localise(archive, found[key], members, folder)
+            _localize(archive, found[key], members, folder)
     return found
 
 
@@ -76,7 +76,7 @@ def _read_meta(archive: Path, members: _Members, folder: Path) -> dict[str, Mapp
     return meta
 
 
-def _localise(archive: Path, path: Path, members: _Members, folder: Path) -> None:
+def _localize(archive: Path, path: Path, members: _Members, folder: Path) -> None:
     """Have a config name the copies of the files that it needs."""
     config = read_yaml(path)
     if config.get("token_type") == "bpe" and config.get("bpemodel"):

@@ -38,7 +38,7 @@ class Evaluator:
         self.tokens = list(compressible.config["token_list"])
         self.decode = decode or {}
         self.batches = list(_batches(self.utterances, batch_seconds))
-        self._recogniser: Speech2Text | None = None
+        self._recognizer: Speech2Text | None = None
 
     def score(self, fidelity: str, partial: Callable[[int, float], None] = lambda step, error: None) -> float:
         """Error of the model as it is now.
@@ -55,11 +55,11 @@ class Evaluator:
 
     def errors(self, fidelity: str, partial: Callable[[int, float], None] = lambda step, error: None) -> dict[str, int]:
         """Word errors of each utterance, by id."""
-        recognise = {"ctc": self._ctc_texts, "beam": self._beam_texts}[fidelity]
+        recognize = {"ctc": self._ctc_texts, "beam": self._beam_texts}[fidelity]
         errors: dict[str, int] = {}
         words = 0
         for step, batch in enumerate(self.batches):
-            for utterance, text in zip(batch, recognise(batch)):
+            for utterance, text in zip(batch, recognize(batch)):
                 reference = to_words(utterance.text)
                 errors[utterance.id] = count_pairs(align_tokens(reference, to_words(text))).errors
                 words += len(reference)
@@ -99,18 +99,18 @@ class Evaluator:
         return texts
 
     def _beam_texts(self, batch: Sequence[Utterance]) -> list[str]:
-        recogniser = self._speech2text()
+        recognizer = self._speech2text()
         texts = []
         for utterance in batch:
             encoded, _ = self._encode([utterance])
             with torch.no_grad():
-                best = recogniser._decode_single_sample(encoded[0])[0]
+                best = recognizer._decode_single_sample(encoded[0])[0]
             texts.append(best[0] or "")
         return texts
 
     def _speech2text(self) -> Speech2Text:
         """ESPnet's search around our model: it holds decoder and CTC, whose layers are replaced in place."""
-        if self._recogniser is None:
+        if self._recognizer is None:
             experiment = self.compressible.asr_exp
             options = exact_scores(self.decode)
             found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **options)
@@ -123,8 +123,8 @@ class Evaluator:
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc
             make_search_fast_(found)
-            self._recogniser = found
-        return self._recogniser
+            self._recognizer = found
+        return self._recognizer
 
     def _text(self, numbers: list[int]) -> str:
         kind, tokens = self.compressible.config.get("token_type"), [self.tokens[number] for number in numbers]
@@ -136,7 +136,7 @@ class Evaluator:
 
 
 class _features_in:
-    """Within this context the model takes normalised features in place of waveforms."""
+    """Within this context the model takes normalized features in place of waveforms."""
 
     def __init__(self, model: nn.Module):
         self.model = model

@@ -30,7 +30,7 @@ class Utterance:
 
     Attributes:
         id: of the cut.
-        features: ``(frames, bins)``, normalised.
+        features: ``(frames, bins)``, normalized.
         tokens: ``(tokens,)`` numbers.
         text: reference.
         seconds: duration.

@@ -237,7 +237,7 @@ class EspnetToolkit:
             teacher = str((self.original / self.checkpoint).resolve())
             training |= {"distill_from": teacher, "distill_weight": weight}
         training = {key: value for key, value in training.items() if value is not None}
-        training.setdefault("normalize", None)  # ESPnet's default is to normalise
+        training.setdefault("normalize", None)  # ESPnet's default is to normalize
         path = folder / "train.yaml"
         write_text(path, yaml.safe_dump(training, sort_keys=False))
         token_type, bpemodel = config.get("token_type", "bpe"), config.get("bpemodel")

@@ -71,7 +71,7 @@ def make_loader(args: argparse.Namespace, train: bool) -> Loader | None:
 
 
 def decoding_loader(asr_exp: Path, output_dir: Path) -> Loader | None:
-    """What turns cuts into the arrays of a trained model: no noise, the window in the centre; None for one of audio.
+    """What turns cuts into the arrays of a trained model: no noise, the window in the center; None for one of audio.
 
     Args:
         asr_exp: the experiment's folder, ``config.yaml`` in it.

@@ -23,7 +23,7 @@ from lrsms.lowrank import Factored, LowRankLSTM, LowRankLSTMCell, low_rank_layer
 from lrsms.lowrank.merge import merge_
 from lrsms.onnx import sherpa
 from lrsms.onnx.fastest import faster_dense
-from lrsms.onnx.files import PRECISIONS, add_metadata, open_session, optional, quantise, write_graph
+from lrsms.onnx.files import PRECISIONS, add_metadata, open_session, optional, quantize, write_graph
 from lrsms.provenance import provenance
 
 FORMS = ("onnx", "sherpa")
@@ -106,8 +106,8 @@ def export_onnx(
         asr_exp: a trained experiment.
         output_dir: folder to write, created where missing.
         checkpoint: file name in ``asr_exp``.
-        form: ``onnx``: ``encoder_ctc.onnx`` and ``decoder.onnx``, see :mod:`lrsms.espnet.export.traceable` for their inputs;
-            ``sherpa``: ``model.onnx`` and ``tokens.txt``, as sherpa-onnx reads them.
+        form: ``onnx``: ``encoder_ctc.onnx`` and ``decoder.onnx``, inputs in
+            :mod:`lrsms.espnet.export.traceable`; ``sherpa``: ``model.onnx`` and ``tokens.txt``, as sherpa-onnx reads them.
         merge: layers to make dense: ``faster``, those that run faster so in onnxruntime, measured here for each
             precision; ``all``; ``none``. LSTMs always: ONNX's have no projection.
         precisions: of ``fp32`` and ``int8``.
@@ -271,7 +271,7 @@ def _write_one(graph: nn.Module, example, path: Path, precision: str, **names) -
     plain = path.with_name(f"{path.name}.float")
     try:
         write_graph(graph, example, plain, **names)
-        quantise(plain, path)
+        quantize(plain, path)
     finally:
         plain.unlink(missing_ok=True)
 

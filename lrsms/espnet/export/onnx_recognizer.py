@@ -12,11 +12,11 @@ from espnet2.bin.asr_inference import Speech2Text
 from torch import nn
 
 from lrsms.espnet.export.onnx import OnnxModel
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.inference.open import open_recognizer
 from lrsms.onnx.files import open_session
 
 
-def open_onnx_recogniser(
+def open_onnx_recognizer(
     asr_exp: Path, checkpoint: str, options: Mapping, model: OnnxModel, precision: str, threads: int = 1
 ) -> Speech2Text:
     """ESPnet's ``Speech2Text`` whose encoder, CTC and decoder are onnxruntime's.
@@ -24,13 +24,13 @@ def open_onnx_recogniser(
     Its front-end stays torch's. Where the decoder is not exported, only the best CTC path is without torch.
 
     Args:
-        asr_exp, checkpoint, options: as in :func:`lrsms.espnet.inference.open.open_recogniser`.
+        asr_exp, checkpoint, options: as in :func:`lrsms.espnet.inference.open.open_recognizer`.
         model: the exported files, of form ``onnx``.
         precision: of its files.
         threads: of onnxruntime.
     """
-    recogniser = open_recogniser(asr_exp, checkpoint, options)
-    asr_model = recogniser.asr_model
+    recognizer = open_recognizer(asr_exp, checkpoint, options)
+    asr_model = recognizer.asr_model
     asr_model.ctc = ctc = _OnnxCtc()
     session = open_session(model.encoder_file(precision), threads)
 
@@ -42,13 +42,13 @@ def open_onnx_recogniser(
         return encoded[:, : int(counts.max())], counts
 
     asr_model.encode = MethodType(encode, asr_model)
-    search = recogniser.beam_search
+    search = recognizer.beam_search
     if "ctc" in search.part_scorers:
         search.part_scorers["ctc"].ctc = ctc
     if model.decoder and "decoder" in search.full_scorers:
         decoder = _OnnxDecoder(open_session(model.decoder_file(precision), threads))
         search.scorers["decoder"] = search.full_scorers["decoder"] = decoder
-    return recogniser
+    return recognizer
 
 
 class _OnnxCtc(nn.Module):

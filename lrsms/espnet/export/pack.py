@@ -28,7 +28,7 @@ from lrsms.scoring.report import markdown_table
 
 # Of config.yaml: where things were on the machine that trained, of no use and no business to others.
 _LOCAL = ("config", "output_dir", "train_cuts", "valid_cuts", "init_param", "distill_from", "dist_init_method")
-_LICENSE_TO_FILL_IN = "FILL IN: such as apache-2.0, cc-by-4.0; mind the licence of the training data"
+_LICENSE_TO_FILL_IN = "FILL IN: such as apache-2.0, cc-by-4.0; mind the license of the training data"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Packed:
         found = f"{self.scores} results in it" if self.scores else "no results of it found: run stages 4 and 5 first"
         return (
             f"{self.archive}: {self.archive.stat().st_size / 1e6:.2f} MB\n"
-            f"{self.card}: the model card, {found}; fill in its licence, and pack again with --license"
+            f"{self.card}: the model card, {found}; fill in its license, and pack again with --license"
         )
 
 
@@ -185,7 +185,7 @@ def _what(config: Mapping, model: nn.Module) -> str:
     dense = parameters + sum(layer.parameters_saved for layer in layers.values())
     dense += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
     lines = [
-        "A speech recogniser in [ESPnet](https://github.com/espnet/espnet)'s format, made with LR-SMS (`lrsms`).",
+        "A speech recognizer in [ESPnet](https://github.com/espnet/espnet)'s format, made with LR-SMS (`lrsms`).",
         "",
         f"- encoder `{config.get('encoder')}`, decoder `{config.get('decoder')}`, CTC weight "
         f"{(config.get('model_conf') or {}).get('ctc_weight', 0.5):g} in training",
@@ -228,9 +228,9 @@ import soundfile
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.main_funcs.pack_funcs import unpack
 
-recognise = Speech2Text(**unpack("{name}.zip", "{name}"), ctc_weight=0.5, beam_size={beam_size})
+recognize = Speech2Text(**unpack("{name}.zip", "{name}"), ctc_weight=0.5, beam_size={beam_size})
 speech, rate = soundfile.read("speech.wav")  # mono, {sampling_rate(config.get("frontend_conf"))} Hz
-print(recognise(speech)[0][0])
+print(recognize(speech)[0][0])
 ```
 
 {note}"""

@@ -41,7 +41,7 @@ class UtterancePicture:
 
         Args:
             utterance: id of a cut; None for the first of the split.
-            conditions: what the recogniser is given, a line of words each.
+            conditions: what the recognizer is given, a line of words each.
             picture: the file.
 
         Raises:

@@ -26,7 +26,7 @@ from lrsms.espnet.config import read_yaml
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.data.cut_batches import load_waveform
 from lrsms.espnet.inference.beam_search import make_search_fast_
-from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecogniser, about, outside_lexicon
+from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecognizer, about, outside_lexicon
 from lrsms.espnet.inference.open import check_beam, read_k2_options, read_options
 from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, check_method
@@ -36,7 +36,7 @@ from lrsms.scoring.decoding import decoding_folder
 
 Load = Callable[[Cut], np.ndarray]  # a cut to what the model takes as speech
 
-_recogniser: Speech2Text | LatticeRecogniser | None = None
+_recognizer: Speech2Text | LatticeRecognizer | None = None
 _loads: Mapping[str, Load] = {}
 _arguments: tuple = ()  # of _load, in each process
 
@@ -226,11 +226,11 @@ class Decoding:
         if self.nj == 1:
             _configure(*arguments)
             with one_thread():
-                yield from map(_recognise, jobs)
+                yield from map(_recognize, jobs)
             return
         context = start_context(__name__, on_gpu=bool(self.ngpu))
         with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
-            yield from pool.map(_recognise, jobs)
+            yield from pool.map(_recognize, jobs)
 
 
 def _search(options: Mapping | None) -> dict:
@@ -240,34 +240,34 @@ def _search(options: Mapping | None) -> dict:
 
 
 def _configure(loads: Mapping[str, Load], *arguments) -> None:
-    # Loading waits for the first utterance, whose caller gets its errors; an initialiser that fails has no caller.
-    global _recogniser, _loads, _arguments
-    _recogniser, _loads, _arguments = None, loads, arguments
+    # Loading waits for the first utterance, whose caller gets its errors; an initializer that fails has no caller.
+    global _recognizer, _loads, _arguments
+    _recognizer, _loads, _arguments = None, loads, arguments
 
 
 def _load(
     config: str, model: str, options: dict, ngpu: int, lattice: tuple | None = None
-) -> Speech2Text | LatticeRecogniser:
+) -> Speech2Text | LatticeRecognizer:
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1
     device = f"cuda:{number % ngpu}" if ngpu else "cpu"
-    recogniser = Speech2Text(config, model, device=device, **exact_scores(options))
+    recognizer = Speech2Text(config, model, device=device, **exact_scores(options))
     if lattice is None:
-        make_search_fast_(recogniser)
-        return recogniser
-    return LatticeRecogniser(recogniser, *lattice)
+        make_search_fast_(recognizer)
+        return recognizer
+    return LatticeRecognizer(recognizer, *lattice)
 
 
-def _recognise(job: tuple[str, Cut]) -> Hypothesis:
+def _recognize(job: tuple[str, Cut]) -> Hypothesis:
     name, cut = job
-    global _recogniser
-    if _recogniser is None:
-        _recogniser = _load(*_arguments)
+    global _recognizer
+    if _recognizer is None:
+        _recognizer = _load(*_arguments)
     speech = _loads[name](cut)
     began = time.perf_counter()
     try:
         with torch.inference_mode():
-            text, tokens, ids, hypothesis = _recogniser(speech)[0][:4]
+            text, tokens, ids, hypothesis = _recognizer(speech)[0][:4]
         score = float(hypothesis.score)
     except Exception as error:
         if type(error).__name__ != "TooShortUttError":

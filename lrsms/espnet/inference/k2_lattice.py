@@ -135,11 +135,11 @@ class Scored(NamedTuple):
     score: float
 
 
-class LatticeRecogniser:
+class LatticeRecognizer:
     """Called as ESPnet's ``Speech2Text``, and searching with k2.
 
     Args:
-        recogniser: ESPnet's, whose model and tokeniser are used.
+        recognizer: ESPnet's, whose model and tokenizer are used.
         config: ``config.yaml`` of the model.
         method: one of ``k2_ctc``, ``k2_hlg``, ``k2_attention_rescoring``.
         options: beams and weights.
@@ -150,14 +150,14 @@ class LatticeRecogniser:
     """
 
     def __init__(
-        self, recogniser: Speech2Text, config: Path, method: str, options: K2Options, graph: Path | None
+        self, recognizer: Speech2Text, config: Path, method: str, options: K2Options, graph: Path | None
     ) -> None:
-        self.recogniser, self.model, self.options = recogniser, recogniser.asr_model, options
+        self.recognizer, self.model, self.options = recognizer, recognizer.asr_model, options
         self.rescores = method == K2_RESCORING
         token_list = read_yaml(config)["token_list"]
         loaded = Graph.load(graph / GRAPH, token_list, config) if graph else None
         self.language: NGram | None = read_arpa(graph / MODEL) if graph and self.rescores else None
-        self.search = LatticeSearch(loaded, len(token_list), options=options, device=recogniser.device)
+        self.search = LatticeSearch(loaded, len(token_list), options=options, device=recognizer.device)
 
     @torch.inference_mode(False)  # k2 has autograd functions of its own
     @torch.no_grad()
@@ -170,7 +170,7 @@ class LatticeRecogniser:
         Returns:
             One entry; its text is empty where the beams leave no path through the graph.
         """
-        speech = torch.as_tensor(speech, dtype=torch.float32, device=self.recogniser.device)[None]
+        speech = torch.as_tensor(speech, dtype=torch.float32, device=self.recognizer.device)[None]
         encoded, lengths = self.model.encode(speech, torch.tensor([speech.shape[1]], device=speech.device))
         encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # intermediate CTC's outputs beside it
         scores = self.model.ctc.log_softmax(encoded)[0].float()
@@ -181,8 +181,8 @@ class LatticeRecogniser:
             score = path.score if path else 0.0
         if path is None:
             return [("", [], [], Scored(0.0))]
-        tokens = self.recogniser.converter.ids2tokens(path.token_ids)
-        text = " ".join(path.words) if self.search.has_words else self.recogniser.tokenizer.tokens2text(tokens)
+        tokens = self.recognizer.converter.ids2tokens(path.token_ids)
+        text = " ".join(path.words) if self.search.has_words else self.recognizer.tokenizer.tokens2text(tokens)
         return [(text, tokens, path.token_ids, Scored(score))]
 
     def _rescored(
@@ -192,9 +192,9 @@ class LatticeRecogniser:
         if not paths:
             return None, 0.0
         option = self.options
-        spelt = [torch.tensor(path.token_ids, device=encoded.device, dtype=torch.long) for path in paths]
-        total = option.ctc_weight * ctc_scores(scores, spelt)
-        total = total + option.attention_weight * self._attention_scores(encoded, lengths, spelt)
+        spelled = [torch.tensor(path.token_ids, device=encoded.device, dtype=torch.long) for path in paths]
+        total = option.ctc_weight * ctc_scores(scores, spelled)
+        total = total + option.attention_weight * self._attention_scores(encoded, lengths, spelled)
         said = torch.tensor([self.language.score(path.words) for path in paths], device=total.device)
         total = total + option.lm_weight * said
         best = int(total.argmax())

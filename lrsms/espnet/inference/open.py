@@ -1,4 +1,4 @@
-"""Open a trained model as ESPnet's recogniser, and read the options of its search."""
+"""Open a trained model as ESPnet's recognizer, and read the options of its search."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_beam(beam_size: int, tokens: int, where: str) -> None:
         )
 
 
-def open_recogniser(
+def open_recognizer(
     asr_exp: Path,
     checkpoint: str,
     options: Mapping,
@@ -64,14 +64,14 @@ def open_recogniser(
     change: Callable[[torch.nn.Module], object] | None = None,
     fast_search: bool = True,
 ) -> Speech2Text:
-    """ESPnet's recogniser around a trained model, on the CPU.
+    """ESPnet's recognizer around a trained model, on the CPU.
 
     Args:
         asr_exp: the experiment's folder.
         checkpoint: file name in it.
         options: of ``Speech2Text``.
         precision: ``fp32``; ``bf16``, weights of encoder, decoder and CTC in bfloat16, scores in float32; or ``int8``,
-            torch's dynamic quantisation of LSTM, and of Linear and the pointwise convolutions that have a fast path
+            torch's dynamic quantization of LSTM, and of Linear and the pointwise convolutions that have a fast path
             from :data:`LEAST_INT8` weights on: smaller ones, factors mostly, are faster as they are.
         change: what is done to the model in place before, such as merging its factors.
         fast_search: False for ESPnet's own search.
@@ -82,21 +82,21 @@ def open_recogniser(
     for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
         if not path.exists():
             raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-    recogniser = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **exact_scores(options))
-    model = recogniser.asr_model  # its search holds the same decoder and CTC: they are changed in place
+    recognizer = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **exact_scores(options))
+    model = recognizer.asr_model  # its search holds the same decoder and CTC: they are changed in place
     if change is not None:
         change(model)
     if precision == "int8":
         pointwise_as_linear_(model)
-        torch.ao.quantization.quantize_dynamic(model, _to_quantise(model), torch.qint8, inplace=True)
+        torch.ao.quantization.quantize_dynamic(model, _to_quantize(model), torch.qint8, inplace=True)
     elif precision == "bf16":
         _to_bfloat16(model)
     if fast_search:
-        make_search_fast_(recogniser)
-    return recogniser
+        make_search_fast_(recognizer)
+    return recognizer
 
 
-def _to_quantise(model: torch.nn.Module) -> set[str]:
+def _to_quantize(model: torch.nn.Module) -> set[str]:
     """Paths of the layers."""
     return {
         path

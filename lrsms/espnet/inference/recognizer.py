@@ -20,7 +20,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.unpack import is_pack, unpack
 from lrsms.espnet.config import named_file, read_yaml
 from lrsms.espnet.inference.ctc_alignment import token_times, words_of
-from lrsms.espnet.inference.open import check_beam, check_options, open_recogniser, read_options
+from lrsms.espnet.inference.open import check_beam, check_options, open_recognizer, read_options
 from lrsms.espnet.models.av_region import encoder_region
 from lrsms.espnet.models.cost import sampling_rate
 from lrsms.espnet.models.encoder_lengths import encoder_frames
@@ -47,8 +47,8 @@ class Recognizer:
         decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
             beam of 10 with CTC and attention weighed alike.
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32``, or ``int8``: torch's dynamic quantisation.
-        max_seconds: longest piece that is recognised in one go; about the longest utterance of the training is right.
+        precision: ``fp32``, or ``int8``: torch's dynamic quantization.
+        max_seconds: longest piece that is recognized in one go; about the longest utterance of the training is right.
         min_pause: seconds; where a recording is cut, it is cut at every pause of this length.
 
     Attributes:
@@ -79,10 +79,10 @@ class Recognizer:
             self._region = _region(self._config, folder / "config.yaml")
             options = _options(decode, self._config) | {"device": device}
             more |= _bpe_model(self._config, folder)
-            self._recogniser = open_recogniser(folder, checkpoint, more | options, precision)
+            self._recognizer = open_recognizer(folder, checkpoint, more | options, precision)
         except LrsmsError as error:  # of an archive's files, which have been copied elsewhere
             raise LrsmsError(str(error).replace(str(folder), str(model))) from error
-        self._model = self._recogniser.asr_model
+        self._model = self._recognizer.asr_model
         self.sampling_rate = sampling_rate(self._config.get("frontend_conf"))
         overlap = 3.0 if self._has_ctc else 0.0  # without times, nothing could join the words of two pieces
         self._split = Splitter(self.sampling_rate, max_seconds, min_pause, overlap)
@@ -97,7 +97,7 @@ class Recognizer:
         name: str = "",
         progress: Callable[[float], None] | None = None,
     ) -> Transcript:
-        """Recognise one recording.
+        """Recognize one recording.
 
         Args:
             audio: a file of any format, sampling rate and number of channels that libsndfile reads, an open one, or
@@ -155,11 +155,11 @@ class Recognizer:
         speech = samples[piece.start : piece.end]
         if self._region is not None:
             speech = pack(speech, None, size=self._region)
-        batch = torch.from_numpy(np.ascontiguousarray(speech))[None].to(self._recogniser.device)
+        batch = torch.from_numpy(np.ascontiguousarray(speech))[None].to(self._recognizer.device)
         try:
             encoded = self._model.encode(batch, torch.tensor([batch.shape[1]], device=batch.device))[0]
             encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # beside it: what inner layers say
-            text, tokens, ids = self._recogniser._decode_single_sample(encoded[0])[0][:3]
+            text, tokens, ids = self._recognizer._decode_single_sample(encoded[0])[0][:3]
         except Exception as error:  # convolutions say "too short" with a RuntimeError
             short = isinstance(error, RuntimeError) and end - start < 0.5
             if short or type(error).__name__ == "TooShortUttError":
@@ -178,11 +178,11 @@ class Recognizer:
 
     @property
     def _frame_shift(self) -> float:
-        """Seconds between the encoder's frames, learnt by asking it."""
+        """Seconds between the encoder's frames, learned by asking it."""
         if self._region is not None:
             return FRAME_SHIFT
         if self._shift is None:
-            with torch.device(self._recogniser.device):
+            with torch.device(self._recognizer.device):
                 first, second = (encoder_frames(self._model, seconds * self.sampling_rate) for seconds in (2, 12))
             self._shift = max(1, round(10 / (second - first) / _HOP)) * _HOP if second > first else _HOP
         return self._shift

@@ -55,7 +55,7 @@ class Transcribing:
             for one in recordings:
                 bar.set_postfix_str(Path(one).name)
                 try:
-                    transcript = self._recognise(one, bar)
+                    transcript = self._recognize(one, bar)
                 except LrsmsError as error:
                     bar.write(f"error: {error}", file=sys.stderr)
                     failed += 1
@@ -66,7 +66,7 @@ class Transcribing:
         if failed:
             raise LrsmsError(f"{failed} of {failed + len(done)} sources could not be transcribed, see above")
 
-    def _recognise(self, source: str, bar: tqdm) -> Transcript:
+    def _recognize(self, source: str, bar: tqdm) -> Transcript:
         def progress(seconds: float) -> None:
             bar.total = max(bar.total, round(bar.n + seconds, 1))  # standard input has no length in advance
             bar.update(seconds)

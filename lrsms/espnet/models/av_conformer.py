@@ -1,7 +1,7 @@
 """``encoder: av_conformer``: an audio-visual Conformer after auto_avsr (Ma et al. 2023), in ESPnet's terms.
 
 It takes the frame-synchronous array of :mod:`lrsms.avsr.frames` as ESPnet's ``speech`` (``input_size: 640 + region *
-region``, no front-end, no normalisation), splits it, and gives 25 frames a second: a front-end and a Conformer for each
+region``, no front-end, no normalization), splits it, and gives 25 frames a second: a front-end and a Conformer for each
 stream, then an MLP on both outputs side by side. The low-rank form is a row of :mod:`lrsms.espnet.models.role_table`.
 
 Dimensions: B utterances, T video frames of the longest, D ``output_size``.
@@ -32,7 +32,7 @@ MODALITIES = (*STREAMS, "audiovisual")
 class AudioFilterBank(nn.Module):
     """Log-Mel filter banks every 10 ms, four of them to a video frame: ``(B, T * 640)`` -> ``(B, T, 4 * filters)``.
 
-    AV-HuBERT's sound (Shi et al. 2022), each band at mean 0 and variance 1 over the utterance. Nothing is learnt here:
+    AV-HuBERT's sound (Shi et al. 2022), each band at mean 0 and variance 1 over the utterance. Nothing is learned here:
     for corpora too small to learn filters of the waveform from.
 
     Args:
@@ -69,8 +69,8 @@ class AudioFilterBank(nn.Module):
             real = samples.new_ones(batch, frames, dtype=torch.bool)
         real = real.repeat_interleave(self._PER_FRAME, 1)[:, :, None]
         count = real.sum(1, keepdim=True)
-        centred = (bands - (bands * real).sum(1, keepdim=True) / count) * real
-        bands = centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-5)
+        centered = (bands - (bands * real).sum(1, keepdim=True) / count) * real
+        bands = centered * torch.rsqrt(centered.square().sum(1, keepdim=True) / count + 1e-5)
         return bands.reshape(batch, frames, self.features)
 
 
@@ -166,7 +166,7 @@ class AVConformerEncoder(AbsEncoder):
         return self._output_size
 
     def made_up_input(self, waveform: torch.Tensor) -> torch.Tensor:
-        """An array ``(B, T, input_size)`` of waveforms ``(B, samples)`` and even grey, to measure the model with."""
+        """An array ``(B, T, input_size)`` of waveforms ``(B, samples)`` and even gray, to measure the model with."""
         frames = -(-waveform.shape[1] // SAMPLES)
         samples = nn.functional.pad(waveform, (0, frames * SAMPLES - waveform.shape[1])).unflatten(1, (frames, SAMPLES))
         return torch.cat((samples, samples.new_full((len(waveform), frames, self.region[0] * self.region[1]), 0.5)), 2)
@@ -237,7 +237,7 @@ class Stream(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The reference's MLP: linear, batch normalisation, ReLU, linear, on every frame; padding is left out.
+    """The reference's MLP: linear, batch normalization, ReLU, linear, on every frame; padding is left out.
 
     Args:
         inputs, units, outputs: sizes of the three layers of neurons.
@@ -269,7 +269,7 @@ def check_model(model: nn.Module) -> None:
     for option in ("normalize", "specaug"):
         if getattr(model, option, None) is not None:
             raise LrsmsError(
-                f"{option}: an audio-visual encoder takes samples and pixels, which are neither normalised nor masked "
+                f"{option}: an audio-visual encoder takes samples and pixels, which are neither normalized nor masked "
                 f"as features are; write {option}: null"
             )
 

@@ -1,4 +1,4 @@
-"""How many frames a model's encoder makes of an utterance, learnt by asking it."""
+"""How many frames a model's encoder makes of an utterance, learned by asking it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Preview:
         plans: part -> its plan.
         cost: parameters and MACs, against dense.
         macs: module path -> MACs per second of audio, for every planned layer.
-        memory: bytes of a training step: ``weights``, ``gradients``, ``optimiser``, ``activations``.
+        memory: bytes of a training step: ``weights``, ``gradients``, ``optimizer``, ``activations``.
         dense_memory: the same of the dense model.
         batch_seconds: seconds of audio per batch, in utterances of 10 s.
     """
@@ -230,7 +230,7 @@ def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float
             outputs.append(model.decoder(encoded, torch.tensor([encoded.shape[1]]), tokens, torch.tensor([count]))[0])
     activations = round(sum(kept.values()) * args.max_duration / _SECONDS)
     del outputs
-    return {"weights": weights, "gradients": weights, "optimiser": 2 * weights, "activations": activations}
+    return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": activations}
 
 
 def draw(found: Preview, picture: Path) -> bool:

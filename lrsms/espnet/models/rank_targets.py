@@ -159,7 +159,7 @@ def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
 def _stable_ranks(part: nn.Module, config: LowRankConfig, name: str) -> dict[str, float]:
     """Stable rank of the trained dense weights, by module path: ranks are in proportion to it.
 
-    Cuttlefish (Wang et al. 2023) divides a stable rank by its value at initialisation; layers that share a budget
+    Cuttlefish (Wang et al. 2023) divides a stable rank by its value at initialization; layers that share a budget
     here have one shape, and so one such value.
     """
     where = f"{name}_conf.low_rank.stable_rank_from"

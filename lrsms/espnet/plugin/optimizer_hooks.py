@@ -1,4 +1,4 @@
-"""Training aids at work: what happens to the factors after each step of ESPnet's optimiser."""
+"""Training aids at work: what happens to the factors after each step of ESPnet's optimizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lrsms.lowrank.semi_orthogonal import EVERY, constrain_
 
 
 def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Attach the aids that the ``low_rank`` blocks of a model ask for to its optimiser.
+    """Attach the aids that the ``low_rank`` blocks of a model ask for to its optimizer.
 
     Args:
         model: an ``ESPnetASRModel``, before it is wrapped for several processes.
@@ -52,7 +52,7 @@ class _AfterStep:
             guide.advance()
 
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
-        """Steps so far: the optimiser's own count where it keeps one, for that survives an interruption."""
+        """Steps so far: the optimizer's own count where it keeps one, for that survives an interruption."""
         self.steps += 1
         kept = next(iter(optimizer.state.values()), {}).get("step")
         return self.steps if kept is None else int(kept)

@@ -115,7 +115,7 @@ def _find_statistics(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _warn_of_streaming(model: nn.Module) -> None:
-    """ESPnet's streaming recogniser cuts the sound where its own front-end's windows fit; others lose frames there."""
+    """ESPnet's streaming recognizer cuts the sound where its own front-end's windows fit; others lose frames there."""
     streaming = isinstance(
         getattr(model, "encoder", None), (ContextualBlockConformerEncoder, ContextualBlockTransformerEncoder)
     )
@@ -127,7 +127,7 @@ def _warn_of_streaming(model: nn.Module) -> None:
 
 
 def _with_aids(build_optimizers):
-    """Training aids act after each step of the optimiser."""
+    """Training aids act after each step of the optimizer."""
 
     @functools.wraps(build_optimizers)
     def build(cls, args, model):

@@ -61,7 +61,7 @@ def check_config(path: Path, task: type) -> dict:
         Its content.
 
     Raises:
-        LrsmsError: unreadable or not such a config, or it names a class, tokeniser or file by which building the model
+        LrsmsError: unreadable or not such a config, or it names a class, tokenizer or file by which building the model
             would reach outside its folder. ``LRSMS_TRUST_CONFIG=1`` lifts the latter.
     """
     config = read_yaml(path)
@@ -98,7 +98,7 @@ def _check_class(path: Path, choices, name: object) -> None:
 def _check_tokens(path: Path, config: Mapping) -> None:
     kind = config.get("token_type")
     if not isinstance(kind, str | None) or kind not in _TOKEN_TYPES:
-        raise _refuse(path, f"token_type: {kind}", "its tokeniser is fetched from elsewhere")
+        raise _refuse(path, f"token_type: {kind}", "its tokenizer is fetched from elsewhere")
     tokens = config.get("token_list")
     if isinstance(tokens, str) and not (path.parent / tokens).resolve().is_relative_to(path.parent.resolve()):
         raise _refuse(path, f"token_list: {tokens}", "it is a file outside the model's folder")
@@ -131,7 +131,7 @@ def install(abs_task) -> None:
     if getattr(task, "_lrsms_door", False):
         return
     task.build_model_from_file = classmethod(_building_from_file(task.build_model_from_file.__func__))
-    abs_task.load_pretrained_model = _initialising(abs_task.load_pretrained_model)
+    abs_task.load_pretrained_model = _initializing(abs_task.load_pretrained_model)
     Trainer.resume = staticmethod(_resuming(Trainer.resume))
     task._lrsms_door = True
 
@@ -174,7 +174,7 @@ def _check_complete(model: torch.nn.Module, weights: Mapping, checkpoint: Path, 
         )
 
 
-def _initialising(load_pretrained_model):
+def _initializing(load_pretrained_model):
     @functools.wraps(load_pretrained_model)
     def load(init_param, *args, **kwargs):
         read_weights(Path(init_param.split(":", 1)[0]))

@@ -71,7 +71,7 @@ class Training:
         after = self._after_warmup(main)
         after._launch()
         if main:
-            summarise(self)
+            summarize(self)
 
     def _after_warmup(self, main: bool) -> Training:
         """Train the dense warm-up, where one is asked for; returns what is left to train."""
@@ -207,7 +207,7 @@ def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> N
         sys.exit(1)
 
 
-def summarise(training: Training) -> None:
+def summarize(training: Training) -> None:
     """Write ``curves.json`` and ``summary.json`` from the finished training's last checkpoint."""
     folder = training.output_dir
     stats = read_checkpoint(folder / CHECKPOINT)["reporter"]["stats"]

@@ -142,7 +142,7 @@ def test_defaults_make_about_an_hour():
 
 
 def test_utterances_are_long_enough_for_their_characters():
-    """CTC over characters needs a frame for each, and one more between equal neighbours, at 25 frames per second."""
+    """CTC over characters needs a frame for each, and one more between equal neighbors, at 25 frames per second."""
     for split in SPLITS:
         for utterance in designs(split, 60):
             text = utterance.text

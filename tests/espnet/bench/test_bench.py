@@ -8,7 +8,7 @@ from lrsms.bench import decoding, looping, searching, training
 from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compress.toolkit import EspnetToolkit
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.inference.open import open_recognizer
 
 CHECKPOINT = "valid.acc.ave.pth"
 OPTIONS = {
@@ -103,15 +103,15 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
         decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
 
 
-def test_int8_is_quantised_where_a_layer_is_large_enough(experiment, monkeypatch):
+def test_int8_is_quantized_where_a_layer_is_large_enough(experiment, monkeypatch):
     import torch
 
-    small = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    small = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     assert not [one for one in small.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
-    model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
-    quantised = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
-    assert quantised and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
+    model = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    quantized = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
+    assert quantized and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
 
 
 def test_the_gain_of_the_search_is_seen_beside_that_of_ranks(
@@ -167,12 +167,12 @@ def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, de
         decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, weights=["thin"])
 
 
-def test_pointwise_convolutions_are_quantised_too(experiment, monkeypatch):
+def test_pointwise_convolutions_are_quantized_too(experiment, monkeypatch):
     import torch
 
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
-    model = open_recogniser(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    model = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
     kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
     assert not kept
 

@@ -154,7 +154,7 @@ def meta(**changes) -> dict[str, bytes]:
     ("content", "message"),
     [
         ({"a.txt": b"a"}, "0 files called meta.yaml: not a model packed"),
-        (meta(files={"tts_model_file": "x"}), "names no asr_model_file: not a pack of a speech recogniser"),
+        (meta(files={"tts_model_file": "x"}), "names no asr_model_file: not a pack of a speech recognizer"),
         (meta(files=["x"]), "has no list of files"),
         (meta(files={"asr_model_file": "exp/gone.pth"}), "names exp/gone.pth, which is not in the archive"),
         (meta(files={"asr_model_file": "../../etc/passwd"}), "names ../../etc/passwd, which is not in the archive"),

@@ -65,10 +65,10 @@ def test_an_iteration_is_an_ordinary_experiment(compressed, experiment):
     assert iteration.compression >= 1.15 * 0.98
     config = yaml.safe_load((folder / "config.yaml").read_text())
     ranks = json.loads((folder / "ranks.json").read_text())["ranks"]
-    recogniser = Speech2Text(folder / "config.yaml", folder / CHECKPOINT)  # ESPnet's own inference
-    found = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(recogniser.asr_model)}
+    recognizer = Speech2Text(folder / "config.yaml", folder / CHECKPOINT)  # ESPnet's own inference
+    found = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(recognizer.asr_model)}
     assert found == ranks and config["encoder"] == "lowrank_conformer"
-    assert sum(p.numel() for p in recogniser.asr_model.parameters() if p.requires_grad) == iteration.cost
+    assert sum(p.numel() for p in recognizer.asr_model.parameters() if p.requires_grad) == iteration.cost
     assert (folder / "decode_valid.acc.ave" / "dev" / "text").exists()
     assert json.loads((folder / "summary.json").read_text())["parameters"] == iteration.cost
     original = Speech2Text(experiment.output_dir / "config.yaml", experiment.output_dir / CHECKPOINT).asr_model
@@ -104,8 +104,8 @@ def test_a_dense_experiment_of_stock_classes_is_compressed(
     training.run()
     toolkit = toolkit_for(training.output_dir, tmp_path / "root", finetune={"epochs": 0}, truncation="plain")
     (iteration,) = iterate.run(toolkit, training.output_dir, tmp_path / "root", toolkit.config.loop)
-    recogniser = Speech2Text(tmp_path / "root/iter1/config.yaml", tmp_path / "root/iter1" / CHECKPOINT)
-    assert list(low_rank_layers(recogniser.asr_model)) and iteration.compression >= 1.14
+    recognizer = Speech2Text(tmp_path / "root/iter1/config.yaml", tmp_path / "root/iter1" / CHECKPOINT)
+    assert list(low_rank_layers(recognizer.asr_model)) and iteration.compression >= 1.14
 
 
 # What VGG's convolutions hand to so small an LSTM is the largest of its matrices.
@@ -149,9 +149,9 @@ def test_an_lstm_model_with_attention_is_compressed(
     dev = opened.utterances(corpus / "dev" / "cuts.jsonl.gz")
     evaluator = Evaluator(opened, dev, decode=decode)
     evaluator.score("loss")
-    recogniser = Speech2Text(folder / "config.yaml", folder / CHECKPOINT, **decode)
+    recognizer = Speech2Text(folder / "config.yaml", folder / CHECKPOINT, **decode)
     cuts = {cut.id: cut for cut in CutSet.from_file(corpus / "dev" / "cuts.jsonl.gz")}
-    own = [recogniser(cuts[one.id].load_audio()[0])[0][0] or "" for one in dev]
+    own = [recognizer(cuts[one.id].load_audio()[0])[0][0] or "" for one in dev]
     assert evaluator._beam_texts(dev) == own
 
 

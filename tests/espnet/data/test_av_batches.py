@@ -107,7 +107,7 @@ def train(tmp_path, write_config, av_changes):
 
     def run(data, **changes):
         config = write_config(tmp_path / "train.yaml", **(av_changes | {"max_epoch": 1} | changes))
-        config.write_text(config.read_text() + "normalize: null\n")  # left out, ESPnet would normalise
+        config.write_text(config.read_text() + "normalize: null\n")  # left out, ESPnet would normalize
         training = Training(
             config=config,
             output_dir=tmp_path / "exp" / "tiny",

@@ -21,12 +21,12 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import torch
 from espnet2.bin.asr_inference import Speech2Text
-recogniser = Speech2Text(sys.argv[1] + "/config.yaml", sys.argv[1] + "/valid.acc.ave.pth", device="cpu")
+recognizer = Speech2Text(sys.argv[1] + "/config.yaml", sys.argv[1] + "/valid.acc.ave.pth", device="cpu")
 speech = torch.randn(1, 48000, generator=torch.Generator().manual_seed(0)) * 0.1
 with torch.no_grad():
-    torch.save(recogniser.asr_model.encode(speech, torch.tensor([48000]))[0], sys.argv[2])
-assert type(recogniser.asr_model.encoder).__module__.startswith("espnet2.")
-assert type(recogniser.asr_model.decoder).__module__.startswith("espnet2.")
+    torch.save(recognizer.asr_model.encode(speech, torch.tensor([48000]))[0], sys.argv[2])
+assert type(recognizer.asr_model.encoder).__module__.startswith("espnet2.")
+assert type(recognizer.asr_model.decoder).__module__.startswith("espnet2.")
 """
 
 

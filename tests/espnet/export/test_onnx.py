@@ -15,8 +15,8 @@ from lrsms.bin import export
 from lrsms.errors import LrsmsError
 from lrsms.espnet.bench.dummy import write_made_up
 from lrsms.espnet.export.onnx import export_onnx, frontend_options
-from lrsms.espnet.export.onnx_recognizer import open_onnx_recogniser
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.export.onnx_recognizer import open_onnx_recognizer
+from lrsms.espnet.inference.open import open_recognizer
 from lrsms.onnx.files import open_session, read_metadata
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'lrsms[export]'")
@@ -55,8 +55,8 @@ def audio(corpus):
 
 
 def test_both_searches_give_the_checkpoints_text_and_scores(chatty, onnx, audio):
-    ours = open_recogniser(chatty, CHECKPOINT, OPTIONS)
-    exported = open_onnx_recogniser(chatty, CHECKPOINT, OPTIONS, onnx, "fp32")
+    ours = open_recognizer(chatty, CHECKPOINT, OPTIONS)
+    exported = open_onnx_recognizer(chatty, CHECKPOINT, OPTIONS, onnx, "fp32")
     assert len(best_path(ours, audio).split()) > 2 and beam_search(ours, audio)
     assert best_path(exported, audio) == best_path(ours, audio)
     expected, found = (one(audio)[0] for one in (ours, exported))
@@ -65,7 +65,7 @@ def test_both_searches_give_the_checkpoints_text_and_scores(chatty, onnx, audio)
 
 
 def test_the_exported_search_has_no_network_of_torch(chatty, onnx, audio, monkeypatch):
-    exported = open_onnx_recogniser(chatty, CHECKPOINT, OPTIONS, onnx, "int8")
+    exported = open_onnx_recognizer(chatty, CHECKPOINT, OPTIONS, onnx, "int8")
 
     def refuse(*_, **__):
         raise AssertionError("torch's network was asked")
@@ -101,19 +101,19 @@ def test_layers_are_measured_where_that_is_asked_for(chatty, onnx, tmp_path):
     assert 0 <= done.merged["fp32"] <= onnx.layers and done.difference < 1e-3
 
 
-def test_sherpa_recognises_a_file(chatty, audio, tmp_path):
+def test_sherpa_recognizes_a_file(chatty, audio, tmp_path):
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install 'lrsms[export]'")
     done = export_onnx(chatty, tmp_path, CHECKPOINT, form="sherpa", merge="none")
     assert done.features.usual
     soundfile.write(tmp_path / "digits.wav", audio.numpy(), 16000)
     samples, rate = soundfile.read(tmp_path / "digits.wav", dtype="float32")
-    ours = open_recogniser(chatty, CHECKPOINT, OPTIONS)
+    ours = open_recognizer(chatty, CHECKPOINT, OPTIONS)
     for precision in ("fp32", "int8"):
         files = {"model": str(done.encoder_file(precision)), "tokens": str(tmp_path / "tokens.txt")}
-        recogniser = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(**files, sample_rate=16000, feature_dim=20)
-        stream = recogniser.create_stream()
+        recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(**files, sample_rate=16000, feature_dim=20)
+        stream = recognizer.create_stream()
         stream.accept_waveform(rate, samples)
-        recogniser.decode_stream(stream)
+        recognizer.decode_stream(stream)
         found = stream.result
         if precision == "fp32":
             assert found.text == best_path(ours, torch.from_numpy(samples)) and found.text
@@ -152,8 +152,8 @@ def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_
     done = export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, merge=merge)
     assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge]
     assert not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
-    ours = open_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS)
-    exported = open_onnx_recogniser(tmp_path / "exp", CHECKPOINT, OPTIONS, done, "fp32")
+    ours = open_recognizer(tmp_path / "exp", CHECKPOINT, OPTIONS)
+    exported = open_onnx_recognizer(tmp_path / "exp", CHECKPOINT, OPTIONS, done, "fp32")
     assert best_path(exported, audio) == best_path(ours, audio)
 
 

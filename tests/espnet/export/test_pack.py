@@ -10,7 +10,7 @@ from lhotse import CutSet
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.export.pack import pack_experiment
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.inference.open import open_recognizer
 
 CHECKPOINT = "valid.acc.ave.pth"
 ELSEWHERE = """
@@ -20,9 +20,9 @@ import soundfile
 from espnet2.bin.asr_inference import Speech2Text
 from espnet2.main_funcs.pack_funcs import unpack
 
-recognise = Speech2Text(**unpack(sys.argv[1], "unpacked"), ctc_weight=0.5, beam_size=3)
+recognize = Speech2Text(**unpack(sys.argv[1], "unpacked"), ctc_weight=0.5, beam_size=3)
 speech, rate = soundfile.read("speech.wav")
-text, *_, hypothesis = recognise(speech)[0]
+text, *_, hypothesis = recognize(speech)[0]
 print("TEXT", text, round(float(hypothesis.score), 2))
 """
 
@@ -43,7 +43,7 @@ def test_it_decodes_in_another_folder_with_the_experiment_gone(moved, corpus, ru
     import soundfile
 
     audio = next(iter(CutSet.from_file(corpus / "test" / "cuts.jsonl.gz"))).load_audio()[0]
-    expected = open_recogniser(moved, CHECKPOINT, {"ctc_weight": 0.5, "beam_size": 3})(audio)[0]
+    expected = open_recognizer(moved, CHECKPOINT, {"ctc_weight": 0.5, "beam_size": 3})(audio)[0]
     done = pack_experiment(moved, tmp_path / "packed", CHECKPOINT)
     shutil.rmtree(moved)
     elsewhere = tmp_path / "elsewhere"

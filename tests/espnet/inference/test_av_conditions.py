@@ -87,13 +87,13 @@ def test_espnets_own_inference_decodes_the_checkpoint(decoding, conditions, tmp_
     from espnet2.bin.asr_inference import Speech2Text
 
     options = yaml.safe_load(decoding.config.read_text())
-    recogniser = Speech2Text(
+    recognizer = Speech2Text(
         decoding.asr_exp / "config.yaml", decoding.asr_exp / "valid.acc.ave.pth", **options
     )  # with lrsms.espnet imported, which registers the encoder
     loader = decoding_loader(decoding.asr_exp, tmp_path)
     hypotheses = read_hypotheses(conditions.output_dir / "audiovisual_clean/text")
     for cut in CutSet.from_file(decoding.cuts):
-        assert recogniser(torch.from_numpy(loader(cut)))[0][0] == hypotheses[cut.id]
+        assert recognizer(torch.from_numpy(loader(cut)))[0][0] == hypotheses[cut.id]
 
 
 def test_stage_4_decodes_it_as_the_clean_audiovisual_condition(decoding, conditions):

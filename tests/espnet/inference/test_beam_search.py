@@ -22,7 +22,7 @@ from lrsms.espnet.inference.beam_search.attention import (
 from lrsms.espnet.inference.beam_search.beam import FastBatchBeamSearch, FastBeamSearch
 from lrsms.espnet.inference.beam_search.ctc_prefix import IMPOSSIBLE, PrefixScores
 from lrsms.espnet.inference.beam_search.scorers import AnyScorer, CachedDecoder, can_cache
-from lrsms.espnet.inference.open import open_recogniser
+from lrsms.espnet.inference.open import open_recognizer
 
 CHECKPOINT = "valid.acc.ave.pth"
 TOKENS = 24
@@ -50,7 +50,7 @@ def made_up(write_config, tmp_path_factory):
 
 
 def two_searches(folder, **options):
-    theirs = open_recogniser(folder, CHECKPOINT, options, fast_search=False)
+    theirs = open_recognizer(folder, CHECKPOINT, options, fast_search=False)
     ours = copy.deepcopy(theirs)
     assert make_search_fast_(ours)
     return ours, theirs
@@ -116,8 +116,8 @@ def test_a_trained_model_says_the_same(experiment, corpus):
 def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_rank, kinds):
     changes = {"attention_heads": 4, "linear_units": 32, "num_blocks": 3, "normalize_before": normalize_before}
     folder = made_up(decoder_conf=changes | {"low_rank": low_rank}, encoder_conf={"output_size": 16})
-    decoder = open_recogniser(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder
-    _randomise_biases_(decoder)
+    decoder = open_recognizer(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder
+    _randomize_biases_(decoder)
     memory, rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), []
     hook = decoder.decoders[1].feed_forward.register_forward_hook(lambda _, x, y: rows.append(len(x[0])))
     cached, plain = CachedDecoder(decoder, memory), AnyScorer(decoder, memory, batched=True)
@@ -139,7 +139,7 @@ def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_ran
 
 
 @torch.no_grad()
-def _randomise_biases_(module: torch.nn.Module) -> None:
+def _randomize_biases_(module: torch.nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     for name, value in module.named_parameters():
         if name.endswith("bias"):
@@ -151,7 +151,7 @@ def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_bet
     folder = made_up(
         decoder_conf={"attention_heads": 2, "linear_units": 32, "low_rank": low_rank}, encoder_conf={"output_size": 16}
     )
-    attention = open_recogniser(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder.decoders[0].self_attn
+    attention = open_recognizer(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder.decoders[0].self_attn
     memory = torch.randn(9, 16)
     past = attention_to_past(attention)
     past(torch.randn(1, 16), torch.zeros(1, 1), torch.zeros(2, 1))
@@ -164,14 +164,14 @@ def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_bet
     handle = attention.linear_k[0].register_forward_hook(lambda *_: None)
     assert kinds() == (PlainPast, LatentMemory)  # keys of the memory are made by the layer itself
     handle.remove()
-    quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(attention), {torch.nn.Linear})
-    assert type(attention_to_past(quantised)) is PlainPast
+    quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(attention), {torch.nn.Linear})
+    assert type(attention_to_past(quantized)) is PlainPast
     attention.k_norm = torch.nn.LayerNorm(8)
     assert kinds() == (PlainPast, PlainMemory)
 
 
 def test_who_listens_to_attention_hears_it(made_up):
-    decoder = open_recogniser(made_up(), CHECKPOINT, {"beam_size": 2}).asr_model.decoder
+    decoder = open_recognizer(made_up(), CHECKPOINT, {"beam_size": 2}).asr_model.decoder
     assert can_cache(decoder)
     handle = decoder.decoders[0].src_attn.register_forward_hook(lambda *_: None)
     assert not can_cache(decoder)
@@ -207,5 +207,5 @@ def test_what_no_alignment_can_say_is_impossible():
 
 
 def test_searches_of_another_kind_stay(made_up):
-    recogniser = open_recogniser(made_up(), CHECKPOINT, {"beam_size": 2, "ctc_weight": 0.3, "time_sync": True})
-    assert type(recogniser.beam_search).__name__ == "BeamSearchTimeSync"
+    recognizer = open_recognizer(made_up(), CHECKPOINT, {"beam_size": 2, "ctc_weight": 0.3, "time_sync": True})
+    assert type(recognizer.beam_search).__name__ == "BeamSearchTimeSync"

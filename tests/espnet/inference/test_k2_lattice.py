@@ -14,8 +14,8 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.data.cut_batches import load_waveform
 from lrsms.espnet.inference import k2_lattice
 from lrsms.espnet.inference.decode_split import Decoding
-from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecogniser, ctc_scores
-from lrsms.espnet.inference.open import check_options, open_recogniser
+from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecognizer, ctc_scores
+from lrsms.espnet.inference.open import check_options, open_recognizer
 from lrsms.fsa.compile_hlg import make_graph
 from lrsms.fsa.lattice import LatticeSearch
 from lrsms.fsa.options import K2_CTC, K2_HLG, K2_RESCORING, K2Options
@@ -34,24 +34,24 @@ def decoding_of(experiment, corpus, config, method) -> Decoding:
 
 
 @pytest.fixture(scope="module")
-def recogniser(experiment):
-    return open_recogniser(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2})
+def recognizer(experiment):
+    return open_recognizer(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2})
 
 
 @pytest.fixture(scope="module")
-def encoded(recogniser, corpus) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def encoded(recognizer, corpus) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Encoder output, its length and CTC's scores of one utterance."""
     cut = next(cut for cut in CutSet.from_file(corpus / "test/cuts.jsonl.gz") if cut.duration > 1)
     speech = torch.as_tensor(load_waveform(cut))[None]
     with torch.no_grad():
-        out, lengths = recogniser.asr_model.encode(speech, torch.tensor([speech.shape[1]]))
-        return out, lengths, recogniser.asr_model.ctc.log_softmax(out)[0]
+        out, lengths = recognizer.asr_model.encode(speech, torch.tensor([speech.shape[1]]))
+        return out, lengths, recognizer.asr_model.ctc.log_softmax(out)[0]
 
 
-def bare(recogniser, **options) -> LatticeRecogniser:
-    """A recogniser to ask for its scores, without k2 behind it."""
-    found = object.__new__(LatticeRecogniser)
-    found.recogniser, found.model, found.options = recogniser, recogniser.asr_model, K2Options(**options)
+def bare(recognizer, **options) -> LatticeRecognizer:
+    """A recognizer to ask for its scores, without k2 behind it."""
+    found = object.__new__(LatticeRecognizer)
+    found.recognizer, found.model, found.options = recognizer, recognizer.asr_model, K2Options(**options)
     return found
 
 
@@ -68,12 +68,12 @@ def test_ctc_scores_sum_over_every_alignment():
     assert ctc_scores(scores, [torch.tensor([1, 1, 1])]).tolist() == [-float("inf")]  # needs five frames
 
 
-def test_the_decoder_scores_hypotheses_together_as_one_by_one(recogniser, encoded):
+def test_the_decoder_scores_hypotheses_together_as_one_by_one(recognizer, encoded):
     out, lengths, _ = encoded
     hypotheses = [torch.tensor(ids) for ids in ([2, 3, 4], [5], [], [3, 3, 3, 3, 2], [4, 2])]
-    together = bare(recogniser, batch_size=2)._attention_scores(out, lengths, hypotheses)
+    together = bare(recognizer, batch_size=2)._attention_scores(out, lengths, hypotheses)
     assert together.shape == (5,)
-    model = recogniser.asr_model
+    model = recognizer.asr_model
     for ids, score in zip(hypotheses, together):
         # ESPnet's beam search asks the decoder token by token.
         said, state, total = torch.tensor([model.sos]), None, 0.0
@@ -136,17 +136,17 @@ def test_rescoring_without_a_decoder_still_has_the_other_methods(corpus, tmp_pat
         LatticeDecoding(method, K2Options(), tmp_path / "config.yaml", corpus, ("train",)).check()
 
 
-def test_ctc_alone_is_the_best_label_of_each_frame(k2, recogniser, encoded, experiment, corpus):
+def test_ctc_alone_is_the_best_label_of_each_frame(k2, recognizer, encoded, experiment, corpus):
     config = experiment.output_dir / "config.yaml"
-    searching = LatticeRecogniser(recogniser, config, K2_CTC, K2Options(), None)
+    searching = LatticeRecognizer(recognizer, config, K2_CTC, K2Options(), None)
     for cut in list(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))[:3]:
         speech = load_waveform(cut)
         text, tokens, ids, hypothesis = searching(speech)[0]
-        out, _ = recogniser.asr_model.encode(torch.as_tensor(speech)[None], torch.tensor([len(speech)]))
-        best = recogniser.asr_model.ctc.log_softmax(out)[0].max(1)
+        out, _ = recognizer.asr_model.encode(torch.as_tensor(speech)[None], torch.tensor([len(speech)]))
+        best = recognizer.asr_model.ctc.log_softmax(out)[0].max(1)
         assert ids == [label for label, _ in itertools.groupby(best.indices.tolist()) if label]
         assert hypothesis.score == pytest.approx(float(best.values.sum()), rel=1e-4)
-        assert text == recogniser.tokenizer.tokens2text(tokens)
+        assert text == recognizer.tokenizer.tokens2text(tokens)
 
 
 @pytest.fixture(scope="module")
@@ -154,18 +154,18 @@ def graph(k2, corpus) -> Path:
     return make_graph(corpus / "lang_char", [corpus / "train/cuts.jsonl.gz"])
 
 
-def test_rescoring_takes_the_best_by_the_weights(recogniser, encoded, experiment, graph):
+def test_rescoring_takes_the_best_by_the_weights(recognizer, encoded, experiment, graph):
     out, lengths, scores = encoded
     config = experiment.output_dir / "config.yaml"
     for weights in ({"ctc_weight": 1.0}, {"attention_weight": 1.0}, {"lm_weight": 1.0}):
         options = K2Options(**({"ctc_weight": 0.0, "attention_weight": 0.0, "lm_weight": 0.0} | weights))
-        searching = LatticeRecogniser(recogniser, config, K2_RESCORING, options, graph)
+        searching = LatticeRecognizer(recognizer, config, K2_RESCORING, options, graph)
         paths = searching.search.nbest(scores)
         assert len(paths) > 3
         with torch.no_grad():
             found, score = searching._rescored(paths, out, lengths, scores)
-            spelt = [torch.tensor(path.token_ids, dtype=torch.long) for path in paths]
-            ctc, attention = ctc_scores(scores, spelt), searching._attention_scores(out, lengths, spelt)
+            spelled = [torch.tensor(path.token_ids, dtype=torch.long) for path in paths]
+            ctc, attention = ctc_scores(scores, spelled), searching._attention_scores(out, lengths, spelled)
         language = torch.tensor([searching.language.score(path.words) for path in paths])
         of = {"ctc_weight": ctc, "attention_weight": attention, "lm_weight": language}[next(iter(weights))]
         assert (found, score) == (paths[int(of.argmax())], pytest.approx(float(of.max()), abs=1e-4))
@@ -194,16 +194,16 @@ def test_decoding_a_split(k2, experiment, corpus, config, method, capsys):
     assert (folder / "text").read_bytes() == before
 
 
-def test_nothing_within_the_beams_is_an_empty_hypothesis(recogniser, experiment, graph, monkeypatch):
-    searching = LatticeRecogniser(recogniser, experiment.output_dir / "config.yaml", K2_RESCORING, K2Options(), graph)
+def test_nothing_within_the_beams_is_an_empty_hypothesis(recognizer, experiment, graph, monkeypatch):
+    searching = LatticeRecognizer(recognizer, experiment.output_dir / "config.yaml", K2_RESCORING, K2Options(), graph)
     monkeypatch.setattr(LatticeSearch, "_best_of", lambda self, lattice: None)
     assert searching(torch.zeros(16000).numpy())[0][:3] == ("", [], [])
 
 
-def test_factors_multiplied_out_say_the_same(recogniser, experiment, corpus, graph):
+def test_factors_multiplied_out_say_the_same(recognizer, experiment, corpus, graph):
     config = experiment.output_dir / "config.yaml"
-    merged = open_recogniser(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2}, change=merge_)
-    factored, dense = (LatticeRecogniser(one, config, K2_RESCORING, K2Options(), graph) for one in (recogniser, merged))
+    merged = open_recognizer(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2}, change=merge_)
+    factored, dense = (LatticeRecognizer(one, config, K2_RESCORING, K2Options(), graph) for one in (recognizer, merged))
     for cut in list(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))[:2]:
         speech = load_waveform(cut)
         (*said, score), (*again, other) = factored(speech)[0], dense(speech)[0]

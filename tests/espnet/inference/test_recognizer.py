@@ -95,7 +95,7 @@ def test_merged_partly_merged_and_packed_models_say_the_same(recognizer, experim
         assert [opened(samples).text for samples in speech] == expected
 
 
-def test_a_dense_model_and_one_quantised_open(build_model, dense_parts, experiment, model, speech):
+def test_a_dense_model_and_one_quantized_open(build_model, dense_parts, experiment, model, speech):
     torch.save(build_model(experiment.output_dir, **dense_parts).state_dict(), model / CHECKPOINT)
     config = yaml.safe_load((model / "config.yaml").read_text())
     (model / "config.yaml").write_text(yaml.safe_dump(config | dense_parts))
@@ -140,7 +140,7 @@ def test_samples_are_checked(recognizer):
     assert recognizer(np.zeros(44100), 44100).duration == pytest.approx(1.0)
 
 
-def test_a_long_recording_is_recognised_in_pieces(experiment, speech):
+def test_a_long_recording_is_recognized_in_pieces(experiment, speech):
     opened = Recognizer(experiment.output_dir, decode=QUICK, max_seconds=4)
     gap = np.zeros(2 * RATE, np.float32)
     whole = np.concatenate([part for samples in speech[:3] for part in (gap, samples[: 3 * RATE], gap)])

@@ -1,4 +1,4 @@
-"""Streaming encoders: an utterance fed in chunks, and ESPnet's own streaming recogniser."""
+"""Streaming encoders: an utterance fed in chunks, and ESPnet's own streaming recognizer."""
 
 import copy
 
@@ -84,19 +84,19 @@ def experiment_of(request, tmp_path, tiny_args, build_tiny):
 
 
 def streamed(config, weights) -> tuple[Speech2TextStreaming, list]:
-    """The recogniser and its hypotheses for two seconds of noise in pieces of 0.2 s."""
-    recogniser = Speech2TextStreaming(config, weights, beam_size=2, ctc_weight=0.5)
+    """The recognizer and its hypotheses for two seconds of noise in pieces of 0.2 s."""
+    recognizer = Speech2TextStreaming(config, weights, beam_size=2, ctc_weight=0.5)
     speech = torch.randn(32000, generator=torch.Generator().manual_seed(0)) * 0.1
     pieces = speech.split(3200)
     for piece in pieces[:-1]:
-        recogniser(piece, is_final=False)
-    return recogniser, recogniser(pieces[-1], is_final=True)
+        recognizer(piece, is_final=False)
+    return recognizer, recognizer(pieces[-1], is_final=True)
 
 
-def test_espnets_streaming_recogniser_opens_a_low_rank_model(experiment_of):
-    recogniser, found = streamed(*experiment_of(merged=False))
-    assert len(list(low_rank_layers(recogniser.asr_model.encoder))) > 10
-    assert len(list(low_rank_layers(recogniser.asr_model.ctc))) == 1
+def test_espnets_streaming_recognizer_opens_a_low_rank_model(experiment_of):
+    recognizer, found = streamed(*experiment_of(merged=False))
+    assert len(list(low_rank_layers(recognizer.asr_model.encoder))) > 10
+    assert len(list(low_rank_layers(recognizer.asr_model.ctc))) == 1
     dense, expected = streamed(*experiment_of(merged=True))
     assert not list(low_rank_layers(dense.asr_model))
     assert found and [text for text, *_ in found] == [text for text, *_ in expected]

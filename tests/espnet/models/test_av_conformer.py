@@ -39,7 +39,7 @@ def batch() -> torch.Tensor:
 
 
 def build(**options) -> AVConformerEncoder:
-    """An encoder whose batch normalisations have seen something."""
+    """An encoder whose batch normalizations have seen something."""
     torch.manual_seed(0)
     model = AVConformerEncoder(ROW, **{**OPTIONS, **options}).train()
     with torch.no_grad():

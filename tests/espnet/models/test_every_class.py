@@ -258,15 +258,15 @@ def test_pickling_and_copying_keep_every_output(case):
 
 
 @every_case
-def test_dynamic_quantisation_takes_every_linear_layer(case):
+def test_dynamic_quantization_takes_every_linear_layer(case):
     model, batch = case.low_rank(), case.batch()
     with torch.no_grad():
         expected = model(*batch)[0]
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-        output = quantised(*batch)[0]
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        output = quantized(*batch)[0]
     linear = [path for path, module in model.named_modules() if type(module) is nn.Linear]
     assert linear
-    kinds = {type(quantised.get_submodule(path)) for path in linear}
+    kinds = {type(quantized.get_submodule(path)) for path in linear}
     assert kinds == {torch.ao.nn.quantized.dynamic.Linear}
     assert 0 < (output - expected).norm() < 0.2 * expected.norm()
 

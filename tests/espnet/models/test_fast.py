@@ -134,7 +134,7 @@ def test_fast_false_leaves_espnets_modules():
         encoder(fast="very")
 
 
-def test_merged_and_quantised_models_compute_the_same():
+def test_merged_and_quantized_models_compute_the_same():
     model = encoder(low_rank=ALL_ROLES).eval()
     x, lengths = a_batch([97, 41])
     with torch.no_grad():

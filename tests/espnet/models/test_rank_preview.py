@@ -37,7 +37,7 @@ def test_memory_follows_the_batch_and_the_rank(experiment, write_config, tmp_pat
     small = preview(write_config(tmp_path / "a.yaml", max_duration=20.0), 30, 4.0)
     large = preview(write_config(tmp_path / "b.yaml", max_duration=40.0), 30, 4.0)
     assert large.memory["activations"] == pytest.approx(2 * small.memory["activations"], rel=0.01)
-    assert large.memory["weights"] == small.memory["weights"] == small.memory["optimiser"] // 2
+    assert large.memory["weights"] == small.memory["weights"] == small.memory["optimizer"] // 2
     assert small.memory["weights"] < small.dense_memory["weights"]
     assert small.memory["activations"] > 1e5
 

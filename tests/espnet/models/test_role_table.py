@@ -127,7 +127,7 @@ def test_gradients_reach_every_parameter():
     factors = [factor for _, layer in low_rank_layers(model) for factor in (layer[0].weight, layer[1].weight)]
     assert len(factors) > 40
     assert all(factor.grad is not None and factor.grad.isfinite().all() for factor in factors)
-    # linear_k and the layers before it too; only biases that normalisation removes may have none
+    # linear_k and the layers before it too; only biases that normalization removes may have none
     assert all(factor.grad.abs().sum() > 0 for factor in factors)
 
 
@@ -167,11 +167,11 @@ def test_torch_export():
     assert "encoder.encoders.0.self_attn.linear_q.0.weight" in exported.state_dict
 
 
-def test_dynamic_quantisation():
+def test_dynamic_quantization():
     model, x, lengths = conformer(ALL_ROLES | {"multiple": 1}), torch.randn(1, 60, 20), torch.tensor([60])
     with torch.no_grad():
         expected = model(x, lengths)[0]
-        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-        output = quantised(x, lengths)[0]
-    assert type(quantised.encoders[0].self_attn.linear_q[0]) is torch.ao.nn.quantized.dynamic.Linear
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        output = quantized(x, lengths)[0]
+    assert type(quantized.encoders[0].self_attn.linear_q[0]) is torch.ao.nn.quantized.dynamic.Linear
     assert (output - expected).norm() < 0.1 * expected.norm()

@@ -27,7 +27,7 @@ def with_aid(experiment, **aid) -> dict:
 
 
 def step(model, optimizer, zero=False):
-    """One optimiser step; with gradients of 0 only what follows the step moves weights."""
+    """One optimizer step; with gradients of 0 only what follows the step moves weights."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if zero else torch.randn_like(parameter)
@@ -66,7 +66,7 @@ def test_semi_orthogonal_acts_on_every_fourth_step(experiment, build_model):
     assert errors[9] < errors[0]
 
 
-def test_no_aid_leaves_the_optimiser_alone(experiment, build_model):
+def test_no_aid_leaves_the_optimizer_alone(experiment, build_model):
     model = build_model(experiment.output_dir)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.2)
     install(model, optimizer)
@@ -82,13 +82,13 @@ def test_training_with_an_aid_finishes_and_opens_in_espnet(aid, experiment, writ
         json.loads((folder / "summary.json").read_text()) for folder in (experiment.output_dir, training.output_dir)
     )
     assert aided["parameters"] == plain["parameters"]  # a guide is not part of the model
-    recogniser = Speech2Text(training.output_dir / "config.yaml", training.output_dir / "2epoch.pth")
-    assert not hasattr(recogniser.asr_model.encoder, "self_guide")
+    recognizer = Speech2Text(training.output_dir / "config.yaml", training.output_dir / "2epoch.pth")
+    assert not hasattr(recognizer.asr_model.encoder, "self_guide")
     stored = read_checkpoint(training.output_dir / "2epoch.pth")
     assert not [name for name in stored if "self_guide.weights" in name]  # 3 steps are over
     assert torch.equal(
         stored["encoder.encoders.0.self_attn.linear_q.0.weight"],
-        recogniser.asr_model.encoder.encoders[0].self_attn.linear_q[0].weight,
+        recognizer.asr_model.encoder.encoders[0].self_attn.linear_q[0].weight,
     )
 
 

@@ -73,7 +73,7 @@ def test_a_low_rank_block_without_a_target_leaves_the_arguments_alone(tiny_args)
 
 
 def test_init_has_the_scale_of_a_dense_layers(experiment, build_model):
-    """Glorot's bound for a 16 x 16 weight is sqrt(6 / 32); re-initialised factors by themselves would miss it."""
+    """Glorot's bound for a 16 x 16 weight is sqrt(6 / 32); re-initialized factors by themselves would miss it."""
     model = build_model(experiment.output_dir, init="xavier_uniform")
     product = model.encoder.encoders[0].self_attn.linear_q.product()
     values = torch.linalg.svdvals(product)

@@ -85,7 +85,7 @@ OPENERS = {
     ),
     "init_param": lambda f, out: abs_task.load_pretrained_model(f"{f / CHECKPOINT}:encoder:encoder", None, False),
     "resuming": lambda f, out: Trainer.resume(f / CHECKPOINT, None, None, [], [], None),
-    "the recogniser": lambda f, out: Recognizer(f),
+    "the recognizer": lambda f, out: Recognizer(f),
     "export": lambda f, out: merge_experiment(f, out, CHECKPOINT),
     "compression": lambda f, out: Compressible(f, CHECKPOINT),
     "distillation": lambda f, out: attach_teacher(torch.nn.Linear(1, 1), f / CHECKPOINT, 0.5),

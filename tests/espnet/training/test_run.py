@@ -177,7 +177,7 @@ def test_force_starts_again(experiment, write_config, make_training, tmp_path, m
     shutil.copytree(experiment.output_dir, folder, symlinks=True)
     launched = []
     monkeypatch.setattr(Training, "_launch", lambda self: launched.append((folder / "checkpoint.pth").exists()))
-    monkeypatch.setattr("lrsms.espnet.training.run.summarise", lambda training: None)
+    monkeypatch.setattr("lrsms.espnet.training.run.summarize", lambda training: None)
     make_training(write_config(tmp_path / "other.yaml", grad_clip=1), folder).run(force=True)
     assert launched == [False]
 

@@ -15,14 +15,14 @@ from lrsms.espnet.inference.beam_search.scorers import AnyScorer, CachedDecoder,
 _END_STEPS, _END_DIFFERENCE = 3, -10.0  # M and D_end of ESPnet's end_detect
 
 
-def make_search_fast_(recogniser: Speech2Text) -> bool:
-    """Have ``recogniser`` search with :class:`FastBatchBeamSearch` or :class:`FastBeamSearch`, in place.
+def make_search_fast_(recognizer: Speech2Text) -> bool:
+    """Have ``recognizer`` search with :class:`FastBatchBeamSearch` or :class:`FastBeamSearch`, in place.
 
     Returns:
         False where its search is none that these stand for (transducer, time-synchronous, streaming, n-grams of parts,
         hidden states asked for, CTC's prefix scores over a window of the utterance), and stays.
     """
-    search = recogniser.beam_search
+    search = recognizer.beam_search
     known = {BatchBeamSearch: FastBatchBeamSearch, BeamSearch: FastBeamSearch}
     parts = getattr(search, "part_scorers", {})
     if type(search) not in known or search.return_hs:

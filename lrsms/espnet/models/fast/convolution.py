@@ -43,7 +43,7 @@ def _pointwise(convolution: nn.Module) -> bool:
 
 
 class PointwiseLinear(nn.Sequential):
-    """A pointwise convolution as linear layers, ``(..., in)`` to ``(..., out)``: torch quantises those alone."""
+    """A pointwise convolution as linear layers, ``(..., in)`` to ``(..., out)``: torch quantizes those alone."""
 
 
 def pointwise_as_linear_(model: nn.Module) -> None:
