@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -9,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lrsms.bench.results import write_results
 from lrsms.errors import LrsmsError
 
 HERE = Path(__file__).resolve().parents[2]
@@ -79,7 +80,9 @@ def start_speed(
         raise LrsmsError(f"--against: {against} is no checkout: it has no lrsms/bin")
     shutil.rmtree(work_dir, ignore_errors=True)
     work_dir.mkdir(parents=True)
-    _prepare(work_dir.resolve(), experiment, cuts, checkpoint)
+    # Elsewhere, and first of all: what this process has when it starts another counts as that one's memory.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        apart.submit(_prepare, work_dir.resolve(), experiment, cuts, checkpoint).result()
     roots = {"here": HERE} | ({} if against is None else {"against": against.resolve()})
     given = (work_dir.resolve(), config.resolve(), decode_config.resolve(), checkpoint)
     commands = {verb: _command(verb, *given) for verb in verbs}
@@ -99,6 +102,8 @@ def start_speed(
         f"Transcribe and decode recognize one utterance, train takes one batch and validates on it, import is that of "
         f"lrsms.espnet, torch that of torch alone, help decode's --help.",
     ]
+    from lrsms.bench.results import write_results
+
     every = {verb: {name: [asdict(one) for one in found] for name, found in by.items()} for verb, by in runs.items()}
     return write_results(output_dir, "start", "Start-up", header, rows, notes, {"runs": every, "rounds": rounds})
 
