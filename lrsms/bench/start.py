@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lrsms.errors import LrsmsError
 
 HERE = Path(__file__).resolve().parents[2]
+_FIRST_EPOCH = "epoch started"  # ESPnet's words in train.log, before it takes the first batch
 VERBS = ("transcribe", "decode", "train", "import", "torch", "help")
 
 
@@ -91,7 +92,8 @@ def start_speed(
     for turn, verb in tqdm(jobs, desc="starts", unit="turn", dynamic_ncols=True):
         for name in list(roots)[:: 1 if turn % 2 else -1]:
             shutil.rmtree(work_dir / "trained", ignore_errors=True)
-            found = _run(commands[verb], roots[name], threads)
+            log = work_dir / "trained" / "train.log" if verb == "train" else None
+            found = _run(commands[verb], roots[name], threads, until=log)
             if turn >= 0:
                 runs[verb][name].append(found)
     medians = {verb: {name: _median(found) for name, found in by_root.items()} for verb, by_root in runs.items()}
@@ -99,8 +101,8 @@ def start_speed(
     rows = [[verb, *_cells(medians[verb])] for verb in verbs]
     notes = [
         f"Medians of {rounds} runs in turns, {threads} thread(s); a run is a process of its own from start to end. "
-        f"Transcribe and decode recognize one utterance, train takes one batch and validates on it, import is that of "
-        f"lrsms.espnet, torch that of torch alone, help decode's --help.",
+        "Transcribe and decode recognize one utterance, train is ended when its first epoch begins, import is that of "
+        "lrsms.espnet, torch that of torch alone, help decode's --help.",
     ]
     from lrsms.bench.results import write_results
 
@@ -166,7 +168,8 @@ def _command(verb: str, folder: Path, config: Path, decode_config: Path, checkpo
     return ["-m", f"lrsms.bin.{verb}", *options[verb]]
 
 
-def _run(command: Sequence[str], root: Path, threads: int) -> Run:
+def _run(command: Sequence[str], root: Path, threads: int, until: Path | None = None) -> Run:
+    """Run a command to its end, or until ESPnet writes into the log ``until`` that its first epoch begins."""
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads)}
     began = time.perf_counter()
     with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as null:
@@ -174,9 +177,22 @@ def _run(command: Sequence[str], root: Path, threads: int) -> Run:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=root, env=environment, stdin=nothing, stdout=null, stderr=null
         )
+        reached = until is not None and _wait_for(process.pid, until)
+        seconds = time.perf_counter() - began
+        if reached:
+            process.kill()
         _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
+    seconds = seconds if reached else time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode and not reached:
         raise LrsmsError(f"{root}: exit status {process.returncode} of python {' '.join(command)}; run it to see why")
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def _wait_for(process: int, log: Path) -> bool:
+    """Whether the first epoch begins before the process ends; it is left for its parent to reap."""
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if log.exists() and _FIRST_EPOCH in log.read_text(errors="replace"):
+            return True
+        time.sleep(0.01)
+    return False
