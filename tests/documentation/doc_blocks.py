@@ -17,6 +17,7 @@ from pathlib import Path
 NEEDS = {
     "gpu": "one or more GPUs",
     "k2": "k2, built for the PyTorch at hand (docs/k2.md)",
+    "k2 build": "k2's sources, changed as docs/k2.md says, and a compiler for them",
     "network": "a connection, for a download",
     "fresh environment": "an environment to install packages into",
     "espnet recipe": "a recipe folder of ESPnet's own egs2, made by its setup.sh, and sclite",
@@ -112,6 +113,8 @@ def _fenced(name: str, number: int, language: str, lines: list[str]) -> Block:
             f"{name}:{number}: the block's language is {language!r}; expected one of {', '.join(LANGUAGES)} "
             "(text for what is not run)"
         )
+    if inside := next((at for at, line in enumerate(lines, number + 1) if _MARKER.match(line.strip())), None):
+        raise WrongMarkdown(f"{name}:{inside}: the marker stands inside a block; it belongs before line {number}")
     block = Block(name, number, language, "\n".join(lines) + "\n")
     if language in SHELL:
         block.commands = _logical_lines(lines, number + 1)

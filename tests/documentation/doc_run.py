@@ -11,7 +11,7 @@ from pathlib import Path
 from doc_blocks import INLINE, NEEDS, SHELL, Block, Command
 from doc_clone import Clone
 
-TIMEOUT = 1800  # seconds, for one block on a busy machine
+TIMEOUT = 3600  # seconds, for one block on a busy machine
 _TAIL = 25  # lines of a failed command's output
 
 

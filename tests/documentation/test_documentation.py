@@ -125,6 +125,10 @@ def test_options_are_checked_for_every_form_of_a_command(tmp_path):
         ("<!-- need: gpu -->\n```bash\nx\n```\n", "x.md:1: the marker 'need: gpu' is unknown"),
         ("<!-- in: -->\n```bash\nx\n```\n", "x.md:1: the marker 'in:' is unknown"),
         ("\n```\nx\n```\n", "x.md:2: the block's language is ''; expected one of bash"),
+        (
+            "```bash\nx\n<!-- needs: gpu -->\n```\n",
+            "x.md:3: the marker stands inside a block; it belongs before line 1",
+        ),
         ("```bash\nx\n", "x.md:1: the block is not closed"),
         ("<!-- needs: gpu -->\nNo command here.\n", "x.md:1: the marker stands before a paragraph without a command"),
         ("<!-- needs: gpu -->\n", "x.md:1: the marker stands before nothing"),
