@@ -1,0 +1,62 @@
+"""A hook of MkDocs: README is the site's first page, and files of the repository that pages show or link to come along.
+
+Pages link to recipes, results and source as files beside ``docs/``, as GitHub shows them. On the site these files lie
+under ``repository/``.
+"""
+
+import posixpath
+import re
+import subprocess
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTSIDE = "repository"
+_LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s]+)(\))")
+
+
+def on_files(files, config):
+    """Add README as ``index.md`` and the repository's documents, pictures and sources under ``repository/``."""
+    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text(encoding="utf-8")))
+    for name in sorted(_linked()):
+        files.append(File.generated(config, f"{OUTSIDE}/{name}", abs_src_path=str(ROOT / name)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Turn links that are right in the repository into those of the site."""
+    here = _in_repository(page.file.src_uri)
+    return _LINK.sub(lambda link: link[1] + _on_site(link[2], here, page.file.src_uri) + link[3], markdown)
+
+
+def _in_repository(page: str) -> str:
+    if page == "index.md":
+        return "README.md"
+    return page.removeprefix(f"{OUTSIDE}/") if page.startswith(f"{OUTSIDE}/") else f"docs/{page}"
+
+
+def _on_site(link: str, here: str, page: str) -> str:
+    target, mark, part = link.partition("#")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(here), target))
+    if (ROOT / path / "README.md").is_file():
+        path = f"{path}/README.md"
+    elif (ROOT / path).is_dir():
+        path = f"{path}/"
+    place = "index.md" if path == "README.md" else path.removeprefix("docs/")
+    if not path.startswith("docs/") and path != "README.md":
+        place = f"{OUTSIDE}/{path}"
+    return posixpath.relpath(place, posixpath.dirname(page) or ".") + mark + part
+
+
+def _linked() -> set[str]:
+    """Files outside ``docs/`` that pages lead to, over any number of links."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    documents = {name for name in tracked.splitlines() if name.endswith(".md")}
+    found: set[str] = set()
+    for name in documents:
+        for link in _LINK.findall((ROOT / name).read_text(encoding="utf-8")):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), link[1].partition("#")[0]))
+            found |= {path} if (ROOT / path).is_file() else set()
+    every = found | {name for name in documents if name.startswith(("egs/", "benchmarks/"))}
+    return {name for name in every if not name.startswith("docs/") and name not in ("README.md",)}
