@@ -5,19 +5,19 @@
 #   ./run.sh --stage 3 --train-config conf/train_dense.yaml   the dense model beside it, on the same data
 #   egs/<corpus>/asr1/run.sh --corpus-dir DIR           the same stages on a real corpus
 #
-#   ./run.sh --stage 6 --stop-stage 7                   compress the model just trained, decode and score what came out
+#   ./run.sh --stage 6 --stop-stage 7                   compress that model, decode and score the compressed models
 #   ./run.sh --stage 8 --stop-stage 8                   ONNX files of it, for onnxruntime and sherpa-onnx
 #
 # Stages: 0 corpus (local/data.sh), 1 cuts, 2 tokenizer, 3 training, 4 decoding, 5 scoring (local/score.sh);
 # 6 compression, 7 its decoding and scoring; 8 export.
-# A stage whose inputs have not changed is skipped; a killed training or compression goes on where it was.
+# A stage whose inputs have not changed is skipped. A killed training or compression goes on where it stopped.
 # Results: exp/RESULTS.md and exp/results.json.
 #
 set -euo pipefail
 
 stage=0                          # first stage to run
 stop_stage=5                     # last stage to run
-force=false                      # run stages again that have run already; stage 3 starts its training again
+force=false                      # run stages again even if they have run; stage 3 starts its training again
 recipe_dir=                      # folder whose conf/, local/, data/ and exp/ are used (default: where this script is)
 
 local_data_opts=                 # stage 0: further options of local/data.sh, in one string
@@ -36,12 +36,12 @@ seed=0                           # of the embedded corpus and of training
 ngpu=0                           # GPUs of this machine
 num_nodes=1                      # machines that train together
 num_processes=1                  # CPU processes that train together, without GPU
-warmup_epochs=                   # train so many of the epochs dense, then low-rank from there
+warmup_epochs=                   # number of epochs that are trained dense before the rest is low-rank
 train_args=                      # further options of espnet2.bin.asr_train, such as "--max_epoch 50"
 
 decode_config=conf/decode.yaml
-decode_method=ctc_attention      # and, or with k2: k2_ctc k2_hlg k2_attention_rescoring, in one string (docs/k2.md)
-snrs=                            # audio-visual: stage 4 also decodes at these dB and without either stream
+decode_method=ctc_attention      # or several in one string; with k2: k2_ctc k2_hlg k2_attention_rescoring (docs/k2.md)
+snrs=                            # audio-visual: stage 4 also decodes at these ratios (dB), and with one stream alone
 compress_config=conf/compress.yaml
 storage=                         # stage 6: URL of an Optuna storage that several machines reach (default: a file)
 export_formats="onnx sherpa"     # stage 8: also espnet (factors multiplied out) and pack (one file to share)
@@ -54,7 +54,7 @@ results_dir=                     # also write RESULTS.md, results.json and pictu
 LRSMS_COMMAND=${LRSMS_COMMAND:-$(printf '%q ' "$0" "$@")}
 export LRSMS_COMMAND=${LRSMS_COMMAND% }
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-options_from() { # whose options are taken as well, for stage 0: the recipe's data.sh first
+options_from() { # scripts whose options are taken as well, for stage 0: the recipe's data.sh first
   local data
   for data in "${recipe_dir:-${here}}" "${here}" "${here}"/egs/*/*; do
     [ ! -f "${data}/local/data.sh" ] || echo "${data}/local/data.sh"
@@ -93,7 +93,7 @@ run() { # a verb or a file of local/, and options; those with an empty value are
   "${command[@]}" "${options[@]}"
 }
 with_graph=false
-for method in ${decode_method}; do # a typo is said before a training, not after it
+for method in ${decode_method}; do # a typo is reported before a training, not after it
   case ${method} in
     ctc_attention | k2_ctc) ;;
     k2_hlg | k2_attention_rescoring) with_graph=true ;;
