@@ -43,11 +43,11 @@ def test_the_package_alone_imports_nothing(root):
         "import sys, lrsms\n"
         "assert not {'torch', 'espnet2', 'lhotse', 'lrsms.espnet'} & set(sys.modules)\n"
         "try:\n"
-        "    lrsms.Recognizer\n"
+        "    lrsms.Recognizr\n"
         "except AttributeError as error:\n"
         "    print(error)\n"
     )
-    assert "no attribute 'Recognizer'" in output_of(code, root)
+    assert "no attribute 'Recognizr'" in output_of(code, root)
 
 
 def test_low_rank_core_needs_torch_only(root):
