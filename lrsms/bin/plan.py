@@ -1,17 +1,17 @@
 """Show what a training YAML comes to, without training: rank, size, work and memory of every layer.
 
-Usage: python -m lrsms.bin.plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html]
+Usage: lrsms plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html]
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
 
 
 def main() -> None:
     """Parse options, print the plan, draw it where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="training YAML")
     parser.add_argument("--token_list", type=Path, help="tokens.txt of stage 2, for the size of the vocabulary")
     parser.add_argument("--vocab_size", type=int, help="or that size itself (default: 500)")
