@@ -73,7 +73,7 @@ def test_text_and_json_are_utf8(tmp_path):
         *({}, [], "é", None, 3, {"a": {}}, [[], {}], float("inf")),
         {"numbers": [index / 7 for index in range(60)], "row": {"name": "a", "values": [1, None, True]}},
         {str(index): {"wer": index / 3, "words": ["x" * 30] * 6} for index in range(5)},
-        {1: "one", None: 2, True: 3, "words" * 40: "x" * 200},
+        {1: "one", None: 2, False: 3, "words" * 40: "x" * 200},
         [{"nested": [{"again": list(range(100))}]}, "x" * 300],
     ],
 )

@@ -174,8 +174,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         first = args.asr_exp[0]
         places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
         more = options("merges", "precisions", "searches", "utterances")
-        given = (args.asr_exp, cuts, args.decode_config, args.checkpoint, *places)
-        return compare_exports(*given, threads=args.threads[0], **more)
+        from_files = (args.asr_exp, cuts, args.decode_config, args.checkpoint)
+        return compare_exports(*from_files, *places, threads=args.threads[0], **more)
     with tempfile.TemporaryDirectory() as scratch:
         configs = args.configs or []
         if args.size:

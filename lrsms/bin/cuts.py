@@ -39,6 +39,7 @@ def _speeds(text: str) -> tuple[float, ...]:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     args = _parse()
     train, evaluation, speeds = args.train_splits.split(), args.eval_splits.split(), _speeds(args.speed_perturb)
     for option, value in (("fs", args.fs), ("num_jobs", args.num_jobs)):

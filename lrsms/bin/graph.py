@@ -48,6 +48,7 @@ def options(description: str | None) -> dict:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     arguments = options(__doc__)
 
     from lrsms.fsa.compile_hlg import make_graph

@@ -13,6 +13,7 @@ from lrsms.data.corpus_command import corpus_names
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     parser = CommandParser(description=__doc__, add_help=False)
     parser.add_argument("--corpus", required=sys.argv[1:] not in (["--help"], ["-h"]), choices=corpus_names())
     args, options = parser.parse_known_args()

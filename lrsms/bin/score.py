@@ -14,6 +14,7 @@ from lrsms.command_line import CommandParser
 
 
 def main() -> None:
+    """Parse options and score."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="holds <split>/cuts.jsonl.gz")
     parser.add_argument("--exp_dir", type=Path, default=Path("exp"), help="holds the experiments; results go here")

@@ -24,6 +24,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     args = _parse()
 
     from lrsms.data.tokens import build_lang, lang_dir
