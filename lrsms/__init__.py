@@ -1,6 +1,6 @@
 """LR-SMS: train and ship speech models a fraction of the size, in the recipes you already have."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _LAZY = {"merge_": "lrsms.lowrank.merge", "Recognizer": "lrsms.espnet.inference.recognizer"}
 
 

@@ -3,7 +3,9 @@
 import argparse
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from pathlib import Path
 
 from lrsms.errors import LrsmsError
 from lrsms.startup import leave
@@ -48,16 +50,25 @@ class CommandParser(argparse.ArgumentParser):
     """argparse, whose options may be written with dashes as well as underscores: ``--output-dir``, ``--output_dir``."""
 
     def __init__(self, **options) -> None:
-        options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options}
-        super().__init__(**options)
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"prog": _program(), "formatter_class": formatter, "allow_abbrev": False, **options})
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """As :meth:`argparse.ArgumentParser.parse_known_args`."""
-        args = sys.argv[1:] if args is None else args
-        return super().parse_known_args([self._with_underscores(word) for word in args], namespace)
+    def parse_known_args(  # type: ignore[override]  # of three overloads, those that argparse itself calls
+        self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As :meth:`argparse.ArgumentParser.parse_known_args`; what follows ``--`` stays as it is."""
+        words = list(sys.argv[1:] if args is None else args)
+        own = [self._with_underscores(word) for word in takewhile(lambda word: word != "--", words)]
+        return super().parse_known_args(own + words[len(own) :], namespace)
 
     def _with_underscores(self, word: str) -> str:
         """The option ``word`` as it was added; anything else as it is."""
         name, separator, value = word.partition("=")
         known = f"--{name[2:].replace('-', '_')}" if name.startswith("--") else name
         return known + separator + value if known in self._option_string_actions else word
+
+
+def _program() -> str | None:
+    """``lrsms <verb>`` in a verb's process, however it was started; None leaves the name to argparse."""
+    file = Path(sys.argv[0])
+    return f"lrsms {file.stem}" if file.parent.parts[-2:] == ("lrsms", "bin") else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,5 +40,49 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Replace ``path`` by ``content`` as JSON, each value on a line of its own, as :func:`atomic_write` does."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """Replace ``path`` by ``content`` as JSON, laid out as :func:`json_text` does, as :func:`atomic_write` does."""
+    write_text(path, json_text(content) + "\n")
+
+
+def json_text(content: object, indent: str = "") -> str:
+    """JSON that is short and can be read and compared line by line.
+
+    What fits into a line of 120 columns stands in one, such as a row of a table. In anything longer, numbers and words
+    fill lines, and each list or mapping begins a line of its own.
+
+    Args:
+        content: what :func:`json.dumps` takes.
+        indent: of the lines after the first.
+    """
+    line = json.dumps(content, ensure_ascii=False)
+    if not isinstance(content, dict | list | tuple) or len(indent) + len(line) <= _WIDTH:
+        return line
+    inner = f"{indent} "
+    if isinstance(content, dict):
+        # dumps makes of each key what JSON has for it: a number, True or None is no string in Python.
+        keys = [json.dumps({key: 0}, ensure_ascii=False)[1:-3] for key in content]
+        values = [
+            (f"{key} {json_text(value, inner)}", value) for key, value in zip(keys, content.values(), strict=True)
+        ]
+    else:
+        values = [(json_text(value, inner), value) for value in content]
+    begin, end = "{}" if isinstance(content, dict) else "[]"
+    separator = f",\n{inner}"
+    return f"{begin}\n{inner}{separator.join(_filled(values, len(inner)))}\n{indent}{end}"
+
+
+_WIDTH = 119  # columns; a comma may follow
+
+
+def _filled(values: Iterable[tuple[str, object]], indent: int) -> list[str]:
+    """The texts of values as lines, each of as many numbers and words as it takes."""
+    lines: list[str] = []
+    shared = False
+    for text, value in values:
+        plain = not isinstance(value, dict | list | tuple)
+        if shared and plain and indent + len(lines[-1]) + 2 + len(text) <= _WIDTH:
+            lines[-1] += f", {text}"
+        else:
+            lines.append(text)
+        shared = plain
+    return lines

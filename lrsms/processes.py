@@ -8,10 +8,12 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+Context = ForkServerContext | SpawnContext
 
 
-def start_context(module: str, on_gpu: bool) -> BaseContext:
+def start_context(module: str, on_gpu: bool) -> Context:
     """How to start processes that will import ``module``, which takes seconds where it imports ESPnet.
 
     Without GPU they are forked from a server that has imported it once; a fork of the calling process itself is unsafe

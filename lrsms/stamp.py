@@ -35,7 +35,7 @@ def _fingerprint(path: Path) -> str:
         return _sha256(file)
 
 
-def _sha256(file: IO[bytes]) -> str:
+def _sha256(file: IO[bytes] | gzip.GzipFile) -> str:
     digest = hashlib.sha256()
     while block := file.read(_BLOCK):
         digest.update(block)

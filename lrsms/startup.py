@@ -27,6 +27,7 @@ import threading
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 _TASKS = ("espnet2.tasks.", "espnet2.bin.")
 _NOT_A_TASK = "espnet2.tasks.abs_task"  # what it imports is replaced there, by lrsms.espnet.plugin.safe_loading too
@@ -65,7 +66,7 @@ class Later:
     def __init__(self, module: str, name: str):
         self._module, self._name, self._found = module, name, None
 
-    def load(self) -> object:
+    def load(self) -> Any:
         """The thing itself."""
         if self._found is None:
             self._found = getattr(importlib.import_module(self._module), self._name)

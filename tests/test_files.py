@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lrsms import stamp
-from lrsms.files import atomic_write, write_json, write_text
+from lrsms.files import atomic_write, json_text, write_json, write_text
 
 
 def names(folder) -> list[str]:
@@ -64,7 +64,39 @@ def test_text_and_json_are_utf8(tmp_path):
     write_text(tmp_path / "x.txt", "é\n")
     write_json(tmp_path / "x.json", {"a": ["é", None]})
     assert (tmp_path / "x.txt").read_bytes() == "é\n".encode()
-    assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n "a": [\n  "é",\n  null\n ]\n}\n'
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{"a": ["é", null]}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *({}, [], "é", None, 3, {"a": {}}, [[], {}], float("inf")),
+        {"numbers": [index / 7 for index in range(60)], "row": {"name": "a", "values": [1, None, True]}},
+        {str(index): {"wer": index / 3, "words": ["x" * 30] * 6} for index in range(5)},
+        {1: "one", None: 2, False: 3, "words" * 40: "x" * 200},
+        [{"nested": [{"again": list(range(100))}]}, "x" * 300],
+    ],
+)
+def test_json_is_short_and_the_same_values(content):
+    text = json_text(content)
+    assert json.dumps(json.loads(text)) == json.dumps(json.loads(json.dumps(content)))
+    assert all(len(line) <= 120 or '"xxx' in line for line in text.splitlines())
+    assert ",  " not in text and not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_json_has_a_line_for_each_row_and_fills_lines_with_numbers():
+    rows = [{"name": name, "wer": 1.5, "curve": list(range(10))} for name in ("dense", "low_rank", "lower_rank")]
+    assert json_text({"results": rows, "seeds": list(range(60))}).splitlines() == [
+        "{",
+        ' "results": [',
+        *(f"  {json.dumps(row)}{',' * (row is not rows[-1])}" for row in rows),
+        " ],",
+        ' "seeds": [',
+        f"  {', '.join(map(str, range(32)))},",
+        f"  {', '.join(map(str, range(32, 60)))}",
+        " ]",
+        "}",
+    ]
 
 
 def test_a_stamp_whose_writing_fails_stays_the_one_before(tmp_path, monkeypatch):

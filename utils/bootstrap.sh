@@ -90,6 +90,7 @@ _is_installed_in() {
 
 # The version of Python in range that this release of Debian or Ubuntu has, or nothing.
 _debian_python() {
+  # shellcheck source=/dev/null
   case $(. "${_os_release}" 2>/dev/null && echo "${UBUNTU_CODENAME:-${VERSION_CODENAME:-}}") in
     bookworm | jammy) echo 3.11 ;;
     noble) echo 3.12 ;;

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse import CutSet
@@ -80,7 +81,8 @@ def decode_speed(
         raise LrsmsError(f"{cuts}: holds no cut to decode")
     torch.set_num_threads(threads[0])
     options = read_yaml(decode_config)
-    models, parameters = {}, {}
+    models: dict[tuple[str, str], Any] = {}
+    parameters: dict[str, int] = {}
     for experiment in experiments:
         for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options):
             models[name, precision], parameters[name] = model, parameters.get(name, size)

@@ -97,7 +97,9 @@ def compare_exports(
             raise LrsmsError(f"--searches: {search!r} is unknown; any of {', '.join(SEARCHES)}")
     if not cuts.exists():
         raise LrsmsError(f"{cuts}: not there; run stage 1 first")
-    options, notes, arms = read_yaml(decode_config), [], []
+    options = read_yaml(decode_config)
+    notes: list[str] = []
+    arms: list[MeasuredForm] = []
     for experiment in experiments:
         name, base = label(experiment), work_dir / label(experiment).replace("/", "_")
         arms += checkpoint_arms(experiment, checkpoint, options, searches)
@@ -201,13 +203,16 @@ def sherpa_arms(
     experiment: Path, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int
 ) -> list[MeasuredForm]:
     """sherpa-onnx: its features, its onnxruntime, its search."""
+    features = done.features
+    if features is None:
+        raise ValueError(f"{done.folder}: written in another form than sherpa")
     arms = []
     for precision in precisions:
         model = done.encoder_file(precision)
-        recognizer = sherpa.open_recognizer(model, done.features, threads)
+        recognizer = sherpa.open_recognizer(model, features, threads)
         layers = _layers(done, merge, precision)
         size = model.stat().st_size
-        recognize = _sherpa_recognize(recognizer, done.features.sampling_rate)
+        recognize = _sherpa_recognize(recognizer, features.sampling_rate)
         arms.append(MeasuredForm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognize))
     return arms
 

@@ -76,7 +76,7 @@ def layer_speed(
     for inputs, outputs in shapes:
         x = torch.randn(frames, inputs, device=device)
         ranks = {ratio: max(1, round(min(inputs, outputs) * ratio)) for ratio in ratios}
-        layers = {("dense", None): nn.Linear(inputs, outputs)}
+        layers: dict[tuple[str, float | None], nn.Module] = {("dense", None): nn.Linear(inputs, outputs)}
         for ratio, rank in ranks.items():
             layers["ours", ratio] = LowRankLinear(inputs, outputs, rank=rank)
             layers["two nn.Linear", ratio] = nn.Sequential(
@@ -92,7 +92,7 @@ def layer_speed(
             for (name, ratio), values in seconds.items():
                 spread = Spread.of(values)
                 times = 1.0 if ratio is None else inputs * outputs / (ranks[ratio] * (inputs + outputs))
-                weights = sum(one.numel() for one in layers[name, ratio].parameters() if one.dim() > 1)
+                weights = sum(matrix.numel() for matrix in layers[name, ratio].parameters() if matrix.dim() > 1)
                 found.append(
                     {
                         **{"in": inputs, "out": outputs, "layer": name, "ratio": ratio, "pass": what},

@@ -35,7 +35,7 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
     """
     runs = []
     for level in levels:
-        single = dict(compression=level, target=level, max_iterations=1, retries=0, tolerance=100.0)
+        single = {"compression": level, "target": level, "max_iterations": 1, "retries": 0, "tolerance": 100.0}
         runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{level:g}x", single)]
     loop = _run(toolkit, "loop", {})
     if loop:

@@ -103,7 +103,7 @@ def _width(width: int) -> dict:
 
 
 def _measure(variation: Variation, configs: Mapping[str, Path], batch: int, steps: int, vocab_size: int) -> list[dict]:
-    makers = {}
+    makers: dict[tuple[str, int], tuple] = {}
     for arm, config in configs.items():
         port = free_port()
         for rank in range(variation.world):

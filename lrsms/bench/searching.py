@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,10 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
         ranks = space.ranks(space.fit([0.0] * len(space.groups), cost / x))
         with toolkit.sliced(compressible, method).at(ranks):
             found.append({"times": x, "method": method, **{name: evaluator.score(name) for name in fidelities}})
-    rows = [(f"{one['times']:g}x", one["method"], *(f"{one[name]:.2f}" for name in fidelities)) for one in found]
+    rows = [
+        (f"{result['times']:g}x", str(result["method"]), *(f"{result[name]:.2f}" for name in fidelities))
+        for result in found
+    ]
     return write_results(
         folder,
         "truncation",
@@ -133,8 +136,9 @@ def _search_all(toolkit: EspnetToolkit, times: float, names: Sequence[str], seed
         for seed in seeds:
             toolkit.config = dataclasses.replace(config, controller=name, seed=seed)
             search = toolkit.open_search(toolkit.original, limit, f"{name} {seed}")
-            search = dataclasses.replace(search, storage=toolkit.root / "controllers" / f"{name}_{seed}.journal")
-            search.storage.parent.mkdir(parents=True, exist_ok=True)
+            journal = toolkit.root / "controllers" / f"{name}_{seed}.journal"
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            search = dataclasses.replace(search, storage=journal)
             arms.append({"controller": name, "seed": seed})
             searches.append(search)
     toolkit.config = config
@@ -197,7 +201,9 @@ def trials_per_minute(toolkit: EspnetToolkit, times: float, rounds: int, folder:
         with sliced.at(candidate()):
             evaluator.score(fidelity)
 
-    arms = {f"sliced, {name}": functools.partial(slice_and_score, name) for name in ("loss", "ctc", "beam")}
+    arms: dict[str, Callable[[], None]] = {
+        f"sliced, {name}": functools.partial(slice_and_score, name) for name in ("loss", "ctc", "beam")
+    }
     arms["naive: factorize, write, load, beam search on dev"] = lambda: _naive_trial(toolkit, candidate())
     seconds = side_by_side(arms, rounds=rounds, desc="trials")
     found = {name: Spread.of(values) for name, values in seconds.items()}

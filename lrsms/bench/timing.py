@@ -6,8 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Key = TypeVar("Key")  # names what is compared: a word, or several in a tuple
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Spread:
 
 
 def side_by_side(
-    arms: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1, desc: str = "rounds"
-) -> dict[str, list[float]]:
+    arms: Mapping[Key, Callable[[], object]], *, rounds: int, warm_up: int = 1, desc: str = "rounds"
+) -> dict[Key, list[float]]:
     """Seconds of each arm in each round; in every round each arm runs once, the order turning by one.
 
     Args:
@@ -39,7 +42,7 @@ def side_by_side(
         desc: of the progress bar.
     """
     names = list(arms)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[Key, list[float]] = {name: [] for name in names}
     for number in tqdm(range(-warm_up, rounds), desc=desc, unit="round", leave=False, delay=2):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:

@@ -75,7 +75,8 @@ def train_speed(
 
 
 def _in_turns(arms: Mapping[str, Worker], steps: int, **step) -> dict[str, list[Step]]:
-    names, taken = list(arms), {name: [] for name in arms}
+    names = list(arms)
+    taken: dict[str, list[Step]] = {name: [] for name in names}
     with tqdm(total=(steps + 1) * len(names), desc="training steps", unit="step", delay=2) as bar:
         for number in range(-1, steps):
             turn = number % len(names)

@@ -6,10 +6,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from typing import TypeVar
 
 from lrsms.errors import LrsmsError
-from lrsms.processes import start_context
+from lrsms.processes import Context, start_context
+
+Key = TypeVar("Key")
 
 
 class Worker:
@@ -21,7 +23,7 @@ class Worker:
         *args, **kwargs: of it.
     """
 
-    def __init__(self, context: BaseContext, make: Callable, *args, **kwargs):
+    def __init__(self, context: Context, make: Callable, *args, **kwargs):
         self._pipe, inner = context.Pipe()
         self._process = context.Process(target=_serve, args=(inner, make, args, kwargs), daemon=True)
         self._process.start()
@@ -89,14 +91,14 @@ def _serve(pipe: Connection, make: Callable, args: tuple, kwargs: dict) -> None:
 
 
 @contextmanager
-def workers(makers: Mapping[str, tuple[Callable, tuple, dict]], on_gpu: bool = False) -> Iterator[dict[str, Worker]]:
+def workers(makers: Mapping[Key, tuple[Callable, tuple, dict]], on_gpu: bool = False) -> Iterator[dict[Key, Worker]]:
     """A worker for each arm, made one after the other; all are ended with the context.
 
     Args:
         makers: arm -> what makes its object, with positional and keyword arguments.
         on_gpu: whether they use a GPU.
     """
-    started: dict[str, Worker] = {}
+    started: dict[Key, Worker] = {}
     try:
         for name, (make, args, kwargs) in makers.items():
             started[name] = Worker(start_context(make.__module__, on_gpu), make, *args, **kwargs)

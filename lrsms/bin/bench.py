@@ -1,20 +1,21 @@
 """Benchmarks; each prints its table and leaves it in output_dir, with JSON and picture.
 
-Usage: python -m lrsms.bin.bench truncation --asr_exp exp/X          plain, whitened, activation_pca without fine-tuning
-       python -m lrsms.bin.bench controllers --asr_exp exp/X         all controllers at equal trials and equal time
-       python -m lrsms.bin.bench trials --asr_exp exp/X              trials per minute against the naive way
-       python -m lrsms.bin.bench loop --asr_exp exp/X                single shots against the iterative loop
-       python -m lrsms.bin.bench decode --asr_exp exp/X exp/Y        real-time factors, fp32, bf16 and int8
-       python -m lrsms.bin.bench decode --size base                  the same with random weights
-       python -m lrsms.bin.bench export --asr_exp exp/X exp/Y        ONNX, int8 and sherpa-onnx beside the checkpoints
-       python -m lrsms.bin.bench train --size paper                  training steps on made-up speech
-       python -m lrsms.bin.bench train --configs conf/X.yaml conf/Y.yaml    the same of your own configurations
-       python -m lrsms.bin.bench layer --size paper                  what of a factored layer's fewer FLOPs is time
-       python -m lrsms.bin.bench data --data_dir data                batches against ESPnet's dump; 1 h to 1,000 h
-       python -m lrsms.bin.bench scale --size tiny                   step time over width, depth, length, processes
-       python -m lrsms.bin.bench start --asr_exp exp/X --against DIR    start of each verb beside another checkout's
+Usage: lrsms bench truncation --asr_exp exp/X          plain, whitened, activation_pca without fine-tuning
+       lrsms bench controllers --asr_exp exp/X         all controllers at equal trials and equal time
+       lrsms bench trials --asr_exp exp/X              trials per minute against the naive way
+       lrsms bench loop --asr_exp exp/X                single shots against the iterative loop
+       lrsms bench decode --asr_exp exp/X exp/Y        real-time factors, fp32, bf16 and int8
+       lrsms bench decode --size base                  the same with random weights
+       lrsms bench export --asr_exp exp/X exp/Y        ONNX, int8 and sherpa-onnx beside the checkpoints
+       lrsms bench train --size paper                  training steps on made-up speech
+       lrsms bench train --configs conf/X.yaml conf/Y.yaml    the same of your own configurations
+       lrsms bench layer --size paper                  what of a factored layer's fewer FLOPs is time
+       lrsms bench data --data_dir data                batches against ESPnet's dump; 1 h to 1,000 h
+       lrsms bench scale --size tiny                   step time over width, depth, length, processes
+       lrsms bench start --asr_exp exp/X --against DIR    start of each verb beside another checkout's
 
-Sizes and what is compared in them (--arms) are in benchmarks/.
+Sizes and what is compared in them (--arms) are YAML files of the package, in lrsms/bench/configs; --sizes_dir names
+another folder.
 """
 
 import argparse
@@ -22,17 +23,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from lrsms.bench import CONFIGS
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
 SPEEDS = ("layer", "train", "decode", "export", "data", "scale", "start")
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def main() -> None:
     """Parse options, run one benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("what", choices=(*SEARCHES, *SPEEDS))
     parser.add_argument(
         "--asr_exp",
@@ -65,9 +67,9 @@ def main() -> None:
     parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
     parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: stored, merged, faster")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch; decode takes several")
-    parser.add_argument("--size", help="of benchmarks/<size>_dense.yaml: tiny, base, paper")
-    parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="of benchmarks/arms.yaml")
-    parser.add_argument("--sizes_dir", type=Path, default=BENCHMARKS, help="where sizes and arms are")
+    parser.add_argument("--size", help="of <size>_dense.yaml in sizes_dir: tiny, base, paper")
+    parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="of arms.yaml in sizes_dir")
+    parser.add_argument("--sizes_dir", type=Path, default=CONFIGS, help="sizes and arms (default: the package's)")
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
     parser.add_argument("--batch", type=int, default=4, help="train, scale: utterances in a batch")
     parser.add_argument("--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance")
@@ -172,8 +174,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         first = args.asr_exp[0]
         places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
         more = options("merges", "precisions", "searches", "utterances")
-        given = (args.asr_exp, cuts, args.decode_config, args.checkpoint, *places)
-        return compare_exports(*given, threads=args.threads[0], **more)
+        from_files = (args.asr_exp, cuts, args.decode_config, args.checkpoint)
+        return compare_exports(*from_files, *places, threads=args.threads[0], **more)
     with tempfile.TemporaryDirectory() as scratch:
         configs = args.configs or []
         if args.size:

@@ -1,18 +1,18 @@
 """Stage 6: compress a trained model: search ranks, truncate, fine-tune, accept or not, and again.
 
-Usage: python -m lrsms.bin.compress --asr_exp exp/tag --config conf/compress.yaml
+Usage: lrsms compress --asr_exp exp/tag --config conf/compress.yaml
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, run the loop, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         "--asr_exp", type=Path, required=True, help="a trained experiment, of ESPnet or of this package"
     )

@@ -1,19 +1,19 @@
 """Decode splits with one audio-visual checkpoint over noise and with either stream missing.
 
-Usage: python -m lrsms.bin.conditions --asr_exp exp/train_lrsms --splits test --nj 2
-Then python -m lrsms.bin.score adds the table and the picture of WER over SNR to exp/RESULTS.md.
+Usage: lrsms conditions --asr_exp exp/train_lrsms --splits test --nj 2
+Then lrsms score adds the table and the picture of WER over SNR to exp/RESULTS.md.
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options and decode each split under every condition."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")

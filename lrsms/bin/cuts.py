@@ -1,6 +1,6 @@
 """Stage 1: check every recording, and write ``<data_dir>/<split>/cuts.jsonl.gz`` and ``excluded.tsv``.
 
-Example: python -m lrsms.bin.cuts --data_dir data --train_splits train --eval_splits "dev test"
+Example: lrsms cuts --data_dir data --train_splits train --eval_splits "dev test"
 """
 
 import argparse
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.errors import LrsmsError
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--data_dir", required=True, type=Path)
     parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
     parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
@@ -38,6 +39,7 @@ def _speeds(text: str) -> tuple[float, ...]:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     args = _parse()
     train, evaluation, speeds = args.train_splits.split(), args.eval_splits.split(), _speeds(args.speed_perturb)
     for option, value in (("fs", args.fs), ("num_jobs", args.num_jobs)):

@@ -1,17 +1,20 @@
-"""Stage 4: decode splits with a trained model. Usage: python -m lrsms.bin.decode --asr_exp exp/tag --splits test"""
+"""Stage 4: decode splits with a trained model.
 
-import argparse
+Usage: lrsms decode --asr_exp exp/tag --splits test
+"""
+
 from itertools import product
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.fsa.options import CTC_ATTENTION, METHODS, check_method
 
 
 def main() -> None:
     """Parse options and decode each split."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")

@@ -1,4 +1,6 @@
-"""Stage 8: write a trained model in other forms. Usage: python -m lrsms.bin.export --asr_exp exp/tag --format onnx
+"""Stage 8: write a trained model in other forms.
+
+Usage: lrsms export --asr_exp exp/tag --format onnx
 
 espnet   the factors folded into dense weights: an ordinary ESPnet experiment, equal within rounding
 onnx     encoder + CTC and the attention decoder, in float32 and int8; needs pip install 'lrsms[export]'
@@ -12,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
@@ -19,7 +22,7 @@ _FORMATS = ("espnet", "onnx", "sherpa", "pack")
 
 def main() -> None:
     """Parse options and export."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--format", choices=_FORMATS, nargs="+", default=["espnet"])
     parser.add_argument("--output_dir", type=Path, help="default: export/<format> in the experiment's folder")

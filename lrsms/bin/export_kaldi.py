@@ -1,22 +1,22 @@
 """Write cuts as a stock Kaldi or ESPnet data folder, or read one back.
 
-Usage: python -m lrsms.bin.export_kaldi --cuts data/test/cuts.jsonl.gz --output_dir kaldi/test
-       python -m lrsms.bin.export_kaldi --from kaldi/test --output_dir data/test
+Usage: lrsms export_kaldi --cuts data/test/cuts.jsonl.gz --output_dir kaldi/test
+       lrsms export_kaldi --from kaldi/test --output_dir data/test
 
 The first leaves wav.scp (sound files of their own, or with --audio_format ark one Kaldi archive), text, utt2spk,
 spk2utt and utt2dur; the second recordings and supervisions, which lrsms.bin.cuts makes cuts of.
 """
 
-import argparse
 import os
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
 
 
 def main() -> None:
     """Parse options and convert in the direction asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cuts", type=Path, help="manifest of cuts to write as a Kaldi folder")
     source.add_argument("--from", dest="kaldi_dir", type=Path, help="Kaldi folder to make manifests of")

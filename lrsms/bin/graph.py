@@ -1,13 +1,13 @@
 """Make the decoding graph that k2 searches: lexicon, n-gram language model of the training text, and HLG.
 
-Example: python -m lrsms.bin.graph --data_dir data --token_type unigram --vocab_size 500
-Stage 4 does so by itself; stage 2 does (local/prepare_lang.py, local/compile_hlg.py) where --decode-method needs it.
+Example: lrsms graph --data_dir data --token_type unigram --vocab_size 500
+Stage 4 does so by itself; stage 2 does (local/prepare_lang.py, local/compile_hlg.py) if --decode-method needs it.
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import TOKEN_TYPES
 
 
@@ -23,7 +23,7 @@ def options(description: str | None) -> dict:
     Raises:
         LrsmsError: the decoding YAML is wrong.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=description)
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--train_splits", default="train", help="whose text it is made of, separated by spaces")
     parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
@@ -48,6 +48,7 @@ def options(description: str | None) -> dict:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     arguments = options(__doc__)
 
     from lrsms.fsa.compile_hlg import make_graph

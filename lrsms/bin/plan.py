@@ -1,20 +1,32 @@
 """Show what a training YAML comes to, without training: rank, size, work and memory of every layer.
 
-Usage: python -m lrsms.bin.plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html]
+Usage: lrsms plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html]
+
+The vocabulary is that of stage 2 (the only lang_* in the recipe's data folder, or the one that --token_type names), of
+--token_list, or --vocab_size; without any of them, a size is assumed, and the plan says so.
 """
 
 import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
+from lrsms.defaults import TOKEN_TYPES
+from lrsms.errors import LrsmsError
+
+ASSUMED_VOCABULARY = 500
 
 
 def main() -> None:
-    """Parse options, print the plan, draw it where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Parse options, print the plan, draw it if asked to."""
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="training YAML")
-    parser.add_argument("--token_list", type=Path, help="tokens.txt of stage 2, for the size of the vocabulary")
-    parser.add_argument("--vocab_size", type=int, help="or that size itself (default: 500)")
+    parser.add_argument("--data_dir", type=Path, help="holds lang_* of stage 2 (default: data of the config's recipe)")
+    parser.add_argument("--token_type", choices=TOKEN_TYPES, help="which lang_* of data_dir, if there are several")
+    parser.add_argument("--token_list", type=Path, help="tokens.txt of stage 2, wherever it is")
+    parser.add_argument(
+        "--vocab_size", type=int, help="size of the vocabulary; with --token_type unigram or bpe, that of its lang_*"
+    )
     parser.add_argument(
         "--tokens_per_second", type=float, default=4.0, help="of the corpus: the decoder's share of the work"
     )
@@ -22,20 +34,55 @@ def main() -> None:
     parser.add_argument("--html", type=Path, help="write a page with picture and table here")
     args = parser.parse_args()
 
-    from lrsms.errors import LrsmsError
+    vocab_size, source = vocabulary(args)
+
     from lrsms.espnet.models.rank_preview import draw, page, preview
 
-    vocab_size = args.vocab_size or 500
-    if args.token_list is not None:
-        if not args.token_list.exists():
-            raise LrsmsError(f"{args.token_list}: not there; run stage 2 first, or give --vocab_size")
-        vocab_size = len(args.token_list.read_text(encoding="utf-8").split("\n")) - 1
-    found = preview(args.config, vocab_size, args.tokens_per_second)
-    print(found.text())
-    if args.png is not None and not draw(found, args.png):
+    plan = preview(args.config, vocab_size, args.tokens_per_second)
+    print(plan.text())
+    print(f"vocabulary        {vocab_size:,} tokens, {source}")
+    if args.png is not None and not draw(plan, args.png):
         print(f"{args.png}: not drawn, every layer is dense")
     if args.html is not None:
-        args.html.write_text(page(found, str(args.config)), encoding="utf-8")
+        args.html.write_text(page(plan, f"{args.config}, {vocab_size:,} tokens"), encoding="utf-8")
+
+
+def vocabulary(args: argparse.Namespace) -> tuple[int, str]:
+    """Number of tokens, special ones included, and where it is from.
+
+    Raises:
+        LrsmsError: a token list that an option names is not found.
+    """
+    if args.token_list is not None:
+        return _count(args.token_list), f"of {args.token_list}"
+    data_dir = args.data_dir or _data_of(args.config)
+    if args.token_type is not None:
+        from lrsms.data.tokens import lang_dir
+
+        tokens = lang_dir(data_dir, args.token_type, args.vocab_size) / "tokens.txt"
+        return _count(tokens), f"of {tokens}"
+    if args.vocab_size is not None:
+        return args.vocab_size, "of --vocab_size"
+    if args.data_dir is not None and not args.data_dir.is_dir():
+        raise LrsmsError(f"--data_dir {args.data_dir}: not found")
+    lists = sorted(data_dir.glob("lang_*/tokens.txt"))
+    if len(lists) == 1:
+        return _count(lists[0]), f"of {lists[0]}"
+    reason = f"{data_dir} has {', '.join(path.parent.name for path in lists)}" if lists else f"no {data_dir}/lang_*"
+    options = "--token_type, --token_list or --vocab_size" if lists else "--data_dir, --token_list or --vocab_size"
+    return ASSUMED_VOCABULARY, f"assumed, and with them the parameters of every output: {reason}; give {options}"
+
+
+def _data_of(config: Path) -> Path:
+    """Folder ``data`` of the recipe whose ``conf`` holds the config, or else of the working folder."""
+    of_recipe = config.parent.parent / "data"
+    return of_recipe if config.parent.name == "conf" and of_recipe.is_dir() else Path("data")
+
+
+def _count(tokens: Path) -> int:
+    if not tokens.exists():
+        raise LrsmsError(f"{tokens}: not found; run stage 2 first, or give --vocab_size alone")
+    return len(tokens.read_text(encoding="utf-8").split("\n")) - 1
 
 
 if __name__ == "__main__":

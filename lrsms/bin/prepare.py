@@ -1,7 +1,7 @@
 """Stage 0: turn a corpus into Lhotse manifests, ``<output_dir>/<split>/{recordings,supervisions}.jsonl.gz``.
 
-Example: python -m lrsms.bin.prepare --corpus yesno --output_dir data --corpus_dir downloads/waves_yesno
-The other options are those of the corpus: python -m lrsms.bin.prepare --corpus yesno --help
+Example: lrsms prepare --corpus yesno --output_dir data --corpus_dir downloads/waves_yesno
+The other options are those of the corpus: lrsms prepare --corpus yesno --help
 """
 
 import importlib
@@ -13,7 +13,8 @@ from lrsms.data.corpus_command import corpus_names
 
 
 def main() -> None:
-    parser = CommandParser(prog="python -m lrsms.bin.prepare", description=__doc__, add_help=False)
+    """Parse options and run the stage."""
+    parser = CommandParser(description=__doc__, add_help=False)
     parser.add_argument("--corpus", required=sys.argv[1:] not in (["--help"], ["-h"]), choices=corpus_names())
     args, options = parser.parse_known_args()
     if args.corpus is None:

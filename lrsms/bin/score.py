@@ -1,22 +1,21 @@
 """Score decoded splits and write RESULTS.md, results.json and the pictures.
 
-Usage: python -m lrsms.bin.score --data_dir data --exp_dir exp
-       python -m lrsms.bin.score --decoded exp/asr_X/inference_Y/test --references dump/raw/test
+Usage: lrsms score --data_dir data --exp_dir exp
+       lrsms score --decoded exp/asr_X/inference_Y/test --references dump/raw/test
 
 The second scores what ESPnet's own asr.sh has decoded, without sclite: it writes score_wer/result.txt and
 score_cer/result.txt in sclite's layout, which ESPnet's scripts/utils/show_asr_result.sh reads.
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m lrsms.bin.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parse options and score."""
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="holds <split>/cuts.jsonl.gz")
     parser.add_argument("--exp_dir", type=Path, default=Path("exp"), help="holds the experiments; results go here")
     parser.add_argument("--results_dir", type=Path, help="a second place for the results, e.g. the recipe's folder")

@@ -1,23 +1,21 @@
 """Ablations: train and decode a grid of configurations over several seeds, and write table and pictures.
 
-Usage, in a recipe's folder after stages 0 to 2: python -m lrsms.bin.sweep conf/sweep_attention.yaml --nj 2
+Usage, in a recipe's folder after stages 0 to 2: lrsms sweep conf/sweep_attention.yaml --nj 2
 The same command goes on after an interruption; started again elsewhere, on the same folder, it takes a share.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, run what is not finished, report."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lrsms.bin.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(description=__doc__)
     parser.add_argument("sweep", type=Path, help="YAML: base, set, arms, grid, seeds, reference")
     parser.add_argument("--sweep_dir", type=Path, default=Path("sweeps"), help="holds the experiments of all sweeps")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
@@ -28,7 +26,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="of each experiment, to decode with")
     parser.add_argument("--nj", type=int, help="experiments at a time on this machine; default: one, or one per GPU")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine to spread the experiments over")
-    parser.add_argument("--storage", help="URL of an Optuna storage, where a file in the sweep's folder will not do")
+    parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder will not do")
     parser.add_argument("--report_only", action="store_true", help="run nothing, report what is finished")
     parser.add_argument("--results_dir", type=Path, help="also write table, JSON and pictures to findings/ there")
     args = parser.parse_args()
@@ -46,8 +44,6 @@ def main() -> None:
     from lrsms.sweep.runner import Runner
 
     os.environ.setdefault("LRSMS_COMMAND", command())  # the experiments are trained in other processes
-    root = Path(__file__).resolve().parents[2]
-    own_config = Path("conf/decode.yaml")
     runner = Runner(
         sweep=Sweep.read(args.sweep),
         root=args.sweep_dir,
@@ -55,7 +51,7 @@ def main() -> None:
         train_split=args.train_split,
         valid_split=args.valid_split,
         test_splits=tuple(args.test_splits.split()),
-        decode_config=args.decode_config or (own_config if own_config.exists() else root / own_config),
+        decode_config=args.decode_config or _decode_config(),
         checkpoint=args.checkpoint,
         nj=args.nj,
         ngpu=args.ngpu,
@@ -75,6 +71,13 @@ def main() -> None:
     if failed:
         reasons = "; ".join(f"{point.log}: {_last_line(point.log)}" for point in failed)
         raise LrsmsError(f"{len(failed)} experiments failed, and the same command tries them again: {reasons}")
+
+
+def _decode_config() -> Path:
+    """The recipe's decoding YAML; the root's if the recipe has none and this package is run from its checkout."""
+    own = Path("conf/decode.yaml")
+    of_root = Path(__file__).resolve().parents[2] / own
+    return of_root if of_root.exists() and not own.exists() else own
 
 
 def _last_line(log: Path) -> str:

@@ -1,6 +1,6 @@
 """Stage 2: make the token list from the training text, ``<data_dir>/lang_<type><size>``.
 
-Example: python -m lrsms.bin.tokenize --data_dir data --token_type unigram --vocab_size 500
+Example: lrsms tokenize --data_dir data --token_type unigram --vocab_size 500
 """
 
 import argparse
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import TOKEN_TYPES
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--data_dir", required=True, type=Path)
     parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
     parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
@@ -23,6 +24,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Parse options and run the stage."""
     args = _parse()
 
     from lrsms.data.tokens import build_lang, lang_dir

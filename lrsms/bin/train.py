@@ -1,17 +1,18 @@
-"""Stage 3: train a model through ESPnet. Usage: python -m lrsms.bin.train --config conf/train_lrsms.yaml ..."""
+"""Stage 3: train a model through ESPnet.
 
-import argparse
+Usage: lrsms train --config conf/train_lrsms.yaml --output_dir exp/train_lrsms
+"""
+
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
+from lrsms.command_line import CommandParser
 from lrsms.defaults import TOKEN_TYPES, espnet_token_type
 
 
 def main() -> None:
     """Parse options and train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Options after -- go to espnet2.bin.asr_train as they are."
-    )
+    parser = CommandParser(description=__doc__, epilog="Options after -- go to espnet2.bin.asr_train as they are.")
     parser.add_argument("--config", type=Path, required=True, help="training YAML")
     parser.add_argument("--output_dir", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))

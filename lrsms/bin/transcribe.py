@@ -1,22 +1,22 @@
 """Write down what is said in recordings.
 
-Usage: python -m lrsms.bin.transcribe exp/train_lrsms speech.wav more.flac folder
-       sox talk.mp3 -t wav - | python -m lrsms.bin.transcribe exp/train_lrsms - --format srt > talk.srt
+Usage: lrsms transcribe exp/train_lrsms speech.wav more.flac folder
+       sox talk.mp3 -t wav - | lrsms transcribe exp/train_lrsms - --format srt > talk.srt
 
-Text goes to standard output (with the file's name before it where there are several) or, with --output_dir, to one
+Text goes to standard output (with the file's name before it if there are several) or, with --output_dir, to one
 file each. A recording that cannot be read is named, the others still come out, and the exit status is 1.
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, open the model, transcribe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("model", type=Path, help="an experiment's folder, or an archive of espnet2.bin.pack")
     parser.add_argument("audio", nargs="+", help="sound files, folders of them, or - for standard input")
     parser.add_argument("--format", choices=("txt", "srt", "json"), default="txt", help="json: one line a recording")

@@ -1,18 +1,18 @@
 """Draw an utterance of an audio-visual experiment: mouth, spectrogram, and what is understood when, as a PNG.
 
-Usage: python -m lrsms.bin.utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --picture utterance.png
+Usage: lrsms utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --picture utterance.png
 """
 
-import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
+from lrsms.command_line import CommandParser
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, decode the utterance under each modality, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--picture", type=Path, required=True, help="the PNG to write")
     parser.add_argument("--utterance", help="id of a cut of the split (default: its first)")

@@ -52,7 +52,9 @@ class CorpusParser(CommandParser):
 
     def __init__(self, corpus: str, description: str | None) -> None:
         super().__init__(prog=f"python -m {_CORPORA}.{corpus}", description=description)
-        self.corpus, self.sources, self.counts = corpus, [], []
+        self.corpus = corpus
+        self.sources: list[str] = []
+        self.counts: list[str] = []
         self.add_argument("--corpus", default=corpus, help=argparse.SUPPRESS)  # of recipes that still give it
         self.add_argument("--output_dir", required=True, type=Path, help="receives one folder per split")
         self.add_argument("--seed", type=int, default=0, help="of a synthesized corpus")

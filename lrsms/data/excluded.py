@@ -50,9 +50,9 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        kept = [row for row in _read_rows(path) if row["stage"] != stage]
-        rows = [dict(zip(COLUMNS, COLUMNS)), *kept, *new]
-        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in rows))
+        others = [row for row in _read_rows(path) if row["stage"] != stage]
+        table = [dict(zip(COLUMNS, COLUMNS)), *others, *new]
+        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in table))
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.initialization import INITIALIZERS
@@ -101,7 +102,7 @@ class LowRankConfig:
         return replace(self, ratios={role: min(1.0, ratio * factor) for role, ratio in self.ratios.items()})
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -10,12 +11,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
-from lrsms.processes import start_context
+from lrsms.processes import Context, start_context
 
 _PATIENCE_SECONDS = 10
 
@@ -27,7 +27,7 @@ def threads_for_each(nj: int) -> int:
     return max(1, min(cores // nj, int(allowed) if allowed.isdigit() else cores))
 
 
-def prepare(module: str, threads: int, ngpu: int) -> BaseContext:
+def prepare(module: str, threads: int, ngpu: int) -> Context:
     """How to make processes of ``threads`` threads each, which will import ``module`` and with it ESPnet."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     context = start_context(module, on_gpu=bool(ngpu))
@@ -72,6 +72,7 @@ def run_here(work: Callable, log_file: Path, *arguments) -> None:
     with log_file.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
+    assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # in the log, what is printed and what fails are in their order
     try:
         work(*arguments)
@@ -82,7 +83,9 @@ def run_here(work: Callable, log_file: Path, *arguments) -> None:
 
 def _end_with_parent() -> None:
     """A runner that is killed cannot stop its processes, and the next one would train the same points beside them."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 

@@ -2,19 +2,17 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import yaml
 
+from lrsms.bench import CONFIGS
 from lrsms.bench.layer import layer_speed, shapes_of
 from lrsms.bench.scale import step_time_over_scale
 from lrsms.bench.sizes import write_arms
 from lrsms.bench.training import train_speed
 from lrsms.bench.workers import workers
 from lrsms.errors import LrsmsError
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def read(folder, name):
@@ -24,9 +22,9 @@ def read(folder, name):
 def test_arms_change_a_size_and_nothing_else(tmp_path):
     stock, lrsms, plain = (
         yaml.safe_load(path.read_text())
-        for path in write_arms(BENCHMARKS, "paper", ["stock", "lrsms", "lrsms_plain"], tmp_path)
+        for path in write_arms(CONFIGS, "paper", ["stock", "lrsms", "lrsms_plain"], tmp_path)
     )
-    assert stock == yaml.safe_load((BENCHMARKS / "paper_dense.yaml").read_text())
+    assert stock == yaml.safe_load((CONFIGS / "paper_dense.yaml").read_text())
     assert lrsms["encoder"] == "lrsms_conformer".replace("lrsms", "lowrank") and lrsms["optim_conf"]["fused"] is True
     assert lrsms["encoder_conf"].pop("low_rank") == plain["encoder_conf"].pop("low_rank")
     assert lrsms["encoder_conf"] == stock["encoder_conf"] and plain["encoder_conf"].pop("fast") is False
@@ -36,20 +34,20 @@ def test_every_arm_of_every_size_is_a_config_that_training_takes(tmp_path):
     from lrsms.espnet.config import check_training_config
     from lrsms.espnet.training.task import ASRTask
 
-    arms = list(yaml.safe_load((BENCHMARKS / "arms.yaml").read_text()))
+    arms = list(yaml.safe_load((CONFIGS / "arms.yaml").read_text()))
     for size in ("tiny", "base", "paper"):
-        for path in write_arms(BENCHMARKS, size, arms, tmp_path):
+        for path in write_arms(CONFIGS, size, arms, tmp_path):
             check_training_config(path, ASRTask)
 
 
 def test_unknown_sizes_arms_and_shapes_are_refused(tmp_path):
     with pytest.raises(LrsmsError, match="--size: 'huge' is unknown; one of tiny, base, paper"):
-        write_arms(BENCHMARKS, "huge", ["stock"], tmp_path)
+        write_arms(CONFIGS, "huge", ["stock"], tmp_path)
     with pytest.raises(LrsmsError, match="--arms: 'lrsm' is not in .*arms.yaml; there are stock, dense"):
-        write_arms(BENCHMARKS, "tiny", ["lrsm"], tmp_path)
+        write_arms(CONFIGS, "tiny", ["lrsm"], tmp_path)
     with pytest.raises(LrsmsError, match="--shapes: '768' is not a shape"):
-        shapes_of(["768"], BENCHMARKS, "tiny")
-    assert shapes_of(None, BENCHMARKS, "paper") == [(768, 3072), (3072, 768), (768, 768)]
+        shapes_of(["768"], CONFIGS, "tiny")
+    assert shapes_of(None, CONFIGS, "paper") == [(768, 3072), (3072, 768), (768, 768)]
 
 
 def test_layers_are_timed_by_shape_and_rank(tmp_path):
@@ -65,7 +63,7 @@ def test_layers_are_timed_by_shape_and_rank(tmp_path):
 
 def test_step_time_is_measured_over_scale_and_processes(tmp_path):
     step_time_over_scale(
-        *(BENCHMARKS, "tiny", ["stock", "lrsms"], tmp_path),
+        *(CONFIGS, "tiny", ["stock", "lrsms"], tmp_path),
         **{"widths": [64], "depths": [], "lengths": [], "worlds": [2], "batch": 1, "seconds": 1.0, "steps": 1},
         vocab_size=20,
     )
@@ -83,7 +81,7 @@ def test_step_time_is_measured_over_scale_and_processes(tmp_path):
 def test_data_is_loaded_both_ways_and_over_made_up_hours(corpus, tmp_path):
     from lrsms.bench.data import data_speed, write_manifest
 
-    (config,) = write_arms(BENCHMARKS, "tiny", ["lrsms"], tmp_path)
+    (config,) = write_arms(CONFIGS, "tiny", ["lrsms"], tmp_path)
     cuts = corpus / "dev" / "cuts.jsonl.gz"
     options = {"hours": [0.02, 0.2], "max_duration": 10.0, "steps": 1}
     if not (corpus / "lang_char" / "tokens.txt").exists():
