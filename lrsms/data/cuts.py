@@ -34,10 +34,10 @@ _TOLERANCE = 0.025  # seconds a supervision may reach beyond its recording: roun
 
 @dataclass(frozen=True)
 class Limits:
-    """Durations in seconds that are kept; ``None`` sets no limit."""
+    """Shortest and longest utterance in seconds that is included; ``None`` sets no limit."""
 
-    min_duration: float | None = None
-    max_duration: float | None = None
+    min_utterance: float | None = None
+    max_utterance: float | None = None
 
 
 def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
@@ -88,10 +88,10 @@ def probe(recording: Recording) -> Exclusion | None:
 
 
 def _limit(supervision: SupervisionSegment, limits: Limits) -> tuple[str, str] | None:
-    if limits.min_duration is not None and supervision.duration < limits.min_duration:
-        return "too_short", f"{supervision.duration:.3f} s, --min_duration {limits.min_duration} s"
-    if limits.max_duration is not None and supervision.duration > limits.max_duration:
-        return "too_long", f"{supervision.duration:.3f} s, --max_duration {limits.max_duration} s"
+    if limits.min_utterance is not None and supervision.duration < limits.min_utterance:
+        return "too_short", f"{supervision.duration:.3f} s, --min_utterance {limits.min_utterance} s"
+    if limits.max_utterance is not None and supervision.duration > limits.max_utterance:
+        return "too_long", f"{supervision.duration:.3f} s, --max_utterance {limits.max_utterance} s"
     return None
 
 
@@ -198,15 +198,15 @@ def build_cuts(
     valid_split: str = "dev",
     sampling_rate: int = 16000,
     speeds: Sequence[float] = (1.0,),
-    min_duration: float = 0.1,
-    max_duration: float = 30.0,
+    min_utterance: float = 0.1,
+    max_utterance: float = 30.0,
     num_jobs: int = 1,
 ) -> None:
     """Write ``cuts.jsonl.gz`` and ``excluded.tsv`` of every split, then print a table.
 
     Training splits are perturbed to each of ``speeds``, video with its sound; training splits and ``valid_split``
-    lose utterances outside ``min_duration`` and ``max_duration`` (seconds); the other evaluation splits lose none for
-    length.
+    lose utterances shorter than ``min_utterance`` or longer than ``max_utterance`` (seconds); the other evaluation splits
+    lose none for length.
     Nothing earlier is replaced before every split has succeeded.
 
     Args:
@@ -218,7 +218,7 @@ def build_cuts(
     limited = {*train_splits, valid_split}
     done: dict[str, tuple[list[MonoCut], list[Exclusion]]] = {}
     for split in [*train_splits, *eval_splits]:
-        limits = Limits(min_duration, max_duration) if split in limited else Limits()
+        limits = Limits(min_utterance, max_utterance) if split in limited else Limits()
         manifests = _read_manifests(data_dir / split)
         cuts, exclusions = make_cuts(*manifests, limits=limits, num_jobs=num_jobs, title=split)
         if not cuts:
