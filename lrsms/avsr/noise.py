@@ -84,7 +84,7 @@ class Babble:
 
     def __init__(self, cuts: Sequence[Cut], *, voices: int = 4, seed: int = 0):
         if voices < 1:
-            raise LrsmsError(f"babble_voices: {voices}: expected at least 1")
+            raise LrsmsError(f"babble_voices: {voices}: must be at least 1")
         if len(cuts) < voices + 1:
             raise LrsmsError(
                 f"babble of {voices} voices is made of other training utterances, but there are {len(cuts)}; "

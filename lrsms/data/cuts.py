@@ -43,8 +43,8 @@ class Limits:
 def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
     with soundfile.SoundFile(path) as file:
         if file.samplerate != recording.sampling_rate:
-            found = f"{path} has {file.samplerate} Hz, its manifest says {recording.sampling_rate} Hz"
-            return "sampling_rate", found + "; run stage 0 again or correct the manifest"
+            mismatch = f"{path} has {file.samplerate} Hz, its manifest says {recording.sampling_rate} Hz"
+            return "sampling_rate", mismatch + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
         expected = max(recording.num_samples, announced_samples(path) or 0, file.frames)
@@ -81,10 +81,10 @@ def probe(recording: Recording) -> Exclusion | None:
     try:
         if path is not None and not path.is_file():
             return Exclusion(recording.id, "missing_audio", f"no such file: {path}")
-        found = _probe_file(path, recording) if path is not None else _probe_lazy(recording)
+        fault = _probe_file(path, recording) if path is not None else _probe_lazy(recording)
     except Exception as error:  # decoders raise many types; each means that training would fail on it too
         return Exclusion(recording.id, "unreadable", f"{path or recording.id}: {error}")
-    return Exclusion(recording.id, *found) if found else None
+    return Exclusion(recording.id, *fault) if fault else None
 
 
 def _limit(supervision: SupervisionSegment, limits: Limits) -> tuple[str, str] | None:
@@ -145,8 +145,8 @@ def make_cuts(
     check_unique((item.id for item in supervisions), f"{title}: supervisions")
     transcribed = {item.recording_id for item in supervisions}
     probed = [item for item in recordings if item.id in transcribed]
-    found = thread_map(probe, probed, max_workers=num_jobs, desc=f"{title}: read audio", unit="file")
-    broken = {item.id: item for item in found if item}
+    faults = thread_map(probe, probed, max_workers=num_jobs, desc=f"{title}: read audio", unit="file")
+    broken = {item.id: item for item in faults if item}
     by_id = {item.id: item for item in recordings}
 
     cuts: list[MonoCut] = []
@@ -205,8 +205,8 @@ def build_cuts(
     """Write ``cuts.jsonl.gz`` and ``excluded.tsv`` of every split, then print a table.
 
     Training splits are perturbed to each of ``speeds``, video with its sound; training splits and ``valid_split``
-    lose utterances shorter than ``min_utterance`` or longer than ``max_utterance`` (seconds); the other evaluation splits
-    lose none for length.
+    lose utterances shorter than ``min_utterance`` or longer than ``max_utterance`` (seconds); the other evaluation
+    splits lose none for length.
     Nothing earlier is replaced before every split has succeeded.
 
     Args:
@@ -241,21 +241,21 @@ def build_cuts(
 def _attach_mouths(
     data_dir: Path, done: dict[str, tuple[list[MonoCut], list[Exclusion]]], num_jobs: int
 ) -> dict[str, list[Exclusion]]:
-    """Put regions on the cuts of ``done`` where there are any; returns the cuts without, by split with video.
+    """Put regions on the cuts of ``done`` that have any; returns the cuts without, by split with video.
 
     Raises:
         LrsmsError: no regions of any split are usable.
     """
     manifests = {split: mouths.read_manifest(data_dir / split) for split in done}
-    manifests = {split: found for split, found in manifests.items() if found is not None}
+    manifests = {split: regions for split, regions in manifests.items() if regions is not None}
     size, without = mouths.common_size(manifests.values()), {}
-    for split, found in manifests.items():
+    for split, regions in manifests.items():
         cuts, exclusions = done[split]
         known = read_excluded(data_dir / split / mouths.WITHOUT_VIDEO, PREPARE)
-        cuts, without[split] = mouths.attach(cuts, found, known, size=size, num_jobs=num_jobs, title=split)
+        cuts, without[split] = mouths.attach(cuts, regions, known, size=size, num_jobs=num_jobs, title=split)
         done[split] = (cuts, exclusions)
     if without and sum(map(len, without.values())) == sum(len(done[split][0]) for split in without):
-        rows = [row for found in without.values() for row in found]
+        rows = [row for exclusions in without.values() for row in exclusions]
         raise LrsmsError(f"{data_dir}: no utterance has usable video: {top_reasons(rows)}")
     return without
 
