@@ -1,13 +1,12 @@
 """Training YAMLs: plain ESPnet configurations, or `base:` and what differs from it.
 
-One rule merges, here and in a sweep's arms. Keys are dotted where they lead into a block (``encoder_conf.num_blocks``);
+One rule merges, here and in a sweep's arms. Keys are dotted if they lead into a block (``encoder_conf.num_blocks``);
 a value, be it a list or a mapping, replaces what the base has under its key; ``null`` under a dotted key removes that
 key. So ``encoder_conf.low_rank: {attention: 0.12}`` replaces that block and leaves the rest of ``encoder_conf`` alone.
 ``base`` is a path from the folder of the YAML that has it, and a base may have a base.
 
-A training YAML replaces a whole ``*_conf`` only if it chooses the class as well (``frontend:`` beside
-``frontend_conf:``): whoever lays ``encoder_conf: {num_blocks: 6}`` over a base seldom means that the width should fall
-back to ESPnet's default.
+Beside ``base:`` a whole block, such as ``encoder_conf: {num_blocks: 6}``, is refused if the base's has options that it
+lacks: that is seldom meant to let the width fall back to ESPnet's default. Dotted keys say what is meant.
 
 A YAML without ``base:`` is ESPnet's own and is read as ESPnet reads it.
 """
@@ -67,8 +66,8 @@ def read_training_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoad
 
     Raises:
         LrsmsError: a file that :func:`read_yaml` refuses, a base that is missing or leads back to this file, a key
-            written twice beside ``base:``, a dotted key that leads through something that is not a mapping, or a mapping
-            that would remove options of the base unsaid.
+            written twice beside ``base:``, a dotted key that leads through something that is not a mapping, or
+            a mapping that would take options of the base away.
     """
     config: dict = {}
     for file, content in reversed(_layers(path, loader)):
@@ -81,8 +80,6 @@ def read_training_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoad
 
 def _refuse_losses(file: Path, base: Mapping, changes: Mapping) -> None:
     for key, value in changes.items():
-        if str(key).removesuffix("_conf") in changes and str(key).endswith("_conf"):
-            continue
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
             lost = [option for option in base[key] if option not in value]
             if lost:
@@ -114,7 +111,7 @@ def _layers(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> list
             raise LrsmsError(f"{path}: base: {base}: {following} was not found; the path is from this file's folder")
         if following.resolve() in (file.resolve() for file, _ in layers):
             chain = " -> ".join(map(str, [*(file for file, _ in layers), following]))
-            raise LrsmsError(f"{path}: base: {base}: the bases lead back to where they were: {chain}")
+            raise LrsmsError(f"{path}: base: {base}: the bases lead back to themselves: {chain}")
         path = following
 
 

@@ -40,8 +40,8 @@ def test_a_value_replaces_the_bases_and_a_dotted_key_reaches_one_option(write, t
         == read_training_yaml(Path("a.yaml"))
         == expected | {"optim_conf": {"lr": 0.1, "betas": [0.9, 0.98]}}
     )
-    whole = write("b.yaml", "base: dense.yaml\noptim: sgd\noptim_conf: {lr: 1}\n")
-    assert read_training_yaml(whole)["optim_conf"] == {"lr": 1}
+    whole = write("b.yaml", "base: dense.yaml\noptim_conf: {lr: 1, betas: null, eps: 2}\n")
+    assert read_training_yaml(whole)["optim_conf"] == {"lr": 1, "betas": None, "eps": 2}
     lists = write("c.yaml", "base: dense.yaml\noptim_conf.betas: [0.5]\nencoder_conf.low_rank: null\n")
     assert read_training_yaml(lists)["optim_conf"] == {"lr": 0.1, "betas": [0.5]}
     assert read_training_yaml(lists)["encoder_conf"] == {"num_blocks": 4}
@@ -65,12 +65,12 @@ def test_a_plain_yaml_is_read_as_espnet_reads_it(write):
     [
         ("base: absent.yaml\n", "a.yaml: base: absent.yaml: {folder}/absent.yaml was not found"),
         ("base: [dense.yaml]\n", "a.yaml: base: ['dense.yaml']: write the training YAML"),
-        ("base: a.yaml\n", "a.yaml: base: a.yaml: the bases lead back to where they were: {folder}/a.yaml -> "),
-        ("base: back.yaml\n", "back.yaml: base: ../conf/a.yaml: the bases lead back to where they were: {folder}/a.y"),
+        ("base: a.yaml\n", "a.yaml: base: a.yaml: the bases lead back to themselves: {folder}/a.yaml -> "),
+        ("base: back.yaml\n", "back.yaml: base: ../conf/a.yaml: the bases lead back to themselves: {folder}/a.y"),
         ("base: dense.yaml\nencoder.x: 1\n", "a.yaml: encoder.x: encoder is 'conformer', not a mapping"),
         ("base: dense.yaml\nlr: 1\nlr: 2\n", "a.yaml: not valid YAML: 'lr' is written twice"),
         (
-            "base: dense.yaml\nencoder_conf:\n  low_rank: {attention: 0.1}\n",
+            "base: dense.yaml\nencoder: x\nencoder_conf:\n  low_rank: {attention: 0.1}\n",
             "a.yaml: encoder_conf: would take num_blocks of dense.yaml away; write encoder_conf.low_rank to change",
         ),
         ("base: broken.yaml\n", "broken.yaml: not valid YAML"),

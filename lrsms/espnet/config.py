@@ -33,7 +33,7 @@ def named_file(key: str, name: str, folder: Path) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise LrsmsError(f"{folder / 'config.yaml'}: {key}: none of {', '.join(map(str, candidates))} is there")
+    raise LrsmsError(f"{folder / 'config.yaml'}: {key}: none of {', '.join(map(str, candidates))} exists")
 
 
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
