@@ -2,9 +2,11 @@
 
 A stamp is a small JSON file beside a stage's output. It holds the stage's arguments and a fingerprint of
 every input: the SHA-256 of a file's content, unpacked where it is a ``.gz``, whose header may have a time; of a
-folder, that of its file names.
+folder, that of its file names. Arguments that are mappings are compared as mappings: the order of their keys does not
+count.
 """
 
+import ast
 import gzip
 import hashlib
 import json
@@ -65,7 +67,23 @@ def is_current(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> bool:
     except (OSError, ValueError):
         return False
     now = _state(arguments, inputs)
+    if isinstance(recorded, dict) and _same_arguments(recorded.get("arguments"), now["arguments"]):
+        recorded = {**recorded, "arguments": now["arguments"]}
     return recorded == now or _is_current_of_earlier(recorded, now)
+
+
+def _same_arguments(recorded: object, now: Mapping[str, str]) -> bool:
+    if not isinstance(recorded, dict) or recorded.keys() != now.keys():
+        return False
+    return all(recorded[key] == value or _ordered(recorded[key]) == _ordered(value) for key, value in now.items())
+
+
+def _ordered(text: object) -> object:
+    """The text of a Python value, its mappings' keys in alphabetical order; another text as it is."""
+    try:
+        return json.dumps(ast.literal_eval(str(text)), sort_keys=True)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
 
 
 def _is_current_of_earlier(recorded: object, now: Mapping) -> bool:

@@ -91,3 +91,11 @@ def test_damaged_stamp_is_not_current(tmp_path, content):
     mark = tmp_path / "stamp.json"
     mark.write_text(content)
     assert not stamp.is_current(mark, {}, [])
+
+
+def test_the_order_of_an_arguments_keys_does_not_count(tmp_path):
+    stamp.write(tmp_path / "stamp.json", {"config": {"a": {"b": 1, "c": [1, 2]}, "d": None}, "seed": 0}, [])
+    same = {"config": {"d": None, "a": {"c": [1, 2], "b": 1}}, "seed": 0}
+    assert stamp.is_current(tmp_path / "stamp.json", same, [])
+    for config in ({"a": {"b": 1, "c": [2, 1]}, "d": None}, {"a": {"b": 1.0, "c": [1, 2]}, "d": None}):
+        assert not stamp.is_current(tmp_path / "stamp.json", same | {"config": config}, [])

@@ -36,12 +36,12 @@ class Condition:
 
 
 def snr_name(snr_db: float | None) -> str:
-    """``clean``, ``5dB``, ``-2.5dB``."""
+    """The ratio in words: ``clean``, ``5dB``, ``-2.5dB``."""
     return CLEAN if snr_db is None else f"{snr_db:g}dB"
 
 
 def parse_snrs(text: str) -> list[float | None]:
-    """Numbers of dB and ``clean``, separated by spaces.
+    """Parse numbers of dB and ``clean``, separated by spaces.
 
     Raises:
         LrsmsError: anything else.
@@ -64,10 +64,12 @@ def grid(modalities: Sequence[str], snrs: Sequence[float | None]) -> list[Condit
     for modality in modalities:
         if modality not in MODALITIES:
             raise LrsmsError(f"--modalities: {modality!r} is unknown; some of {' '.join(MODALITIES)}")
-    found = [Condition(modality, snr) for modality in modalities for snr in ([None] if modality == "video" else snrs)]
-    if not found:
+    conditions = [
+        Condition(modality, snr) for modality in modalities for snr in ([None] if modality == "video" else snrs)
+    ]
+    if not conditions:
         raise LrsmsError("--modalities, --snrs: nothing to decode; leave them out for all")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(conditions))
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def extract_all(
 
     results = thread_map(extract, list(videos.items()), max_workers=num_jobs, desc=f"{title}: find mouths", unit="clip")
     pairs = list(zip(videos, results))
-    found = {name: result for name, result in pairs if isinstance(result, TemporalArray)}
-    return found, [result for _, result in pairs if isinstance(result, Exclusion)]
+    arrays = {name: result for name, result in pairs if isinstance(result, TemporalArray)}
+    return arrays, [result for _, result in pairs if isinstance(result, Exclusion)]
 
 
 def _stored(path: Path, video: Path) -> TemporalArray | None:
@@ -98,13 +98,13 @@ def add_mouths(
     """
     used = {item.id for split in splits.values() for item in split.recordings}
     wanted = {name: path for name, path in videos.items() if name in used}
-    found, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title=title)
+    arrays, lost = extract_all(wanted, output_dir.absolute() / "mouth", size=size, num_jobs=num_jobs, title=title)
     lost += [Exclusion(name, "missing_video", "a sound without a video") for name in sorted(used - videos.keys())]
     for split in splits.values():
         names = {item.id for item in split.recordings}
-        split.mouths = {name: array for name, array in found.items() if name in names}
+        split.mouths = {name: array for name, array in arrays.items() if name in names}
         split.without_video = [row for row in lost if row.id in names]
-    if found:
+    if arrays:
         sheet = output_dir / "mouths.png"
-        contact_sheet(sheet, found)
-        print(f"{title}: {len(found)} clips with mouth regions; look at {sheet}")
+        contact_sheet(sheet, arrays)
+        print(f"{title}: {len(arrays)} clips with mouth regions; look at {sheet}")

@@ -5,7 +5,7 @@ row in [0, 1] (the rates of auto_avsr, Ma et al. 2023). Everything is float32. A
 part of the whole utterance, and so it is known without a further input; a digital silence counts as missing.
 
 Lengths: **the video is the clock.** With video, its number of frames is the utterance's, and the audio is cut at its
-end or padded there with zeros to 640 samples for each, where the two differ by at most :data:`TOLERANCE` seconds;
+end or padded there with zeros to 640 samples for each, if the two differ by at most :data:`TOLERANCE` seconds;
 beyond that the recording is broken and an error, for data preparation to exclude and count. Without video, the audio
 has its samples over 640 frames, rounded up, and the last is padded with zeros.
 """
@@ -66,9 +66,9 @@ def pack(
     """The array of an utterance.
 
     Args:
-        samples: ``(samples,)`` at 16 kHz in [-1, 1]; None where there is no audio.
-        region: ``(frames, height, width)``, uint8 or a float in [0, 1]; None where there is no video.
-        size: height and width of the region, needed where there is none.
+        samples: ``(samples,)`` at 16 kHz in [-1, 1]; None if there is no audio.
+        region: ``(frames, height, width)``, uint8 or a float in [0, 1]; None if there is no video.
+        size: height and width of the region, needed if there is none.
         tolerance: see :func:`fit_samples`.
 
     Returns:
@@ -82,8 +82,8 @@ def pack(
     if region is None and size is None:
         raise ValueError("without video, size says how large its regions would be")
     if region is not None and size is not None and tuple(region.shape[1:]) != tuple(size):
-        found, wanted = (" x ".join(map(str, pair)) for pair in (region.shape[1:], size))
-        raise LrsmsError(f"mouth regions of {found} pixels where {wanted} are wanted")
+        actual, wanted = (" x ".join(map(str, pair)) for pair in (region.shape[1:], size))
+        raise LrsmsError(f"mouth regions of {actual} pixels, but {wanted} are wanted")
     height, width = size if region is None else region.shape[1:]
     frames = math.ceil(len(samples) / SAMPLES) if region is None else len(region)
     if frames == 0:

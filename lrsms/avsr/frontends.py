@@ -72,7 +72,7 @@ class AudioResNet(nn.Module):
 
         Args:
             samples: ``(B, T * 640)``.
-            real: ``(B, T)``, false behind the end of an utterance; None where no utterance has padding.
+            real: ``(B, T)``, false behind the end of an utterance; None if no utterance has padding.
         """
         x = _standardized(samples, real)[:, None, None]
         x = x.contiguous(memory_format=torch.channels_last)

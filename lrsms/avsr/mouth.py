@@ -37,13 +37,13 @@ class Track:
     Attributes:
         centers: ``(frames, 2)``, x and y in pixels.
         sides: ``(frames,)``, pixels of the region's side.
-        found: share of the frames looked at in which a face was found.
+        faces: share of the frames looked at in which a face was found.
         mouths: share of these in which a mouth was found as well.
     """
 
     centers: np.ndarray
     sides: np.ndarray
-    found: float
+    faces: float
     mouths: float
 
 
@@ -94,12 +94,12 @@ def follow(frames: Iterable[np.ndarray]) -> Track:
         smooth = np.concatenate([smooth, 2 * smooth[-1:] - smooth[-2:-1]])
     x, y, width = (np.interp(np.arange(count), looked, smooth[:, axis]) for axis in range(3))
     centers = np.stack([x + offset[0] * width, y + offset[1] * width], axis=1)
-    found = float(with_face.mean())
-    return Track(centers, _SIDE * width, found, float(with_mouth.sum() / with_face.sum()))
+    share_with_face = float(with_face.mean())
+    return Track(centers, _SIDE * width, share_with_face, float(with_mouth.sum() / with_face.sum()))
 
 
 def cropped(frames: Iterable[np.ndarray], track: Track, size: int) -> Iterator[np.ndarray]:
-    """The regions of ``frames`` at ``track``, uint8 ``(size, size)``; edges are continued where one reaches outside."""
+    """The regions of ``frames`` at ``track``, uint8 ``(size, size)``; edges are continued if one reaches outside."""
     for frame, (x, y), side in zip(frames, track.centers, track.sides):
         scale = side / size
         if scale > 1.5:  # smaller by more than that: pixels in between count as well
@@ -121,10 +121,10 @@ def _smoothed(at: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _classifier(name: str) -> cv2.CascadeClassifier:
-    found = _local.__dict__.setdefault("classifiers", {})
-    if name not in found:
-        found[name] = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
-    return found[name]
+    classifiers = _local.__dict__.setdefault("classifiers", {})
+    if name not in classifiers:
+        classifiers[name] = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_{name}.xml")
+    return classifiers[name]
 
 
 def _find_face(frame: np.ndarray, last: np.ndarray | None) -> np.ndarray | None:
@@ -152,7 +152,7 @@ def _largest(image: np.ndarray, least: float, most: float) -> np.ndarray | None:
 
 
 def _find_mouth(frame: np.ndarray, face: np.ndarray) -> tuple[float, float]:
-    """Center of the mouth from the face box's center, in its widths; NaN where none is found.
+    """Center of the mouth from the face box's center, in its widths; NaN if none is found.
 
     The cascade for smiles fires on any mouth in the lower part of a face.
     """

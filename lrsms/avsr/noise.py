@@ -66,7 +66,7 @@ def parse_snr(value: object, where: str) -> float | None:
 
 
 class Babble:
-    """Noise of people who talk, made of a pool of utterances as it is asked for.
+    """Noise of people who talk, made of a pool of utterances whenever it is asked for.
 
     For each draw, ``voices`` utterances of other speakers than the listener's are taken at random, brought to equal
     power, repeated to the length with a random beginning, and summed. Where the pool has fewer utterances by others (a
@@ -84,7 +84,7 @@ class Babble:
 
     def __init__(self, cuts: Sequence[Cut], *, voices: int = 4, seed: int = 0):
         if voices < 1:
-            raise LrsmsError(f"babble_voices: {voices}: at least 1")
+            raise LrsmsError(f"babble_voices: {voices}: must be at least 1")
         if len(cuts) < voices + 1:
             raise LrsmsError(
                 f"babble of {voices} voices is made of other training utterances, but there are {len(cuts)}; "
@@ -147,14 +147,14 @@ class Babble:
 
 def _sample(cuts: Iterable[Cut], limit: int, seed: int) -> list[Cut]:
     """``limit`` of ``cuts``, each as likely, in one pass over a manifest of any size (Vitter's algorithm R)."""
-    rng, kept = random.Random(seed), []
+    rng, sample = random.Random(seed), []
     seen = 0
     for cut in cuts:
         if _PERTURBED.search(cut.id):
             continue
         seen += 1
-        if len(kept) < limit:
-            kept.append(cut)
+        if len(sample) < limit:
+            sample.append(cut)
         elif (place := rng.randrange(seen)) < limit:
-            kept[place] = cut
-    return kept
+            sample[place] = cut
+    return sample

@@ -22,7 +22,7 @@ _TONGUE = float(np.array([176, 96, 96]) @ _LUMA)
 
 @dataclass(frozen=True)
 class Face:
-    """Whose mouth it is; lengths in halves of the region's side, colors as red, green, blue from 0 to 255."""
+    """The face around the mouth; lengths in halves of the region's side, colors as red, green, blue from 0 to 255."""
 
     skin: tuple[float, float, float]
     lips: tuple[float, float, float]
@@ -40,7 +40,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Scene:
-    """How it is filmed; lengths in halves of the region's side, angles in radians, light as a share of brightness."""
+    """The camera; lengths in halves of the region's side, angles in radians, light as a share of brightness."""
 
     offset: tuple[float, float]
     scale: float
@@ -172,7 +172,7 @@ def _inside(
     teeth: float,
     tongue: float,
 ) -> None:
-    """What is seen between the lips: never beyond them."""
+    """Draw what is seen between the lips, never beyond them."""
     inside = np.full_like(canvas, _CAVITY)
     gap = float((lower - upper).max())
     if tongue > 0.05:
@@ -213,7 +213,7 @@ def _points(places: np.ndarray) -> np.ndarray:
 
 
 def _filmed(picture: np.ndarray, scene: Scene, time: float, size: int) -> np.ndarray:
-    """Cut the region out of the canvas where the camera sees it at ``time`` seconds."""
+    """Cut the region out of the canvas at the place where the camera sees it at ``time`` seconds."""
     phase = 2 * np.pi * scene.sway_rate * time + np.array(scene.sway_phase)
     center = np.array(scene.offset) + np.array(scene.sway) * np.sin(phase)
     scale = _CANVAS / (2 * _REACH) * 2 / size / scene.scale  # pixels of the canvas in one of the region

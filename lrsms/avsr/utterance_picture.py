@@ -28,7 +28,7 @@ class Reading:
     Attributes:
         label: of the condition.
         words: ``(word, start, end)`` in seconds.
-        text: the whole hypothesis, for where it has no times.
+        text: the whole hypothesis, drawn if it has no times.
     """
 
     label: str

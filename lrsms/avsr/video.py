@@ -28,7 +28,7 @@ class VideoError(ValueError):
 def gray_frames(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, 25 per second of its sound's time: uint8 ``(height, width)``.
 
-    Frame ``j`` is the one on at ``(j + 0.5) / 25`` seconds after the sound begins (the picture, where there is no sound
+    Frame ``j`` is the one on at ``(j + 0.5) / 25`` seconds after the sound begins (the picture, if there is no sound
     track), so that video at another rate, of varying rate or with a late start stays with its sound.
 
     Raises:
@@ -71,7 +71,7 @@ def _resampled(container: av.container.InputContainer, path: Path) -> Iterator[n
 
 
 def _begin(container: av.container.InputContainer) -> float:
-    """Seconds at which the sound begins, or the picture where there is no sound."""
+    """Seconds at which the sound begins, or the picture if there is no sound."""
     streams = [*container.streams.audio[:1], *container.streams.video[:1]]
     starts = [float(item.start_time * item.time_base) for item in streams if item.start_time is not None]
     return max(0.0, starts[0]) if starts else 0.0

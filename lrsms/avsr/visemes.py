@@ -133,7 +133,7 @@ def _spans(phonemes: Sequence[Phoneme], end: float) -> list[tuple[float, float, 
     rest = REST.shapes[0]
     spans = [(-np.inf, starts[0], rest, REST.pull)]
     for phoneme, begin, stop in zip(phonemes, starts, starts[1:]):
-        found = viseme(phoneme.symbol)
-        bounds = np.linspace(begin, max(begin, stop), len(found.shapes) + 1)
-        spans += [(*bounds[i : i + 2], shape, found.pull) for i, shape in enumerate(found.shapes)]
+        mouth = viseme(phoneme.symbol)
+        bounds = np.linspace(begin, max(begin, stop), len(mouth.shapes) + 1)
+        spans += [(*bounds[i : i + 2], shape, mouth.pull) for i, shape in enumerate(mouth.shapes)]
     return [*spans, (end, np.inf, rest, REST.pull)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import check_keys, read_yaml
+from lrsms.espnet.config import check_keys, read_training_yaml, read_yaml
 
 SIZES = ("tiny", "base", "paper")
 STOCK = "stock"
@@ -37,7 +37,7 @@ def write_arms(folder: Path, size: str, arms: Sequence[str], into: Path, changes
             raise LrsmsError(f"--arms: {name!r} is not in {folder / 'arms.yaml'}; there are {', '.join(known)}")
         arm = known[name] or {}
         check_keys(arm, _ARM_KEYS, f"{folder / 'arms.yaml'}: {name}")
-        config = read_yaml(folder / f"{size}_dense.yaml")
+        config = read_training_yaml(folder / f"{size}_dense.yaml")
         for part, options in (changes or {}).items():
             config[part] = {**(config.get(part) or {}), **options}
         for part in _ARM_KEYS[1:]:

@@ -21,8 +21,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--valid_split", default="dev", help="evaluation split that durations are limited for, too")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the cuts in Hz")
     parser.add_argument("--speed_perturb", default="1.0", help='training speeds, such as "0.9 1.0 1.1"')
-    parser.add_argument("--min_duration", type=float, default=0.1, help="seconds; training and validation")
-    parser.add_argument("--max_duration", type=float, default=30.0, help="seconds; training and validation")
+    for limit, seconds, which in (("min", 0.1, "shortest"), ("max", 30.0, "longest")):
+        parser.add_argument(
+            f"--{limit}_utterance", f"--{limit}_duration", type=float, default=seconds, metavar="SECONDS",
+            help=f"{which} utterance of training and validation (--{limit}_duration is the earlier name)",
+        )  # fmt: skip
     parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
     return parser.parse_args()
@@ -54,7 +57,9 @@ def main() -> None:
     splits = [args.data_dir / split for split in (*train, *evaluation)]
     inputs = [folder / f"{kind}.jsonl.gz" for folder in splits for kind in ("recordings", "supervisions")]
     inputs += [path for folder in splits if (path := folder / "mouths.jsonl.gz").exists()]
-    arguments = {key: value for key, value in vars(args).items() if key not in ("num_jobs", "force", "data_dir")}
+    names = {"min_utterance": "min_duration", "max_utterance": "max_duration"}  # in stamps of earlier versions too
+    arguments = {names.get(key, key): value for key, value in vars(args).items()}
+    arguments = {key: value for key, value in arguments.items() if key not in ("num_jobs", "force", "data_dir")}
     mark = args.data_dir / ".stamps" / "cuts.json"
     complete = all((folder / "cuts.jsonl.gz").exists() for folder in splits)
     if not args.force and complete and stamp.is_current(mark, arguments, inputs):
@@ -65,7 +70,7 @@ def main() -> None:
 
     build_cuts(
         args.data_dir, train_splits=train, eval_splits=evaluation, valid_split=args.valid_split,
-        sampling_rate=args.fs, speeds=speeds, min_duration=args.min_duration, max_duration=args.max_duration,
+        sampling_rate=args.fs, speeds=speeds, min_utterance=args.min_utterance, max_utterance=args.max_utterance,
         num_jobs=args.num_jobs,
     )  # fmt: skip
     stamp.write(mark, arguments, inputs)

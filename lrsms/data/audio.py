@@ -27,16 +27,16 @@ def find_audio(folder: Path) -> list[Path]:
     Raises:
         LrsmsError: there is none.
     """
-    found = sorted(
+    files = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
-    if not found:
+    if not files:
         raise LrsmsError(f"{folder}: no sound file in this folder; looked for {' '.join(sorted(SUFFIXES))}")
-    return found
+    return files
 
 
 def announced_samples(path: Path) -> int | None:
@@ -53,7 +53,7 @@ def announced_samples(path: Path) -> int | None:
 
 
 def duration(path: Path) -> float:
-    """Seconds that a sound file's header says; 0 where it cannot be read."""
+    """Seconds that a sound file's header says; 0 if it cannot be read."""
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError, TypeError):
@@ -71,7 +71,7 @@ def read_audio(source: Path | BinaryIO, sampling_rate: int, channel: int | None 
         name: what to call ``source`` in messages.
 
     Returns:
-        ``(samples,)`` float32, in [-1, 1] where the file is; empty where it holds no sample.
+        ``(samples,)`` float32, in [-1, 1] if the file is; empty if it holds no sample.
 
     Raises:
         LrsmsError: missing, empty, damaged or cut off, no such channel, or NaN or infinite samples.
@@ -121,7 +121,7 @@ def check_finite(samples: np.ndarray, sampling_rate: int, name: str, position: i
         position: of the first, in samples from the start.
 
     Raises:
-        LrsmsError: there are some; says how many and where the first is.
+        LrsmsError: a sample is not finite; says how many are and where the first is.
     """
     wrong = np.flatnonzero(~np.isfinite(samples))
     if len(wrong):

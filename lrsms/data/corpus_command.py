@@ -29,7 +29,7 @@ _ALWAYS_STAMPED = {
 
 def corpus_names() -> list[str]:
     """Names of the modules of :mod:`lrsms.data.corpora`, sorted."""
-    return sorted(found.name for found in pkgutil.iter_modules(importlib.import_module(_CORPORA).__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(_CORPORA).__path__))
 
 
 def folder(text: str) -> Path | None:
@@ -145,5 +145,5 @@ def run_corpus(
 
 
 def download_dir(args: argparse.Namespace) -> Path:
-    """Where a corpus is downloaded to."""
+    """The folder that a corpus is downloaded to."""
     return args.download_dir or args.output_dir.parent / "downloads"

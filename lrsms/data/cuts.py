@@ -34,17 +34,17 @@ _TOLERANCE = 0.025  # seconds a supervision may reach beyond its recording: roun
 
 @dataclass(frozen=True)
 class Limits:
-    """Durations in seconds that are kept; ``None`` sets no limit."""
+    """Shortest and longest utterance in seconds that is included; ``None`` sets no limit."""
 
-    min_duration: float | None = None
-    max_duration: float | None = None
+    min_utterance: float | None = None
+    max_utterance: float | None = None
 
 
 def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
     with soundfile.SoundFile(path) as file:
         if file.samplerate != recording.sampling_rate:
-            found = f"{path} has {file.samplerate} Hz, its manifest says {recording.sampling_rate} Hz"
-            return "sampling_rate", found + "; run stage 0 again or correct the manifest"
+            mismatch = f"{path} has {file.samplerate} Hz, its manifest says {recording.sampling_rate} Hz"
+            return "sampling_rate", mismatch + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
         expected = max(recording.num_samples, announced_samples(path) or 0, file.frames)
@@ -81,17 +81,17 @@ def probe(recording: Recording) -> Exclusion | None:
     try:
         if path is not None and not path.is_file():
             return Exclusion(recording.id, "missing_audio", f"no such file: {path}")
-        found = _probe_file(path, recording) if path is not None else _probe_lazy(recording)
+        fault = _probe_file(path, recording) if path is not None else _probe_lazy(recording)
     except Exception as error:  # decoders raise many types; each means that training would fail on it too
         return Exclusion(recording.id, "unreadable", f"{path or recording.id}: {error}")
-    return Exclusion(recording.id, *found) if found else None
+    return Exclusion(recording.id, *fault) if fault else None
 
 
 def _limit(supervision: SupervisionSegment, limits: Limits) -> tuple[str, str] | None:
-    if limits.min_duration is not None and supervision.duration < limits.min_duration:
-        return "too_short", f"{supervision.duration:.3f} s, --min_duration {limits.min_duration} s"
-    if limits.max_duration is not None and supervision.duration > limits.max_duration:
-        return "too_long", f"{supervision.duration:.3f} s, --max_duration {limits.max_duration} s"
+    if limits.min_utterance is not None and supervision.duration < limits.min_utterance:
+        return "too_short", f"{supervision.duration:.3f} s, --min_utterance {limits.min_utterance} s"
+    if limits.max_utterance is not None and supervision.duration > limits.max_utterance:
+        return "too_long", f"{supervision.duration:.3f} s, --max_utterance {limits.max_utterance} s"
     return None
 
 
@@ -145,8 +145,8 @@ def make_cuts(
     check_unique((item.id for item in supervisions), f"{title}: supervisions")
     transcribed = {item.recording_id for item in supervisions}
     probed = [item for item in recordings if item.id in transcribed]
-    found = thread_map(probe, probed, max_workers=num_jobs, desc=f"{title}: read audio", unit="file")
-    broken = {item.id: item for item in found if item}
+    faults = thread_map(probe, probed, max_workers=num_jobs, desc=f"{title}: read audio", unit="file")
+    broken = {item.id: item for item in faults if item}
     by_id = {item.id: item for item in recordings}
 
     cuts: list[MonoCut] = []
@@ -198,15 +198,15 @@ def build_cuts(
     valid_split: str = "dev",
     sampling_rate: int = 16000,
     speeds: Sequence[float] = (1.0,),
-    min_duration: float = 0.1,
-    max_duration: float = 30.0,
+    min_utterance: float = 0.1,
+    max_utterance: float = 30.0,
     num_jobs: int = 1,
 ) -> None:
     """Write ``cuts.jsonl.gz`` and ``excluded.tsv`` of every split, then print a table.
 
     Training splits are perturbed to each of ``speeds``, video with its sound; training splits and ``valid_split``
-    lose utterances outside ``min_duration`` and ``max_duration`` (seconds); the other evaluation splits lose none for
-    length.
+    lose utterances shorter than ``min_utterance`` or longer than ``max_utterance`` (seconds); the other evaluation
+    splits lose none for length.
     Nothing earlier is replaced before every split has succeeded.
 
     Args:
@@ -218,7 +218,7 @@ def build_cuts(
     limited = {*train_splits, valid_split}
     done: dict[str, tuple[list[MonoCut], list[Exclusion]]] = {}
     for split in [*train_splits, *eval_splits]:
-        limits = Limits(min_duration, max_duration) if split in limited else Limits()
+        limits = Limits(min_utterance, max_utterance) if split in limited else Limits()
         manifests = _read_manifests(data_dir / split)
         cuts, exclusions = make_cuts(*manifests, limits=limits, num_jobs=num_jobs, title=split)
         if not cuts:
@@ -241,21 +241,21 @@ def build_cuts(
 def _attach_mouths(
     data_dir: Path, done: dict[str, tuple[list[MonoCut], list[Exclusion]]], num_jobs: int
 ) -> dict[str, list[Exclusion]]:
-    """Put regions on the cuts of ``done`` where there are any; returns the cuts without, by split with video.
+    """Put regions on the cuts of ``done`` that have any; returns the cuts without, by split with video.
 
     Raises:
         LrsmsError: no regions of any split are usable.
     """
     manifests = {split: mouths.read_manifest(data_dir / split) for split in done}
-    manifests = {split: found for split, found in manifests.items() if found is not None}
+    manifests = {split: regions for split, regions in manifests.items() if regions is not None}
     size, without = mouths.common_size(manifests.values()), {}
-    for split, found in manifests.items():
+    for split, regions in manifests.items():
         cuts, exclusions = done[split]
         known = read_excluded(data_dir / split / mouths.WITHOUT_VIDEO, PREPARE)
-        cuts, without[split] = mouths.attach(cuts, found, known, size=size, num_jobs=num_jobs, title=split)
+        cuts, without[split] = mouths.attach(cuts, regions, known, size=size, num_jobs=num_jobs, title=split)
         done[split] = (cuts, exclusions)
     if without and sum(map(len, without.values())) == sum(len(done[split][0]) for split in without):
-        rows = [row for found in without.values() for row in found]
+        rows = [row for exclusions in without.values() for row in exclusions]
         raise LrsmsError(f"{data_dir}: no utterance has usable video: {top_reasons(rows)}")
     return without
 

@@ -20,9 +20,9 @@ class Exclusion(NamedTuple):
     """One utterance (or recording) left out.
 
     Attributes:
-        id: utterance id, or recording id where no utterance exists.
+        id: utterance id, or recording id if no utterance exists.
         reason: a short fixed word such as ``truncated``, by which exclusions are counted.
-        detail: what was found and, where there is one, the remedy.
+        detail: what was found and, if there is one, the remedy.
     """
 
     id: str
@@ -50,9 +50,15 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
+<<<<<<< HEAD
         others = [row for row in _read_rows(path) if row["stage"] != stage]
         table = [dict(zip(COLUMNS, COLUMNS)), *others, *new]
         write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in table))
+=======
+        of_other_stages = [row for row in _read_rows(path) if row["stage"] != stage]
+        rows = [dict(zip(COLUMNS, COLUMNS)), *of_other_stages, *new]
+        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in rows))
+>>>>>>> h_yaml
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:

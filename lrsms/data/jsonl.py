@@ -48,6 +48,6 @@ def atomic_jsonl(path: Path) -> Iterator[Path]:
 def _same_lines(*paths: Path) -> bool:
     try:
         with gzip.open(paths[0], "rb") as first, gzip.open(paths[1], "rb") as second:
-            return all(one == other for one, other in zip_longest(first, second))
+            return all(line == other for line, other in zip_longest(first, second))
     except (OSError, EOFError, zlib.error):  # a damaged file is not the same
         return False

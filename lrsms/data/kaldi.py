@@ -72,20 +72,20 @@ def export_kaldi(cuts: Path, output_dir: Path, *, audio_format: str = "flac", nu
     """
     if audio_format not in AUDIO_FORMATS:
         raise LrsmsError(f"--audio_format {audio_format}: one of {', '.join(AUDIO_FORMATS)}")
-    found, exclusions = _utterances(cuts)
-    utterances = in_kaldis_order(found, str(cuts))
+    read, exclusions = _utterances(cuts)
+    utterances = in_kaldis_order(read, str(cuts))
     (output_dir / "data").mkdir(parents=True, exist_ok=True)
     (output_dir / "wav.scp").unlink(missing_ok=True)
     write = _write_ark if audio_format == "ark" else _write_files
     places, clipped, failed = write(utterances, output_dir / "data", audio_format, num_jobs)
     exclusions += failed
-    utterances = [one for one in utterances if one.id in places]
+    utterances = [utterance for utterance in utterances if utterance.id in places]
     if not utterances:
         raise LrsmsError(f"{cuts}: no utterance is left: {top_reasons(exclusions)}")
     _write_tables(output_dir, utterances, places)
     write_excluded(output_dir / "excluded.tsv", STAGE, exclusions)
-    seconds = sum(one.cut.duration for one in utterances)
-    speakers = len({one.speaker for one in utterances})
+    seconds = sum(utterance.cut.duration for utterance in utterances)
+    speakers = len({utterance.speaker for utterance in utterances})
     print(f"{output_dir}: {len(utterances)} utterances of {speakers} speakers, {seconds / 3600:.2f} hours")
     if clipped:
         print(f"{output_dir}: {clipped} utterances had samples beyond 16 bit; they are clipped")
@@ -99,19 +99,21 @@ def _utterances(path: Path) -> tuple[list[KaldiUtterance], list[Exclusion]]:
         cuts = list(CutSet.from_file(path))
     except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
         raise LrsmsError(f"{path}: not readable as a manifest of cuts ({error})") from error
-    found, exclusions = [], []
+    utterances, exclusions = [], []
     for cut in tqdm(cuts, desc=f"{path.parent.name}: cuts", unit="cut", leave=False, delay=2):
         if not cut.supervisions:
             exclusions.append(Exclusion(cut.id, "no_text", "a cut without supervision"))
         for part in [cut] if len(cut.supervisions) == 1 else _parts(cut):
             supervision = part.supervisions[0]
             speaker = "_".join((supervision.speaker or part.id).split())
-            found.append(KaldiUtterance(part.id, speaker, " ".join((supervision.text or "").split()), part))
-    check_unique((one.id for one in found), f"{path}: utterances")
-    for one in found:
-        if not one.id or one.id.split() != [one.id]:
-            raise LrsmsError(f"{path}: the id {one.id!r} holds white space, which Kaldi's tables cannot; rename it")
-    return found, exclusions
+            utterances.append(KaldiUtterance(part.id, speaker, " ".join((supervision.text or "").split()), part))
+    check_unique((utterance.id for utterance in utterances), f"{path}: utterances")
+    for utterance in utterances:
+        if not utterance.id or utterance.id.split() != [utterance.id]:
+            raise LrsmsError(
+                f"{path}: the id {utterance.id!r} holds white space, which Kaldi's tables cannot; rename it"
+            )
+    return utterances, exclusions
 
 
 def _parts(cut: Cut) -> list[Cut]:
@@ -120,20 +122,20 @@ def _parts(cut: Cut) -> list[Cut]:
 
 
 def in_kaldis_order(utterances: Iterable[KaldiUtterance], where: str) -> list[KaldiUtterance]:
-    """Sorted by id, and so by speaker too; with the speaker in front of every id where it takes that.
+    """Sorted by id, and so by speaker too; with the speaker in front of every id if it takes that.
 
     Args:
         utterances: in any order.
         where: they come from, for the message.
 
     Raises:
-        LrsmsError: not even so, as where one speaker is called ``a`` and another ``a-b``.
+        LrsmsError: not even so, as if one speaker is called ``a`` and another ``a-b``.
     """
-    as_they_are = sorted(utterances, key=lambda one: one.id)
-    renamed = [dataclasses.replace(one, id=f"{one.speaker}-{one.id}") for one in as_they_are]
-    renamed.sort(key=lambda one: one.id)
+    as_they_are = sorted(utterances, key=lambda utterance: utterance.id)
+    renamed = [dataclasses.replace(utterance, id=f"{utterance.speaker}-{utterance.id}") for utterance in as_they_are]
+    renamed.sort(key=lambda utterance: utterance.id)
     for candidate in (as_they_are, renamed):
-        speakers = [one.speaker for one in candidate]
+        speakers = [utterance.speaker for utterance in candidate]
         if speakers == sorted(speakers):
             return candidate
     first = next(b for a, b in zip(speakers, speakers[1:]) if b < a)
@@ -156,17 +158,17 @@ def _samples(utterance: KaldiUtterance) -> tuple[np.ndarray, bool]:
 def _write_files(
     utterances: list[KaldiUtterance], folder: Path, suffix: str, num_jobs: int
 ) -> tuple[dict[str, str], int, list[Exclusion]]:
-    def write(one: KaldiUtterance) -> tuple[str, bool] | Exclusion:
-        path = folder / f"{quote(one.id, safe='')}.{suffix}"  # an id may hold a slash
+    def write(utterance: KaldiUtterance) -> tuple[str, bool] | Exclusion:
+        path = folder / f"{quote(utterance.id, safe='')}.{suffix}"  # an id may hold a slash
         try:
-            samples, clipped = _samples(one)
+            samples, clipped = _samples(utterance)
         except Exception as error:  # Lhotse's backends raise many types for a broken file
-            return Exclusion(one.cut.id, "unreadable", str(error))
-        soundfile.write(path, samples, one.cut.sampling_rate, subtype="PCM_16")
+            return Exclusion(utterance.cut.id, "unreadable", str(error))
+        soundfile.write(path, samples, utterance.cut.sampling_rate, subtype="PCM_16")
         return str(path.absolute()), clipped
 
     done = thread_map(write, utterances, max_workers=num_jobs, desc=f"{folder.parent.name}: {suffix}", unit="cut")
-    written = {one.id: result for one, result in zip(utterances, done) if not isinstance(result, Exclusion)}
+    written = {utterance.id: result for utterance, result in zip(utterances, done) if not isinstance(result, Exclusion)}
     failed = [result for result in done if isinstance(result, Exclusion)]
     return {name: path for name, (path, _) in written.items()}, sum(cut for _, cut in written.values()), failed
 
@@ -178,30 +180,31 @@ def _write_ark(
     ark.unlink(missing_ok=True)
     scp.unlink(missing_ok=True)
     clipped, failed = 0, []
-    for one in tqdm(utterances, desc=f"{folder.parent.name}: ark", unit="cut"):
+    for utterance in tqdm(utterances, desc=f"{folder.parent.name}: ark", unit="cut"):
         try:
-            samples, cut_off = _samples(one)
+            samples, cut_off = _samples(utterance)
         except Exception as error:  # Lhotse's backends raise many types for a broken file
-            failed.append(Exclusion(one.cut.id, "unreadable", str(error)))
+            failed.append(Exclusion(utterance.cut.id, "unreadable", str(error)))
             continue
         clipped += cut_off
-        kaldiio.save_ark(str(ark), {one.id: (one.cut.sampling_rate, samples)}, scp=str(scp), append=True)
+        kaldiio.save_ark(str(ark), {utterance.id: (utterance.cut.sampling_rate, samples)}, scp=str(scp), append=True)
     return read_table(scp) if scp.exists() else {}, clipped, failed
 
 
 def _write_tables(folder: Path, utterances: list[KaldiUtterance], places: Mapping[str, str]) -> None:
     by_speaker = defaultdict(list)
-    for one in utterances:
-        by_speaker[one.speaker].append(one.id)
+    for utterance in utterances:
+        by_speaker[utterance.speaker].append(utterance.id)
     tables = {
-        "text": [(one.id, one.text) for one in utterances],
-        "utt2spk": [(one.id, one.speaker) for one in utterances],
+        "text": [(utterance.id, utterance.text) for utterance in utterances],
+        "utt2spk": [(utterance.id, utterance.speaker) for utterance in utterances],
         "spk2utt": [(speaker, " ".join(ids)) for speaker, ids in by_speaker.items()],
-        "utt2dur": [(one.id, f"{one.cut.duration:.6g}") for one in utterances],
-        _RENAMED: [(one.id, one.cut.id) for one in utterances],
-        "wav.scp": [(one.id, places[one.id]) for one in utterances],  # last: with it, the folder is complete
+        "utt2dur": [(utterance.id, f"{utterance.cut.duration:.6g}") for utterance in utterances],
+        _RENAMED: [(utterance.id, utterance.cut.id) for utterance in utterances],
+        # Last, because with it the folder is complete.
+        "wav.scp": [(utterance.id, places[utterance.id]) for utterance in utterances],
     }
-    if all(one.id == one.cut.id for one in utterances):
+    if all(utterance.id == utterance.cut.id for utterance in utterances):
         tables.pop(_RENAMED)
         (folder / _RENAMED).unlink(missing_ok=True)
     for name, rows in tables.items():
@@ -228,12 +231,16 @@ def import_kaldi(folder: Path, output_dir: Path, *, num_jobs: int = 1) -> None:
     split = read_kaldi(folder, num_jobs=num_jobs, paths=paths)
     if (folder / _RENAMED).exists():
         old = read_table(folder / _RENAMED)
-        split.recordings = [dataclasses.replace(one, id=old.get(one.id, one.id)) for one in split.recordings]
+        split.recordings = [
+            dataclasses.replace(recording, id=old.get(recording.id, recording.id)) for recording in split.recordings
+        ]
         split.supervisions = [
             dataclasses.replace(
-                one, id=old.get(one.id, one.id), recording_id=old.get(one.recording_id, one.recording_id)
+                supervision,
+                id=old.get(supervision.id, supervision.id),
+                recording_id=old.get(supervision.recording_id, supervision.recording_id),
             )
-            for one in split.supervisions
+            for supervision in split.supervisions
         ]
     save_splits(output_dir.parent, {output_dir.name: split})
 

@@ -11,7 +11,7 @@ from lrsms.errors import LrsmsError
 
 
 def read_wav_scp(path: Path) -> dict[str, Path]:
-    """Recording id to file; raises :class:`LrsmsError` where the table is malformed or holds commands."""
+    """Recording id to file; raises :class:`LrsmsError` if the table is malformed or holds commands."""
     table = read_table(path)
     pipes = [name for name, value in table.items() if value.endswith("|")]
     if pipes:

@@ -42,7 +42,7 @@ def require_layout(corpus_dir: Path | None, expected: Iterable[str], option: str
     """Return ``corpus_dir`` when it holds every path of ``expected`` (globs, relative to it).
 
     Raises:
-        LrsmsError: names what was expected and what is there instead.
+        LrsmsError: names what was expected and what was found instead.
     """
     expected = list(expected)
     layout = ", ".join(expected)
@@ -53,10 +53,10 @@ def require_layout(corpus_dir: Path | None, expected: Iterable[str], option: str
     missing = [pattern for pattern in expected if next(corpus_dir.glob(pattern), None) is None]
     if missing:
         names = sorted(path.name for path in corpus_dir.iterdir())
-        found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise LrsmsError(
             f"{option} {corpus_dir}: expected {layout}; {', '.join(missing)} not found; the folder holds "
-            f"{found or 'nothing'}"
+            f"{listed or 'nothing'}"
         )
     return corpus_dir
 

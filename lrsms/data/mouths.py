@@ -55,7 +55,7 @@ def write_manifest(folder: Path, mouths: Mapping[str, TemporalArray]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:
-    """The regions of a split by recording id; None where it has no such manifest: a corpus of audio.
+    """The regions of a split by recording id; None if it has no such manifest: a corpus of audio.
 
     Raises:
         LrsmsError: the manifest is damaged.
@@ -95,8 +95,8 @@ def probe(name: str, array: TemporalArray, duration: float, size: tuple[int, int
     except (OSError, ValueError, EOFError) as error:
         reason = "truncated_video" if "mmap length" in str(error) else "unreadable_video"
         return Exclusion(name, reason, f"{path}: {error}")
-    found = _judge(regions, array, duration, size)
-    return Exclusion(name, found[0], f"{path}: {found[1]}") if found else None
+    fault = _judge(regions, array, duration, size)
+    return Exclusion(name, fault[0], f"{path}: {fault[1]}") if fault else None
 
 
 def _judge(
@@ -120,7 +120,7 @@ def _judge(
 
 
 def common_size(manifests: Iterable[Mapping[str, TemporalArray]]) -> tuple[int, int] | None:
-    """Rows and columns of most regions of all splits; the others are to be left out. None where there is none."""
+    """Rows and columns of most regions of all splits; the others are to be left out. None if there is none."""
     counts = Counter(tuple(array.shape[1:]) for mouths in manifests for array in mouths.values())
     return counts.most_common(1)[0][0] if counts else None
 
@@ -143,7 +143,7 @@ def attach(
         size: that all regions must have.
 
     Returns:
-        All cuts in their order, with the custom field ``mouth`` where the video is good, and one row for each cut
+        All cuts in their order, with the custom field ``mouth`` if the video is good, and one row for each cut
         without.
     """
     recordings = {cut.recording.id: cut.recording for cut in cuts}
@@ -153,8 +153,8 @@ def attach(
     def check(name: str) -> Exclusion | None:
         return probe(name, mouths[name], recordings[name].duration, size)
 
-    found = thread_map(check, names, max_workers=num_jobs, desc=f"{title}: read mouth regions", unit="file")
-    broken = {row.id: row for row in found if row}
+    faults = thread_map(check, names, max_workers=num_jobs, desc=f"{title}: read mouth regions", unit="file")
+    broken = {row.id: row for row in faults if row}
     attached, rows = [], []
     for cut in cuts:
         name = cut.recording.id
@@ -174,7 +174,7 @@ def perturb_speed(cut: MonoCut, factor: float) -> MonoCut:
 
     Lhotse leaves custom arrays as they are. Here the array's frames are stretched over the new time axis (its
     ``frame_shift`` and ``start`` are divided by ``factor``), and loading takes 25 frames a second from it again: frame
-    indices are repeated where speech is slowed down and skipped where it is sped up.
+    indices are repeated if speech is slowed down and skipped if it is sped up.
     """
     perturbed = cut.perturb_speed(factor)
     array = (cut.custom or {}).get(FIELD)

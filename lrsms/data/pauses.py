@@ -1,7 +1,7 @@
 """Cut long recordings at their pauses.
 
 torchaudio's ``vad`` (SoX's) only trims the front of a recording, and the neural detectors (Silero, pyannote) are a
-second model to fetch and to trust, so this goes by energy: frames near the noise floor are a pause, and where there is
+second model to fetch and to trust, so this goes by energy: frames near the noise floor are a pause, and if there is
 no pause the pieces overlap, for their words to be joined by time.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 _FRAME = 0.01  # seconds
 _SILENCE = -70.0  # dB below full scale: no model has heard speech there
 _LONGEST_MARGIN = 0.75  # seconds of a pause that are kept at either side of speech
-_SHORT_PAUSE = 0.15  # seconds; where a piece is too long, such a one will do
+_SHORT_PAUSE = 0.15  # seconds; if a piece is too long, such a pause will do
 _SHORTEST_PIECE = 0.5  # seconds
 _NEIGHBOURHOOD = 6.0  # seconds at either side that the noise floor is taken from
 _CLICK = 0.1  # seconds
@@ -43,7 +43,7 @@ class Splitter:
         sampling_rate: in Hz.
         max_seconds: longest piece; a recording that is no longer stays whole.
         min_pause: seconds; longer recordings are cut at every pause of this length or more.
-        overlap: seconds that two pieces share where there is no pause between them; 0 cuts there.
+        overlap: seconds that two pieces share if there is no pause between them; 0 lets them touch.
     """
 
     sampling_rate: int
@@ -52,7 +52,7 @@ class Splitter:
     overlap: float = 3.0
 
     def __call__(self, samples: np.ndarray) -> list[Piece]:
-        """The pieces of ``(samples,)`` in [-1, 1], in order; none where all of it is silent."""
+        """The pieces of ``(samples,)`` in [-1, 1], in order; none if all of it is silent."""
         levels = frame_levels(samples, self.sampling_rate)
         if not len(levels) or levels.max() < _SILENCE:
             return []
@@ -63,22 +63,23 @@ class Splitter:
         for start, end in self._stretches(active):
             pieces += self._shortened(active, start, end)
         return [
-            Piece(self._sample(one.start), min(self._sample(one.end), len(samples)), one.overlaps) for one in pieces
+            Piece(self._sample(piece.start), min(self._sample(piece.end), len(samples)), piece.overlaps)
+            for piece in pieces
         ]
 
     def _stretches(self, active: np.ndarray) -> list[tuple[int, int]]:
         """Frames between long pauses, with up to half of the pause at either side."""
         margin, pauses = round(_LONGEST_MARGIN / _FRAME), _pauses(active, self.min_pause)
-        found, begin = [], 0
+        spans, begin = [], 0
         for first, last in pauses:
             between = first > 0 and last < len(active)
-            kept = min(margin, (last - first) // 2 if between else last - first)
+            margin_here = min(margin, (last - first) // 2 if between else last - first)
             if first > 0:
-                found.append((begin, first + kept))
-            begin = last - kept
+                spans.append((begin, first + margin_here))
+            begin = last - margin_here
         if not pauses or pauses[-1][1] < len(active):
-            found.append((begin, len(active)))
-        return found
+            spans.append((begin, len(active)))
+        return spans
 
     def _shortened(self, active: np.ndarray, start: int, end: int) -> list[Piece]:
         longest = round(self.max_seconds / _FRAME)
@@ -126,7 +127,7 @@ def frame_levels(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 
 def find_speech(levels: np.ndarray) -> np.ndarray:
-    """Which frames are louder than a pause, ``(frames,)`` of booleans; all where no pause can be told.
+    """Which frames are louder than a pause, ``(frames,)`` of booleans; all if no pause can be told.
 
     A frame is, from up to 10 dB over the noise floor on; the floor is the 10th percentile of the six seconds at
     either side, as noise changes within a recording. Clicks of less than 0.1 s in a pause are part of it.

@@ -32,7 +32,7 @@ class Segment:
     Attributes:
         text: what was said.
         start, end: seconds from the recording's start.
-        words: with their times; empty where CTC cannot tell them.
+        words: with their times; empty if CTC cannot tell them.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Transcript:
     """What was said in a recording.
 
     Attributes:
-        segments: in order; none where nothing was said.
+        segments: in order; none if nothing was said.
         duration: of the recording in seconds.
         seconds: spent on it.
         separator: between words; empty for scripts without spaces.
@@ -59,12 +59,12 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All of it in one line."""
+        """The whole transcript in one line."""
         return self.separator.join(segment.text for segment in self.segments if segment.text)
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """Of all segments; those of a segment that CTC could not align are missing."""
+        """Words of all segments; those of a segment that CTC could not align are missing."""
         return tuple(word for segment in self.segments for word in segment.words)
 
     @property
@@ -97,7 +97,7 @@ class Transcript:
         return json.dumps(content, ensure_ascii=False)
 
     def formatted(self, kind: str, name: str) -> str:
-        """As ``txt``, ``srt`` or ``json``, with its last line ended."""
+        """The transcript as ``txt``, ``srt`` or ``json``, with its last line ended."""
         if kind == "srt":
             return self.srt()
         return (self.json(name) if kind == "json" else self.text) + "\n"
@@ -142,7 +142,7 @@ def _cues(segment: Segment, separator: str) -> list[Segment]:
         if line and (
             word.start - line[-1].end > _CUE_GAP
             or word.end - line[0].start > _CUE_SECONDS
-            or sum(len(one.word) + len(separator) for one in line) + len(word.word) > _CUE_CHARACTERS
+            or sum(len(spoken.word) + len(separator) for spoken in line) + len(word.word) > _CUE_CHARACTERS
         ):
             groups.append([])
         groups[-1].append(word)

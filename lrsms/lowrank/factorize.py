@@ -77,7 +77,7 @@ def _replace_lstm(model: nn.Module, entry: PlanEntry, rank: int | None, input_ra
 
 
 def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, Factored | LowRankLSTM | LSTMInput]]:
-    """Path and layer of every factored layer in ``model``; of a low-rank LSTM cell, its gates."""
+    """Path and layer of every factored layer in ``model``; a low-rank LSTM cell counts by its gates."""
     for path, module in model.named_modules():
         projected = isinstance(module, LowRankLSTM) and module.is_projected
         if projected or isinstance(module, (Factored, LSTMInput)):

@@ -1,4 +1,4 @@
-"""Whether somebody listens to a module: what computes without calling it must not pass over them."""
+"""Tell whether a module has hooks: code that computes without calling the module must not skip them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import nn
 
 
 def hooked(*modules: nn.Module) -> bool:
-    """True where these modules have hooks, forward or backward."""
+    """True if one of these modules has a hook, forward or backward."""
     return any(
-        one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
-        for one in modules
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
     )
 
 
 def hooked_within(*modules: nn.Module) -> bool:
-    """True where these modules, or modules in them, have."""
+    """True if one of these modules, or a module in them, has a hook."""
     return any(hooked(*module.modules()) for module in modules)

@@ -91,7 +91,7 @@ def initialize_(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None
     Args:
         layer: the factored layer, changed in place.
         weight: the freshly initialized (or trained) dense weight, of the layer's ``dense_shape``.
-        bias: the dense bias, copied as it is; None where there is none.
+        bias: the dense bias, copied as it is; None if there is none.
         method: a key of :data:`INITIALIZERS`.
     """
     layer.init_method = method

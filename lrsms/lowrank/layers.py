@@ -107,7 +107,7 @@ class LowRankLinear(Factored):
         return F.linear(F.linear(x, down.weight), up.weight, up.bias)
 
     def is_plain(self) -> bool:
-        """Whether the two layers are torch's own linear layers, and nobody listens to them."""
+        """Whether the two layers are torch's own linear layers, and have no hooks."""
         down, up = self._modules.values()
         return type(down) is nn.Linear and type(up) is nn.Linear and not hooked(down, up)
 

@@ -28,7 +28,7 @@ def spread_ranks(
 
     ``linear`` gives deeper layers more (LR-SMS, arXiv 2410.07771, names a linear map; its slope is not public to
     us: ours runs from half to one and a half times the mean), ``linear_decreasing`` the other way round. The slope
-    is cut where the top would pass ``largest``, so that a sloped map never turns a factored layer dense.
+    is cut if the top would pass ``largest``, so that a sloped map never turns a factored layer dense.
 
     Args:
         mean_rank: rank of the uniform map, a multiple of ``multiple`` or smaller than it.

@@ -1,4 +1,4 @@
-"""Fold factors back into dense weights, where that is faster or where a dense model is wanted."""
+"""Fold factors back into dense weights, if that is faster or if a dense model is wanted."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class PlanEntry:
     Attributes:
         module: path of the layer, as in ``named_modules()``; of an LSTM's input, the LSTM's and ``.input``.
         role: the YAML role it belongs to.
-        depth: index of its block in the stack, 0 where there is none.
+        depth: index of its block in the stack, 0 if there is none.
         inputs, outputs: shape of its matrix; a convolution's kernel area counts into ``inputs``, of an LSTM it is
             the recurrent matrix.
         rank: inner dimension, None when it stays dense.
@@ -63,11 +63,11 @@ class PlanEntry:
 
     @property
     def parameters(self) -> int:
-        """Weights stored."""
+        """Weights that the layer stores."""
         return self.parameters_at(self.rank)
 
     def parameters_at(self, rank: int | None) -> int:
-        """Weights stored at ``rank``; dense for None."""
+        """Weights that the layer stores at ``rank``; None means dense."""
         if rank is None:
             return self.dense_parameters
         _, per_rank = self.weights or (0, self.inputs + self.outputs)
@@ -82,7 +82,7 @@ class PlanEntry:
 
     @property
     def dense_macs(self) -> int:
-        """The same of the dense layer."""
+        """Multiply-accumulates of the dense layer per output position."""
         return 0 if self.role == "embedding" else self.dense_parameters
 
     def macs_saved(self, positions: float, reader_positions: float = 0.0) -> float:
@@ -208,8 +208,8 @@ def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match 
 
 def _depth(path: str) -> int:
     numbers = re.findall(r"\.(\d+)(?=\.)", path)  # a trailing number (embed.conv.2) is not a block's
-    if found := re.search(r"rnn(\d+)(?:\.input)?$|^decoder\.(\d+)$", path):  # enc.0.birnn2, and a decoder's cells
-        return int(found[1] or found[2])
+    if number := re.search(r"rnn(\d+)(?:\.input)?$|^decoder\.(\d+)$", path):  # enc.0.birnn2, and a decoder's cells
+        return int(number[1] or number[2])
     return int(numbers[0]) if numbers else 0
 
 

@@ -80,7 +80,7 @@ class LowRankLSTM(nn.LSTM):
         self.input = None if input_rank is None else LSTMInput(input_size, input_rank, gates)
 
     def forward(self, input, hx=None):
-        """As ``nn.LSTM``'s; a packed sequence, too."""
+        """What ``nn.LSTM`` computes, also of a packed sequence."""
         if self.input is None:
             return super().forward(input, hx)
         if isinstance(input, nn.utils.rnn.PackedSequence):
@@ -89,7 +89,7 @@ class LowRankLSTM(nn.LSTM):
 
     @property
     def rank(self) -> int:
-        """Size of the shared projection; that of the hidden units where there is none."""
+        """Size of the shared projection; that of the hidden units if there is none."""
         return self.proj_size or self.hidden_size
 
     @property
@@ -99,7 +99,7 @@ class LowRankLSTM(nn.LSTM):
 
     @property
     def dense_input_size(self) -> int:
-        """Size of what it takes in, before any projection."""
+        """Size of the layer's input, before any projection."""
         return self.input_size if self.input is None else self.input.in_features
 
     @property
@@ -115,7 +115,7 @@ class LowRankLSTM(nn.LSTM):
         return frames.numel() // frames.shape[-1] * own
 
     def reader_macs_saved(self, output: torch.Tensor) -> int:
-        """The same of the pass that made ``output`` of the reader, which may see fewer frames."""
+        """Multiply-accumulates saved in the reader's pass that made ``output``; the reader may see fewer frames."""
         return output.numel() * self._inputs_saved
 
     @property
@@ -205,7 +205,7 @@ def factorize_lstm_weights(
     reader_weight: torch.Tensor,
     factorize: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]],
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Weights of ``lstm`` and of its reader from dense ones.
+    """Make the weights of ``lstm`` and of its reader from dense ones.
 
     Args:
         lstm: the target.
@@ -249,7 +249,7 @@ def input_matrix(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _input_weights(lstm: LowRankLSTM, weights: Mapping[str, torch.Tensor], factorize) -> dict[str, torch.Tensor]:
-    """Of the first layer's input, from a dense LSTM's."""
+    """The weights of the first layer's input projection, from a dense LSTM's."""
     names = [name for name in ("weight_ih_l0", "weight_ih_l0_reverse") if name in weights]
     if lstm.input is None:
         return {name: weights[name] for name in names}

@@ -60,7 +60,7 @@ class SelfGuide(nn.Module):
         return 0.5 * (1 + math.cos(math.pi * done)) if done < 1 else 0.0
 
     def advance(self) -> None:
-        """To be called after each step of the optimizer."""
+        """Fade the dense weights out by one step; called after each step of the optimizer."""
         self.step += 1
 
 

@@ -35,7 +35,7 @@ def constrain_(layer: Factored, strength: float) -> None:
 
 @torch.no_grad()
 def orthogonality_error(layer: Factored) -> float:
-    """How far ``V V^T`` is from a multiple of the identity: 0 where it is one, at most about 1."""
+    """How far ``V V^T`` is from a multiple of the identity: 0 if it is one, at most about 1."""
     _, down = layer.factors()
     gram = down @ down.T
     scale = gram.diagonal().mean()

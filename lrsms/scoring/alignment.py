@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 
 from kaldialign import align
 
-EMPTY = "*"  # stands in an alignment where one side has nothing, as in sclite's reports
+EMPTY = "*"  # stands in an alignment for the side that has nothing, as in sclite's reports
 _GAP = "\0"  # the aligner's own mark: no token can be this, whereas a token can be EMPTY
 
 
@@ -34,7 +34,7 @@ class Counts:
     def percentages(self) -> tuple[float, ...]:
         """Corr, Sub, Del, Ins, Err in percent of the reference tokens and S.Err in percent of the sentences.
 
-        Without any reference token the first five are 0, or infinite where there is something to count.
+        Without any reference token the first five are 0, or infinite if there is something to count.
         """
         counts = (self.correct, self.substitutions, self.deletions, self.insertions, self.errors)
         return (*(_percent(count, self.tokens) for count in counts), _percent(self.sentence_errors, self.sentences))
@@ -57,7 +57,7 @@ def to_characters(text: str) -> list[str]:
 
 
 def align_tokens(ref: Sequence[str], hyp: Sequence[str]) -> list[tuple[str | None, str | None]]:
-    """Pairs (reference token, hypothesis token); ``None`` where one side has nothing.
+    """Pairs (reference token, hypothesis token); ``None`` for the side that has nothing.
 
     Insertions and deletions cost 3 and substitutions 4, as in NIST's sclite, which scores ESPnet's tables. Tokens
     are compared as they are: unlike sclite, upper and lower case differ.

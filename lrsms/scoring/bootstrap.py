@@ -46,9 +46,9 @@ def paired_bootstrap(
         ValueError: the three differ in length, or there is no reference token.
     """
     _check((errors_a, errors_b, tokens))
-    more, tokens = np.subtract(errors_b, errors_a), np.asarray(tokens)
-    low, high, differences = _bootstrap(more, tokens, resamples, seed)
-    return PairedDifference(float(_rate(more, tokens)), low, high, float(np.mean(differences <= 0)))
+    added_errors, tokens = np.subtract(errors_b, errors_a), np.asarray(tokens)
+    low, high, differences = _bootstrap(added_errors, tokens, resamples, seed)
+    return PairedDifference(float(_rate(added_errors, tokens)), low, high, float(np.mean(differences <= 0)))
 
 
 def _check(columns: Sequence[Sequence[int]]) -> None:
@@ -69,5 +69,5 @@ def _bootstrap(errors: np.ndarray, tokens: np.ndarray, resamples: int, seed: int
     if len(tokens) == 1:  # scipy wants two observations; one utterance twice has the rate of that utterance
         errors, tokens = np.repeat(errors, 2), np.repeat(tokens, 2)
     options = {"n_resamples": resamples, "batch": max(1, _DRAWS // len(tokens)), "rng": np.random.default_rng(seed)}
-    found = bootstrap((errors, tokens), _rate, paired=True, vectorized=True, method="percentile", **options)
-    return *map(float, found.confidence_interval), found.bootstrap_distribution
+    resampled = bootstrap((errors, tokens), _rate, paired=True, vectorized=True, method="percentile", **options)
+    return *map(float, resampled.confidence_interval), resampled.bootstrap_distribution

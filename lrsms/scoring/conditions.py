@@ -32,7 +32,7 @@ class ScoredCondition:
 
     @property
     def key(self) -> tuple[str, float | None]:
-        """The condition."""
+        """The condition under which the experiment was decoded."""
         return self.modality, self.snr_db
 
 
@@ -63,7 +63,7 @@ def score_conditions(exp_dir: Path, data_dir: Path) -> list[ScoredCondition]:
     Raises:
         LrsmsError: a malformed ``decode.json`` or hypotheses that do not fit the references.
     """
-    found = []
+    scored = []
     for folder in _folders(exp_dir):
         decode = json.loads((folder / "decode.json").read_text(encoding="utf-8"))
         if decode.get("modality") not in MODALITIES or "snr_db" not in decode:
@@ -73,27 +73,27 @@ def score_conditions(exp_dir: Path, data_dir: Path) -> list[ScoredCondition]:
         names = (experiment, folder.parents[1].name, folder.parent.name)
         noise = f"{decode.get('babble_voices', '?')} voices, seed {decode.get('seed', '?')}"
         condition = (decode["modality"], decode["snr_db"])
-        found.append(ScoredCondition(*names, *condition, scores, noise, str(decode.get("command", "?"))))
-    return found
+        scored.append(ScoredCondition(*names, *condition, scores, noise, str(decode.get("command", "?"))))
+    return scored
 
 
-def rows(found: Iterable[ScoredCondition]) -> list[dict]:
+def rows(scored: Iterable[ScoredCondition]) -> list[dict]:
     """One object for each experiment and condition; WER in percent, ``snr_db`` null without noise."""
     return [
         {
-            "experiment": one.experiment,
-            "decode": one.decode,
-            "split": one.split,
-            "modality": one.modality,
-            "snr_db": one.snr_db,
-            "wer": round(one.scores.wer.rate, 3),
-            "wer_low": round(one.scores.wer.low, 3),
-            "wer_high": round(one.scores.wer.high, 3),
-            "cer": round(one.scores.cer.rate, 3),
-            "utterances": one.scores.wer.total.sentences,
-            "words": one.scores.wer.total.tokens,
+            "experiment": result.experiment,
+            "decode": result.decode,
+            "split": result.split,
+            "modality": result.modality,
+            "snr_db": result.snr_db,
+            "wer": round(result.scores.wer.rate, 3),
+            "wer_low": round(result.scores.wer.low, 3),
+            "wer_high": round(result.scores.wer.high, 3),
+            "cer": round(result.scores.cer.rate, 3),
+            "utterances": result.scores.wer.total.sentences,
+            "words": result.scores.wer.total.tokens,
         }
-        for one in found
+        for result in scored
     ]
 
 
@@ -107,11 +107,11 @@ def snr_order(snrs: Iterable[float | None]) -> list[float | None]:
     return sorted(set(snrs), key=lambda snr: float("-inf") if snr is None else -snr)
 
 
-def section(found: Sequence[ScoredCondition], heading: str = "##") -> str:
+def section(scored: Sequence[ScoredCondition], heading: str = "##") -> str:
     """Markdown: WER of every condition, what the video gains at each ratio, and low rank against dense."""
     parts = [f"{heading} WER over noise and modality", "", f"![WER over SNR]({PICTURE})", ""]
-    several = len({(one.decode, one.split) for one in found}) > 1
-    for (decode, split), members in _by(found, lambda one: (one.decode, one.split)).items():
+    several = len({(result.decode, result.split) for result in scored}) > 1
+    for (decode, split), members in _by(scored, lambda result: (result.decode, result.split)).items():
         if several:
             parts += [f"{heading}# {decode}/{split}", ""]
         parts += [_wer_table(members), ""]
@@ -131,29 +131,29 @@ def section(found: Sequence[ScoredCondition], heading: str = "##") -> str:
         "utterances, the same for an utterance at every ratio.",
         "",
     ]
-    made = dict.fromkeys((one.experiment, one.command, one.noise) for one in found)
+    made = dict.fromkeys((result.experiment, result.command, result.noise) for result in scored)
     parts += [*(f"- {experiment}: `{command}`; babble of {noise}" for experiment, command, noise in made), ""]
     return "\n".join(parts)
 
 
-def _by(found: Iterable[ScoredCondition], key) -> dict:
+def _by(scored: Iterable[ScoredCondition], key) -> dict:
     groups: dict = {}
-    for one in found:
-        groups.setdefault(key(one), []).append(one)
+    for result in scored:
+        groups.setdefault(key(result), []).append(result)
     return groups
 
 
-def _wer_table(found: Sequence[ScoredCondition]) -> str:
-    snrs = snr_order(one.snr_db for one in found)
+def _wer_table(scored: Sequence[ScoredCondition]) -> str:
+    snrs = snr_order(result.snr_db for result in scored)
     header = ["experiment", "modality", *("clean" if snr is None else f"{snr:g} dB" for snr in snrs)]
     lines = []
-    for experiment, members in _by(found, lambda one: one.experiment).items():
+    for experiment, members in _by(scored, lambda result: result.experiment).items():
         for modality in MODALITIES:
-            rates = {one.snr_db: one.scores.wer.rate for one in members if one.modality == modality}
+            rates = {result.snr_db: result.scores.wer.rate for result in members if result.modality == modality}
             if rates:
                 lines.append([experiment, modality, *_rates(rates, snrs, modality)])
-    for group, members in _by(found, lambda one: group_of(one.experiment)).items():
-        seeds = {one.experiment for one in members}
+    for group, members in _by(scored, lambda result: group_of(result.experiment)).items():
+        seeds = {result.experiment for result in members}
         for modality in MODALITIES if len(seeds) > 1 else ():
             means = _means(members, modality)
             if means:
@@ -167,20 +167,20 @@ def _rates(rates: Mapping[float | None, float], snrs: Sequence[float | None], mo
     return [f"{rates[snr]:.2f}" if snr in rates else "-" for snr in snrs]
 
 
-def _means(found: Iterable[ScoredCondition], modality: str) -> dict[float | None, float]:
+def _means(scored: Iterable[ScoredCondition], modality: str) -> dict[float | None, float]:
     rates: dict[float | None, list[float]] = {}
-    for one in found:
-        if one.modality == modality:
-            rates.setdefault(one.snr_db, []).append(one.scores.wer.rate)
+    for result in scored:
+        if result.modality == modality:
+            rates.setdefault(result.snr_db, []).append(result.scores.wer.rate)
     return {snr: sum(values) / len(values) for snr, values in rates.items()}
 
 
-def _gain_table(found: Sequence[ScoredCondition]) -> str:
-    """Audio-visual minus audio at each ratio."""
+def _gain_table(scored: Sequence[ScoredCondition]) -> str:
+    """A table of audio-visual minus audio at each ratio."""
     lines = []
-    snrs = snr_order(one.snr_db for one in found)
-    for experiment, members in _by(found, lambda one: one.experiment).items():
-        by_key = {one.key: [one] for one in members}
+    snrs = snr_order(result.snr_db for result in scored)
+    for experiment, members in _by(scored, lambda result: result.experiment).items():
+        by_key = {result.key: [result] for result in members}
         cells = []
         for snr in snrs:
             pair = by_key.get(("audio", snr)), by_key.get(("audiovisual", snr))
@@ -191,11 +191,11 @@ def _gain_table(found: Sequence[ScoredCondition]) -> str:
     return markdown_table(header, lines, left=1) if lines else ""
 
 
-def _between_table(found: Sequence[ScoredCondition]) -> str:
+def _between_table(scored: Sequence[ScoredCondition]) -> str:
     """Every other configuration minus the first, each modality over all conditions, and seeds, that both have."""
     groups = {
-        group: list(_by(members, lambda one: one.experiment).values())
-        for group, members in _by(found, lambda one: group_of(one.experiment)).items()
+        group: list(_by(members, lambda result: result.experiment).values())
+        for group, members in _by(scored, lambda result: group_of(result.experiment)).items()
     }
     first, *others = groups
     lines = []
@@ -204,27 +204,27 @@ def _between_table(found: Sequence[ScoredCondition]) -> str:
         for modality in MODALITIES:
             sides: tuple[list[ScoredCondition], list[ScoredCondition]] = ([], [])
             for pair in seeds:
-                by_key = [{one.key: one for one in members if one.modality == modality} for members in pair]
+                by_key = [{result.key: result for result in members if result.modality == modality} for members in pair]
                 shared = [key for key in by_key[0] if key in by_key[1]]
                 for side, table in zip(sides, by_key):
                     side.extend(table[key] for key in shared)
             if sides[0]:
                 difference = _paired(*sides)
                 cells = [_difference(difference), f"{difference.not_worse:.3f}"]
-                conditions = len({one.key for one in sides[0]})
+                conditions = len({result.key for result in sides[0]})
                 lines.append([other, first, modality, str(len(seeds)), str(conditions), *cells])
     header = ("configuration", "compared with", "modality", "seeds", "conditions")
     return markdown_table((*header, "WER difference, points [95 %]", "P(not worse)"), lines, left=3) if lines else ""
 
 
 def _paired(a: Sequence[ScoredCondition], b: Sequence[ScoredCondition]) -> PairedDifference:
-    """Paired by utterance: an utterance's errors and words are those under all of the conditions."""
+    """Compare two sides paired by utterance: an utterance's errors and words are summed over all conditions."""
     sums = []
     for side in (a, b):
         errors: dict[str, int] = {}
         tokens: dict[str, int] = {}
-        for one in side:
-            for name, count in one.scores.wer.counts.items():
+        for result in side:
+            for name, count in result.scores.wer.counts.items():
                 errors[name] = errors.get(name, 0) + count.errors
                 tokens[name] = tokens.get(name, 0) + count.tokens
         sums.append((errors, tokens))
@@ -233,5 +233,5 @@ def _paired(a: Sequence[ScoredCondition], b: Sequence[ScoredCondition]) -> Paire
     return paired_bootstrap(*([table[name] for name in names] for table in (errors_a, errors_b, tokens)))
 
 
-def _difference(found: PairedDifference) -> str:
-    return f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+def _difference(comparison: PairedDifference) -> str:
+    return f"{comparison.difference:+.2f} [{comparison.low:+.2f}, {comparison.high:+.2f}]"

@@ -49,7 +49,7 @@ class DecodingScores:
 def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str, method: str = CTC_ATTENTION) -> Path:
     """``<experiment>/decode_<config>_<method>_<checkpoint>/<split>``, where stage 4 writes and stage 5 reads.
 
-    The method is left out where it is ESPnet's search.
+    The method is left out if it is ESPnet's search.
     """
     names = [config.stem.removeprefix("decode").strip("_"), "" if method == CTC_ATTENTION else method]
     return experiment / "_".join(["decode", *filter(None, names), checkpoint.removesuffix(".pth")]) / split

@@ -55,7 +55,7 @@ def learning_curves(experiments: Mapping[str, Path], picture: Path) -> bool:
             epochs of a dense warm-up come before the others.
 
     Returns:
-        Whether there was anything to draw; where not, ``picture`` does not exist afterwards.
+        Whether there was anything to draw; if not, ``picture`` does not exist afterwards.
     """
     curves = {name: _curves(folder) for name, folder in experiments.items() if (folder / "curves.json").exists()}
     if not any(curve["valid"]["epoch"] or curve["train"]["epoch"] for curve in curves.values()):
@@ -108,7 +108,7 @@ def _draw_curve(axis: Axes, curve: dict, key: str, scale: float, **look) -> None
 
 
 def name_legend(figure: Figure, handles: list) -> None:
-    """Below the panels, in as many columns as the longest name allows."""
+    """Put the legend below the panels, in as many columns as the longest name allows."""
     columns = max(1, 110 // (6 + max(len(handle.get_label()) for handle in handles)))
     ncols = min(len(handles), columns)
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
@@ -167,7 +167,7 @@ def _by_side(layers: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def _draw_ranks(axis: Axes, layers: Sequence[dict], roles: Sequence[str]) -> None:
-    """Modules of one role and depth share a mark where their ranks agree; the line runs through their mean."""
+    """Modules of one role and depth share a mark if their ranks agree; the line runs through their mean."""
     in_blocks = [role for role in roles if role not in _OUTSIDE_BLOCKS and any(x["role"] == role for x in layers)]
     blocks = 1 + max((layer["depth"] for layer in layers if layer["role"] in in_blocks), default=-1)
     ticks = {depth: str(depth) for depth in range(0, blocks, 1 if blocks <= 18 else 2)}

@@ -71,11 +71,11 @@ def _comparison_table(comparisons: Sequence[dict]) -> str:
     header = ("experiment", "compared with", "dataset", "WER difference, points [95 %]", "P(not worse)")
     cells = [
         (
-            *(found["other"]["experiment"], found["reference"]["experiment"], _dataset(found["other"])),
-            f"{found['difference']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
-            f"{found['not_worse']:.3f}",
+            *(comparison["other"]["experiment"], comparison["reference"]["experiment"], _dataset(comparison["other"])),
+            f"{comparison['difference']:+.2f} [{comparison['low']:+.2f}, {comparison['high']:+.2f}]",
+            f"{comparison['not_worse']:.3f}",
         )
-        for found in comparisons
+        for comparison in comparisons
     ]
     return markdown_table(header, cells, left=3)
 
@@ -94,13 +94,17 @@ def _provenance(rows: Sequence[dict]) -> str:
         f"- commit {row['commit']}; {versions}",
         f"- machine: {row['machine']}",
     ]
-    for one in rows:
-        by = f", k2 {one['k2_version']}" if one.get("k2_version") else ""
-        lines.append(f"- {_dataset(one)}: `{one['decode_command']}`, configuration `{one['decode_config']}`{by}")
-        if one["decode_machine"] != one["machine"]:
-            lines.append(f"  - machine: {one['decode_machine']}")
-        if one["missing_hypotheses"]:
-            lines.append(f"  - {one['missing_hypotheses']} utterances have no hypothesis and count as all deletions")
+    for decoded in rows:
+        by = f", k2 {decoded['k2_version']}" if decoded.get("k2_version") else ""
+        lines.append(
+            f"- {_dataset(decoded)}: `{decoded['decode_command']}`, configuration `{decoded['decode_config']}`{by}"
+        )
+        if decoded["decode_machine"] != decoded["machine"]:
+            lines.append(f"  - machine: {decoded['decode_machine']}")
+        if decoded["missing_hypotheses"]:
+            lines.append(
+                f"  - {decoded['missing_hypotheses']} utterances have no hypothesis and count as all deletions"
+            )
     return "\n".join(lines)
 
 
@@ -138,7 +142,7 @@ def report(
         parts += ["## Differences", "", _comparison_table(comparisons), ""]
         parts += ["Paired bootstrap over utterances; P(not worse): share of resamples without more errors.", ""]
     parts += [conditions] if conditions else []
-    parts += ["## How each was made", ""]
+    parts += ["## Provenance", ""]
     for experiment in dict.fromkeys(row["experiment"] for row in rows):
         parts += [_provenance([row for row in rows if row["experiment"] == experiment]), ""]
     return "\n".join(parts)

@@ -142,12 +142,12 @@ def compare(rows: list[dict], low_rank: list[bool], scores: list[DecodingScores]
         reference, *others = sorted(members, key=lambda i: (low_rank[i], -rows[i]["parameters"], rows[i]["experiment"]))
         for other in others:
             a, b = scores[reference].wer.counts, scores[other].wer.counts
-            found = paired_bootstrap(
+            difference = paired_bootstrap(
                 [count.errors for count in a.values()],
                 [count.errors for count in b.values()],
                 [count.tokens for count in a.values()],
             )
-            comparisons.append({"reference": rows[reference], "other": rows[other], **found._asdict()})
+            comparisons.append({"reference": rows[reference], "other": rows[other], **difference._asdict()})
     return comparisons
 
 
@@ -167,7 +167,7 @@ def _cuts(data_dir: Path, decoding: RecordedDecoding) -> Path:
 def write_results(data_dir: Path, exp_dir: Path, results_dir: Path | None = None, force: bool = False) -> str:
     """Score what is decoded under ``exp_dir``; write RESULTS.md, results.json and the pictures there.
 
-    They are copied to ``results_dir`` where given. Returns the summary table. Does nothing but return it when no
+    They are copied to ``results_dir`` if it is given. Returns the summary table. Does nothing but return it when no
     input has changed since the last time, unless ``force``.
 
     Raises:
@@ -213,12 +213,12 @@ def _write(data_dir: Path, exp_dir: Path, decodings: list[RecordedDecoding], inc
 
 
 def _conditions(data_dir: Path, exp_dir: Path) -> str:
-    """The section on noise and missing streams, "" where no experiment has been decoded so."""
-    found = conditions.score_conditions(exp_dir, data_dir)
-    wer_over_snr(found, exp_dir / conditions.PICTURE)
+    """The section on noise and missing streams, "" if no experiment has been decoded so."""
+    scored = conditions.score_conditions(exp_dir, data_dir)
+    wer_over_snr(scored, exp_dir / conditions.PICTURE)
     table = exp_dir / conditions.TABLE
-    if not found:
+    if not scored:
         table.unlink(missing_ok=True)
         return ""
-    write_json(table, conditions.rows(found))
-    return without_folders(conditions.section(found))
+    write_json(table, conditions.rows(scored))
+    return without_folders(conditions.section(scored))

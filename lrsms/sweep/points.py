@@ -1,13 +1,13 @@
 """A sweep's YAML: which experiments it consists of.
 
-Every arm is the training YAML ``base`` with the keys of ``set`` and then its own written over it. ``arms`` names them
-one by one, ``grid`` makes one of every combination of its values. Keys are dotted, such as
-``encoder_conf.dropout_rate``; a key of the grid may be several with spaces between them, which take the same value.
+Every arm is the training YAML ``base`` with the keys of ``set`` and then its own written over it, by the rule of
+:mod:`lrsms.training_yaml`. ``arms`` names them one by one, ``grid`` makes one of every combination of its values. Keys
+are dotted, such as ``encoder_conf.dropout_rate``; a key of the grid may be several with spaces between them, which take
+the same value.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from msgspec import Meta
 
 from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError
+from lrsms.training_yaml import UniqueKeys, changed, read_training_yaml, read_yaml
 from lrsms.typed_config import Count, WholeNumber, choice, from_yaml
 
 _NAME = r"[\w,=\[\]+-][\w.,=\[\]+-]*"  # what may be part of a folder's name
@@ -108,8 +108,8 @@ class Sweep:
         Raises:
             LrsmsError: an unknown or malformed key, a missing base, no arm, two arms of one name, an unknown reference.
         """
-        content = from_yaml(_Content, _read_mapping(path), str(path), separator=": ")
-        base = _read_mapping(_find_base(path, content.base))
+        content = from_yaml(_Content, read_yaml(path, UniqueKeys), str(path), separator=": ")
+        base = read_training_yaml(_find_base(path, content.base), UniqueKeys)
         base = changed(base, _mapping(content.set, f"{path}: set"), f"{path}: set")
         arms = (*_written_arms(path, content.arms, base), *_grid_arms(path, content.grid, base))
         names = [arm.name for arm in arms]
@@ -141,31 +141,6 @@ class Sweep:
 
 
 _ABSENT = object()
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, which on its own keeps the last of two equal keys and says nothing."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key.value, str) and key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is written twice", key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
-def _read_mapping(path: Path) -> dict:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except OSError as error:
-        raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LrsmsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, Mapping):
-        raise LrsmsError(f"{path}: the top level is not a mapping")
-    return dict(content)
 
 
 def _find_base(path: Path, base: object) -> Path:
@@ -228,29 +203,6 @@ def _short_keys(keys: list[str]) -> list[str]:
     first = [key.split()[0] for key in keys]
     short = [key.rpartition(".")[2] for key in first]
     return short if len(set(short)) == len(short) else first
-
-
-def changed(base: Mapping, changes: Mapping, where: str) -> dict:
-    """A copy of ``base`` with dotted keys set, one after the other; ``null`` under a dotted key removes it.
-
-    Raises:
-        LrsmsError: a key leads through something that is not a mapping.
-    """
-    config = copy.deepcopy(dict(base))
-    for dotted, value in changes.items():
-        *parents, last = str(dotted).split(".")
-        place = config
-        for depth, key in enumerate(parents):
-            if place.get(key) is None:
-                place[key] = {}
-            place = place[key]
-            if not isinstance(place, dict):
-                raise LrsmsError(f"{where}: {dotted}: {'.'.join(parents[: depth + 1])} is {place!r}, not a mapping")
-        if value is None and parents:
-            place.pop(last, None)
-        else:
-            place[last] = copy.deepcopy(value)
-    return config
 
 
 def flat(config: Mapping, prefix: str = "") -> dict[str, object]:

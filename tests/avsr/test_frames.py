@@ -75,7 +75,7 @@ def test_what_cannot_be_packed_is_named():
     samples, region = utterance()
     with pytest.raises(LrsmsError, match="neither audio nor video"):
         pack(None, None, size=(4, 5))
-    with pytest.raises(LrsmsError, match="4 x 5 pixels where 8 x 8 are wanted"):
+    with pytest.raises(LrsmsError, match="4 x 5 pixels, but 8 x 8 are wanted"):
         pack(samples, region, size=(8, 8))
     with pytest.raises(LrsmsError, match="without a single frame"):
         pack(samples[:0], None, size=(4, 5))

@@ -36,13 +36,13 @@ def test_the_region_follows_a_moving_head_smoothly(tmp_path, write_talking_head)
     regions = extract_mouth(path)
     places = darkest(regions)
     assert np.ptp(places[:, 1]) < 0.12  # of the region, while the head crosses a third of the picture
-    assert track.found == 1.0 and track.mouths > 0.4
+    assert track.faces == 1.0 and track.mouths > 0.4
 
 
 def test_frames_without_a_face_are_interpolated(tmp_path, write_talking_head):
     moving = {"seconds": 2.0, "size": 320, "center": lambda time: (110 + 50 * time, 150)}
     track = follow(gray_frames(write_talking_head(tmp_path / "a.mp4", **moving, hidden=(0.7, 1.3))))
-    assert 0.5 < track.found < 0.9
+    assert 0.5 < track.faces < 0.9
     np.testing.assert_allclose(track.centers[:, 0], 110 + 50 * (np.arange(50) + 0.5) / 25, atol=8)
 
 
@@ -81,5 +81,5 @@ def test_a_corpus_of_videos_keeps_what_is_done_and_lists_what_is_of_no_use(tmp_p
 def test_real_faces(real_data):
     path = sorted((real_data / "grid/video/s1").iterdir())[0]
     track = follow(gray_frames(path))
-    assert track.found == 1.0 and track.mouths > 0.7
+    assert track.faces == 1.0 and track.mouths > 0.7
     assert np.all((55 < track.sides) & (track.sides < 85))

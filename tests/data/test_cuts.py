@@ -151,7 +151,7 @@ def test_length_limits_spare_the_test_set(corpus):
     for split in ("train", "dev", "test"):
         for name, seconds in (("short", 0.05), ("long", 2.0)):
             add(corpus, split, Recording.from_file(write_audio(corpus / f"{name}.wav", seconds)))
-    cuts = build(corpus, min_duration=0.1, max_duration=1.5)
+    cuts = build(corpus, min_utterance=0.1, max_utterance=1.5)
     assert [len(cuts[split]) for split in ("train", "dev", "test")] == [2, 2, 4]
     assert {row.reason for row in read_excluded(corpus / "dev" / "excluded.tsv")} == {"too_short", "too_long"}
 

@@ -93,7 +93,7 @@ class Clone:
 
 def small(content: dict) -> dict:
     """A configuration with the same keys and small numbers, of whatever kind it is."""
-    if "base" in content:  # a sweep
+    if "arms" in content:  # a sweep
         others = [name for name in content["arms"] if name != content["reference"]][:1]
         arms = {name: content["arms"][name] for name in (content["reference"], *others)}
         grid = {key: values[:1] for key, values in content.get("grid", {}).items()}
@@ -108,7 +108,8 @@ def small(content: dict) -> dict:
 def _limited(content):
     if isinstance(content, dict):
         return {
-            key: min(value, _LIMITS[key]) if key in _LIMITS and isinstance(value, int) else _limited(value)
+            key: min(value, _LIMITS[name]) if name in _LIMITS and isinstance(value, int) else _limited(value)
             for key, value in content.items()
+            for name in [str(key).rpartition(".")[2]]  # of a dotted key beside `base:`
         }
     return content

@@ -8,6 +8,8 @@ import yaml
 from doc_blocks import Command, WrongMarkdown, read_blocks
 from doc_checks import faults_of, simple_commands, verb_error
 
+from lrsms.training_yaml import changed, read_training_yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("egs/*/*/README.md")])
 
@@ -48,6 +50,9 @@ YAML = [block for path in FILES for block in read_blocks(path, str(path.relative
 
 
 def laid_over(below, above):
+    dotted = {key: value for key, value in above.items() if "." in key}
+    above = {key: value for key, value in above.items() if key not in dotted}
+    below = changed(below, dotted, "the block")
     both = {**below, **above}
     for key in below.keys() & above.keys():
         if isinstance(below[key], dict) and isinstance(above[key], dict):
@@ -61,7 +66,7 @@ def test_yaml_builds_a_model(block, tmp_path):
     from lrsms.espnet.config import check_training_config
     from lrsms.espnet.training.task import ASRTask
 
-    content = laid_over(yaml.safe_load((ROOT / block.over).read_text()), yaml.safe_load(block.text))
+    content = laid_over(read_training_yaml(ROOT / block.over), yaml.safe_load(block.text))
     if content.get("batch_type"):
         del content["max_duration"]
     config, tokens = tmp_path / "train.yaml", tmp_path / "tokens.txt"

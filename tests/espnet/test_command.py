@@ -79,7 +79,8 @@ def stock_data(tmp_path):
 def test_stock_data_through_stock_programs(run_python, write_config, stock_data, tmp_path):
     ours = dict.fromkeys(("max_duration", "num_buckets"))
     config = write_config(tmp_path / "train.yaml", max_epoch=1, batch_type="unsorted", batch_size=2, **ours)
-    arguments = ["--config", config, "--output_dir", "exp", "--token_list", stock_data / "tokens.txt"]
+    config.with_name("changed.yaml").write_text(f"base: {config.name}\nbatch_size: 3\n")
+    arguments = ["--config", "changed.yaml", "--output_dir", "exp", "--token_list", stock_data / "tokens.txt"]
     arguments += ["--token_type", "char", "--use_preprocessor", "true", "--ngpu", "0"]
     for split in ("train", "valid"):
         for name, key, kind in (("wav.scp", "speech", "sound"), ("text", "text", "text")):
@@ -90,6 +91,7 @@ def test_stock_data_through_stock_programs(run_python, write_config, stock_data,
     assert result.returncode == 0, result.stderr[-3000:]
     trained = yaml.safe_load((tmp_path / "exp/config.yaml").read_text())
     assert trained["encoder"] == "lowrank_conformer" and trained["iterator_type"] == "sequence"
+    assert trained["batch_size"] == 3 and "base" not in trained
 
     arguments = ["--asr_train_config", "exp/config.yaml", "--asr_model_file", "exp/valid.acc.best.pth"]
     arguments += ["--data_path_and_name_and_type", f"{stock_data / 'wav.scp'},speech,sound", "--output_dir", "decode"]

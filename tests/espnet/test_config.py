@@ -3,6 +3,8 @@
 import re
 
 import pytest
+import yaml
+from espnet2.tasks import asr
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import check_keys, check_training_config, read_yaml
@@ -56,6 +58,37 @@ def test_what_is_wrong_is_named(changes, message, write_config, tmp_path):
     with pytest.raises(LrsmsError, match=re.escape(message)) as error:
         check_training_config(config, ASRTask)
     assert str(error.value).startswith(f"{config}: ")
+
+
+def test_an_unknown_key_of_a_base_is_named_with_the_bases_line(write_config, tmp_path):
+    base = write_config(tmp_path / "base.yaml", max_epochs=3)
+    line = 1 + base.read_text().splitlines().index("max_epochs: 3")
+    path = tmp_path / "train.yaml"
+    path.write_text("base: base.yaml\nmax_epoch: 4\n")
+    with pytest.raises(LrsmsError, match=re.escape(f"{base}: line {line}: unknown key 'max_epochs'; did you mean")):
+        check_training_config(path, ASRTask)
+    write_config(tmp_path / "base.yaml")
+    path.write_text("base: base.yaml\nencoder_conf.otput_size: 4\n")
+    with pytest.raises(LrsmsError, match=re.escape(f"{path}: line 2: encoder_conf: unknown key 'otput_size'; did you")):
+        check_training_config(path, ASRTask)
+
+
+@pytest.mark.parametrize("task", [ASRTask, asr.ASRTask])
+def test_espnets_parser_takes_a_base(task, write_config, tmp_path, capsys):
+    config = read_yaml(write_config(tmp_path / "base.yaml"))
+    for key in set(config) - set(vars(task.get_parser().parse_args([]))):
+        del config[key]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(config))
+    path = tmp_path / "train.yaml"
+    path.write_text("base: base.yaml\nencoder_conf.output_size: 20\ngrad_clip: 3\n")
+    args = task.get_parser().parse_args([f"--config={path}", "--grad_clip", "4"])
+    assert args.encoder_conf == config["encoder_conf"] | {"output_size": 20}
+    assert (args.grad_clip, args.max_epoch, args.config) == (4.0, config["max_epoch"], str(path))
+    assert not hasattr(args, "base")
+    path.write_text("base: base.yaml\nmax_epochs: 20\n")
+    with pytest.raises(SystemExit):
+        task.get_parser().parse_args(["--config", str(path)])
+    assert f"unrecognized arguments: max_epochs (from {path}: line 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoder_name", ["conformer", "transformer"])

@@ -17,6 +17,8 @@ import pytest
 import soundfile
 import yaml
 
+from lrsms.training_yaml import read_training_yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 1200  # seconds, for one command on a busy machine
 DIGITS = ["./run.sh", "--num-train", "60", "--num-dev", "12", "--num-test", "12", "--nj", "1"]
@@ -102,7 +104,7 @@ class Tree:
 
     def config(self, name: str, source: str = "train_lrsms", **changes) -> str:
         """Write a tiny form of a training YAML of ``conf/`` and return its path, for ``--train-config``."""
-        content = yaml.safe_load((self.folder / f"conf/{source}.yaml").read_text())
+        content = read_training_yaml(self.folder / f"conf/{source}.yaml")
         content["encoder_conf"].update(output_size=32, attention_heads=2, linear_units=64, num_blocks=1)
         content["decoder_conf"].update(attention_heads=2, linear_units=64)
         content.update(max_epoch=2, num_workers=0, use_matplotlib=False, **changes)
@@ -355,7 +357,7 @@ def test_dense_configs_are_the_low_rank_ones_without_low_rank():
         other = path.with_name(path.name.replace("train_dense", "train_lrsms"))
         if other == path or not other.exists():
             continue
-        dense, low_rank = (yaml.safe_load(found.read_text()) for found in (path, other))
+        dense, low_rank = map(read_training_yaml, (path, other))
         for part in ("encoder", "decoder"):
             assert low_rank[part] == f"lowrank_{dense[part]}"
             del low_rank[part], dense[part], low_rank[f"{part}_conf"]["low_rank"]

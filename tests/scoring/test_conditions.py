@@ -120,7 +120,7 @@ def test_results_follow_when_conditions_change(recipe, add):
     add("dense")
     assert write_results(recipe / "data", recipe / "exp", recipe / "copy") == plain  # rows of their own
     page = (recipe / "copy/RESULTS.md").read_text()
-    assert "## WER over noise and modality" in page and page.index("WER over noise") < page.index("How each was made")
+    assert "## WER over noise and modality" in page and page.index("WER over noise") < page.index("Provenance")
     assert len(json.loads((recipe / "copy/conditions.json").read_text())) == 9
     assert (recipe / "copy/wer_over_snr.png").exists()
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lrsms.errors import LrsmsError
-from lrsms.sweep.points import Sweep, changed, flat
+from lrsms.sweep.points import Sweep, flat
 
 
 def read(path: Path, text: str) -> Sweep:
@@ -60,6 +60,15 @@ def test_the_base_may_lie_beside_the_sweep_or_in_the_working_folder(write_sweep,
     (recipe / "other").mkdir()
     moved = path.rename(recipe / "other" / path.name)
     assert Sweep.read(moved).arms[0].config["max_epoch"] == 3
+
+
+def test_the_base_may_have_a_base_and_no_key_twice(write_sweep, recipe):
+    (recipe / "conf/small.yaml").write_text("base: base.yaml\nencoder_conf.blocks: 1\n")
+    sweep = Sweep.read(write_sweep(base="conf/small.yaml"))
+    assert sweep.arms[0].config["encoder_conf"] == {"blocks": 1, "low_rank": {"attention": 0.5}}
+    (recipe / "conf/twice.yaml").write_text("wrong: 1\nwrong: 2\n")
+    with pytest.raises(LrsmsError, match=r"twice.yaml: not valid YAML: 'wrong' is written twice"):
+        Sweep.read(write_sweep(base="conf/twice.yaml"))
 
 
 def test_differences_are_those_to_the_reference(write_sweep):
@@ -142,9 +151,5 @@ def test_an_absent_sweep_is_an_error(tmp_path):
         Sweep.read(tmp_path / "absent.yaml")
 
 
-def test_changed_leaves_the_base_alone_and_flat_lists_its_keys():
-    base = {"a": {"b": 1, "c": {"d": 2}}, "e": {}}
-    assert changed(base, {"a.b": None, "a.c.d": [3], "f.g": 4, "e": None}, "x") == {
-        **{"a": {"c": {"d": [3]}}, "e": None, "f": {"g": 4}}
-    }
-    assert flat(base) == {"a.b": 1, "a.c.d": 2, "e": {}}
+def test_flat_lists_dotted_keys():
+    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}

@@ -152,7 +152,7 @@ def prepare_digits(
 ) -> None:
     """Generate the corpus.
 
-    Writes ``output_dir/audio/<split>/<id>.flac`` (16 kHz, mono, 16 bits) and then, when all audio is there,
+    Writes ``output_dir/audio/<split>/<id>.flac`` (16 kHz, mono, 16 bits) and then, when all audio exists,
     ``output_dir/<split>/{recordings,supervisions}.jsonl.gz``. Manifests of an earlier run are removed first, so
     that a folder with manifests is a finished corpus.
 
@@ -287,7 +287,7 @@ def _rms(signal: np.ndarray) -> float:
 
 
 def _loud(signal: np.ndarray) -> tuple[int, int]:
-    """Begin and end of what is not the synthesizer's own silence (1 % of the peak and below)."""
+    """Begin and end of the speech without the synthesizer's own silence (1 % of the peak and below)."""
     loud = np.flatnonzero(np.abs(signal) > 0.01 * np.abs(signal).max())
     return int(loud[0]), int(loud[-1]) + 1
 
@@ -312,7 +312,7 @@ def add_sizes(options: CorpusParser, defaults: Mapping[str, int]) -> None:
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, int]:
-    """Those of the options of :func:`add_sizes` that are given, by name."""
+    """The options of :func:`add_sizes` that are given, by name."""
     names = (f"num_{split}" for split in SPLITS)
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 

@@ -97,7 +97,7 @@ def prepare_grid(
     lists_dir: Path | None = None,
     mouth_size: int | None = None,
 ) -> None:
-    """Write the manifests of ``train``, ``dev`` and ``test``, extracting audio where only videos are given.
+    """Write the manifests of ``train``, ``dev`` and ``test``, extracting audio if only videos are given.
 
     Args:
         corpus_dir: one of the two layouts above.

@@ -45,12 +45,12 @@ def _read_part(corpus_dir: Path, part: str, num_jobs: int) -> Split:
     except Exception as error:  # an unreadable FLAC or a line without text; Lhotse names neither
         raise LrsmsError(f"{corpus_dir / part}: cannot be read ({error}); unpack this part again") from error
     split = pair(manifests["recordings"], manifests["supervisions"], [], str(corpus_dir / part))
-    found = {item.id for item in split.supervisions}
+    ids = {item.id for item in split.supervisions}
     # Lhotse skips a transcript without audio behind a warning: count it.
     for path in sorted((corpus_dir / part).rglob("*.trans.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():
             name = line.split(maxsplit=1)[0] if line.strip() else None
-            if name and name not in found:
+            if name and name not in ids:
                 split.exclusions.append(Exclusion(name, "missing_audio", f"no such file: {path.parent / name}.flac"))
     return split
 

@@ -5,7 +5,7 @@ the middle, 16 kHz sound) with ``<clip>.txt`` beside it: a line ``Text:``, a lin
 times of all words under the heading ``WORD START END ASDSCORE``. A folder is one talk and stands for its speaker.
 
 Splits: ``train`` is pretrain and trainval (or one of them), ``test`` is test. The corpus has no development set:
-``dev`` is the hundredth part of trainval's folders by the SHA-1 of their names; where pretrain has these folders as
+``dev`` is the hundredth part of trainval's folders by the SHA-1 of their names; if pretrain has these folders as
 well, they are left out of training. Clips of pretrain are cut at word times into segments of at most 24 s (auto_avsr's
 600 frames).
 """
@@ -39,7 +39,7 @@ _WORDS = "WORD START END"
 
 @dataclass(frozen=True)
 class Transcript:
-    """A clip's text, and its words with begin and end in seconds where the file has them."""
+    """A clip's text, and its words with begin and end in seconds if the file has them."""
 
     text: str
     words: list[tuple[str, float, float]]
@@ -85,7 +85,7 @@ def segments(
         Text, start and end of each. A cut is in the middle of the pause between two words; a single word that is longer
         than ``longest`` stays whole.
     """
-    found, first = [], 0
+    spans, first = [], 0
     begin = 0.0
     while first < len(words):
         last = first
@@ -93,13 +93,13 @@ def segments(
             last += 1
         end = min(duration, max(_end(words, last, duration), words[last][2]))
         if end > begin:
-            found.append((" ".join(word for word, _, _ in words[first : last + 1]), begin, end))
+            spans.append((" ".join(word for word, _, _ in words[first : last + 1]), begin, end))
         first, begin = last + 1, end
-    return found
+    return spans
 
 
 def _end(words: Sequence[tuple[str, float, float]], index: int, duration: float) -> float:
-    """Where a segment that ends with this word ends."""
+    """End, in seconds, of a segment whose last word this is."""
     return duration if index + 1 == len(words) else (words[index][2] + words[index + 1][1]) / 2
 
 
@@ -141,7 +141,7 @@ def prepare_lrs3(
     held_out = {path.parent.name for path in videos["trainval"].values() if is_dev(path.parent.name)}
     if "trainval" not in train_parts:
         videos["trainval"] = {k: path for k, path in videos["trainval"].items() if path.parent.name in held_out}
-    every = {name: path for found in videos.values() for name, path in found.items()}
+    every = {name: path for paths in videos.values() for name, path in paths.items()}
     sound, exclusions = extract_sound(every, output_dir / "audio" / "lrs3", num_jobs=num_jobs, title="lrs3")
     recordings, unreadable = open_recordings(sound, num_jobs=num_jobs, title="lrs3: read headers")
     exclusions += unreadable
@@ -194,8 +194,8 @@ def _add(split: Split, recording: Recording, video: Path, *, cut: bool) -> None:
             row = Exclusion(recording.id, "no_word_times", f"{video.with_suffix('.txt')}: no table {_WORDS}")
             split.exclusions.append(row)
             return
-        found = segments(transcript.words, recording.duration)
-        spans = [(f"{recording.id}-{number:03d}", *span) for number, span in enumerate(found)]
+        sentences = segments(transcript.words, recording.duration)
+        spans = [(f"{recording.id}-{number:03d}", *span) for number, span in enumerate(sentences)]
     split.recordings.append(recording)
     split.supervisions += [
         SupervisionSegment(

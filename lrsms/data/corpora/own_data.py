@@ -3,7 +3,7 @@
 ``kaldi_dir`` and ``manifest_dir`` each hold the folders ``train``, ``dev`` and ``test``. A Kaldi folder has
 ``wav.scp`` (plain paths; relative ones start at the current folder, as in Kaldi), ``text``, ``utt2spk`` and
 perhaps ``segments`` (utterance, recording, start and end in seconds). A Lhotse folder has either one
-``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``; where it has both,
+``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``; if it has both,
 the cuts are not read.
 """
 
@@ -21,11 +21,11 @@ SPLITS = ("train", "dev", "test")
 
 
 def _only(folder: Path, kind: str) -> Path | None:
-    found = sorted({*folder.glob(f"*{kind}*.jsonl"), *folder.glob(f"*{kind}*.jsonl.gz")})
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise LrsmsError(f"--manifest_dir {folder}: {len(found)} manifests of {kind} ({names}); leave one")
-    return found[0] if found else None
+    manifests = sorted({*folder.glob(f"*{kind}*.jsonl"), *folder.glob(f"*{kind}*.jsonl.gz")})
+    if len(manifests) > 1:
+        names = ", ".join(path.name for path in manifests)
+        raise LrsmsError(f"--manifest_dir {folder}: {len(manifests)} manifests of {kind} ({names}); leave one")
+    return manifests[0] if manifests else None
 
 
 def read_manifests(folder: Path) -> Split:

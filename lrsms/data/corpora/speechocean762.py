@@ -83,7 +83,7 @@ def prepare_speechocean762(corpus_dir: Path | None, output_dir: Path, *, num_job
         output_dir: receives ``<split>/{recordings,supervisions}.jsonl.gz``.
 
     Raises:
-        LrsmsError: the layout is not the corpus's, ids repeat, or no audio file of a split is there.
+        LrsmsError: the layout is not the corpus's, ids repeat, or no audio file of a split was found.
     """
     corpus_dir = require_layout(corpus_dir, _LAYOUT)
     both, test = (_read_part(corpus_dir, part, num_jobs) for part in ("train", "test"))

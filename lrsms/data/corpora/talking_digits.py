@@ -82,7 +82,7 @@ def prepare_talking_digits(
 ) -> None:
     """Generate the corpus.
 
-    Writes ``output_dir/audio/<split>/<id>.flac``, ``output_dir/mouth/<size>/<id>.npy``, and when all are there the
+    Writes ``output_dir/audio/<split>/<id>.flac``, ``output_dir/mouth/<size>/<id>.npy``, and when all exist the
     manifests of each split and ``output_dir/mouths.png``, a contact sheet.
 
     Args:
@@ -95,7 +95,7 @@ def prepare_talking_digits(
         LrsmsError: a number out of range, or ``espeakng-loader`` is missing.
     """
     if size < _SMALLEST:
-        raise LrsmsError(f"--mouth_size {size}: at least {_SMALLEST} pixels, or lips are a blur")
+        raise LrsmsError(f"--mouth_size {size}: must be at least {_SMALLEST} pixels; lips are a blur below")
     output_dir = Path(output_dir)
     sizes = {"train": num_train, "dev": num_dev, "test": num_test}
     utterances = [replace(utterance, snr=None) for utterance in design_corpus(sizes, seed, num_jobs)]

@@ -15,7 +15,7 @@ from torch import nn
 
 from lrsms.avsr.frames import FRAME_SHIFT
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import check_keys, read_yaml
+from lrsms.espnet.config import check_keys, read_training_yaml
 from lrsms.espnet.models.cost import Cost, cost, positions, sampling_rate
 from lrsms.espnet.models.rank_plan_file import save_plans
 from lrsms.espnet.models.rank_targets import factorize_ctc, resolve, without_low_rank
@@ -159,7 +159,7 @@ def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) ->
 
 
 def _arguments(path: Path, vocab_size: int) -> argparse.Namespace:
-    config = read_yaml(path)
+    config = read_training_yaml(path)
     known = {"encoder": ENCODERS, "decoder": DECODERS}
     conf = {}
     for part, default in (("encoder", "rnn"), ("decoder", "rnn")):  # ESPnet's defaults

@@ -15,7 +15,7 @@ from espnet2.torch_utils.initialize import initialize
 from torch import nn
 
 from lrsms.espnet.checkpoints.checkpoint import check_fits
-from lrsms.espnet.config import named_file
+from lrsms.espnet.config import accept_base, named_file
 from lrsms.espnet.models.av_conformer import AVConformerEncoder, check_model
 from lrsms.espnet.models.fast.allocator import keep_freed_memory
 from lrsms.espnet.models.kaldi_fbank import KaldiFbank
@@ -59,7 +59,7 @@ def register() -> None:
 
 
 def _explaining(get_parser):
-    """ESPnet's own task does not know the options of ours: say what to write in their place."""
+    """Take a training YAML with ``base:``, and say what to write in place of the options that only our task has."""
 
     @functools.wraps(get_parser)
     def build(cls):
@@ -71,6 +71,7 @@ def _explaining(get_parser):
             refuse(f"{message}; {_OF_OUR_TASK[key]}" if key in _OF_OUR_TASK else message)
 
         parser.error = error
+        accept_base(parser)
         return parser
 
     return build

@@ -18,7 +18,7 @@ from lrsms import stamp
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
-from lrsms.espnet.config import check_training_config, read_yaml
+from lrsms.espnet.config import check_training_config, read_training_yaml
 from lrsms.espnet.training.preflight import PREPARED
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import write_json, write_text
@@ -75,7 +75,7 @@ class Training:
 
     def _after_warmup(self, main: bool) -> Training:
         """Train the dense warm-up, where one is asked for; returns what is left to train."""
-        config = read_yaml(self.config)
+        config = read_training_yaml(self.config)
         epochs = config.get("warmup_epochs", 0) if self.warmup_epochs is None else self.warmup_epochs
         if not epochs:
             return self
@@ -106,7 +106,7 @@ class Training:
         """Every process that trains decides alike; only the main one touches the folder."""
         marker = self.output_dir / "inputs.json"
         inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
-        config = read_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
+        config = read_training_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
         max_epoch = config.pop("max_epoch", None)
         arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
         if self.warmup_epochs is not None:
@@ -220,7 +220,7 @@ def summarize(training: Training) -> None:
         **json.loads((folder / PREPARED).read_text()),
         "train_step_seconds": statistics.median(curves["train"]["train_time"]),
         "epochs": len(epochs),
-        "max_epoch": read_yaml(training.config).get("max_epoch"),
+        "max_epoch": read_training_yaml(training.config).get("max_epoch"),
         "wall_seconds": sum(seconds(part["time"]) for epoch in epochs for part in stats[epoch].values()),
         "seed": training.seed,
     }

@@ -87,7 +87,7 @@ def cv2_blur(regions):
 
 
 def test_wrong_sizes_are_errors_before_anything_is_written(tmp_path):
-    with pytest.raises(LrsmsError, match="--mouth_size 8: at least 24"):
+    with pytest.raises(LrsmsError, match="--mouth_size 8: must be at least 24 pixels"):
         prepare_talking_digits(tmp_path / "x", size=8)
     with pytest.raises(LrsmsError, match="num_dev 0: must be at least 1"):
         prepare_talking_digits(tmp_path / "x", num_dev=0)

@@ -99,7 +99,7 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
     beam, ctc = read(tmp_path, "decode")["results"]
     assert beam["experiment"] == "tiny" and beam["wer"] is None and beam["rtf"] > 0 and beam["parameters"] > 1000
     config.write_text(config.read_text() + "encodr: conformer\n")
-    with pytest.raises(LrsmsError, match="tiny.yaml: unknown key 'encodr'; did you mean 'encoder'"):
+    with pytest.raises(LrsmsError, match=r"tiny.yaml: line \d+: unknown key 'encodr'; did you mean 'encoder'"):
         decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
 
 

@@ -14,6 +14,7 @@ from lrsms.compress.config import CompressConfig
 from lrsms.compress.search import finished_trials
 from lrsms.espnet.compress.toolkit import EspnetToolkit, write_experiment
 from lrsms.storage import open_study
+from lrsms.training_yaml import read_training_yaml
 
 CHECKPOINT = "valid.acc.ave.pth"
 # Of the shipped conf/compress.yaml, what makes it quick.
@@ -28,7 +29,7 @@ def untrained(root, tiny_args, tmp_path_factory):
     """``untrained(name)``: an experiment of ``conf/<name>.yaml`` whose weights are as they were drawn."""
 
     def make(name: str) -> Path:
-        args = tiny_args(**yaml.safe_load((root / "conf" / f"{name}.yaml").read_text()), token_type="char")
+        args = tiny_args(**read_training_yaml(root / "conf" / f"{name}.yaml"), token_type="char")
         torch.manual_seed(0)
         state = ASRTask.build_model(args).state_dict()
         folder = tmp_path_factory.mktemp("exp") / name

@@ -164,7 +164,7 @@ def test_a_corpus_of_sound_stops_before_training(corpus, train):
 
 
 def test_mistakes_in_av_conf_name_the_file(av_corpus, train):
-    with pytest.raises(LrsmsError, match=r"train.yaml: av_conf: unknown key 'snr'; did you mean 'snrs'"):
+    with pytest.raises(LrsmsError, match=r"train.yaml: line \d+: av_conf: unknown key 'snr'; did you mean 'snrs'"):
         train(av_corpus, av_conf={"snr": [0]})
 
 

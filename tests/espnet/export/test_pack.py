@@ -104,7 +104,7 @@ def test_files_that_the_config_names_come_along(moved, tmp_path):
         inside = yaml.safe_load(archive.read("exp/tiny/config.yaml"))["non_linguistic_symbols"]
         assert inside == "exp/tiny/words.txt" and archive.read(inside) == b"<laugh>\n"
     (lang / "words.txt").unlink()
-    with pytest.raises(LrsmsError, match="non_linguistic_symbols: none of .*words.txt is there"):
+    with pytest.raises(LrsmsError, match="non_linguistic_symbols: none of .*words.txt exists"):
         pack_experiment(moved, tmp_path / "broken", CHECKPOINT)
     assert not list((tmp_path / "broken").iterdir())
 

@@ -73,11 +73,16 @@ def test_the_verb_prints_draws_and_does_not_load_espnets_task(experiment, run_py
     )
     options = ["--config", experiment.config, "--token_list", experiment.lang_dir / "tokens.txt"]
     options += ["--png", tmp_path / "ranks.png", "--html", tmp_path / "plan.html"]
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(f"base: {experiment.config}\nmax_epoch: 77\n")
+    options = ["--config", changed, *options[2:], "--write", tmp_path / "plain.yaml"]
     done = run_python("-c", code, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Rank plan of the encoder" in done.stdout and "MMACs/s" in done.stdout
     assert "training memory   about" in done.stdout and "x fewer" in done.stdout
     assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
+    plain = yaml.safe_load((tmp_path / "plain.yaml").read_text())
+    assert plain == yaml.safe_load(experiment.config.read_text()) | {"max_epoch": 77}
     page = (tmp_path / "plan.html").read_text()
     assert "encoder.encoders.0.self_attn.linear_q" in page and "data:image/png;base64," in page
 

@@ -141,6 +141,21 @@ def test_an_unchanged_training_is_skipped(experiment, capsys, monkeypatch):
     assert "skipped" in capsys.readouterr().out
 
 
+def test_a_training_is_skipped_though_its_config_has_a_base_now(experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Training, "_launch", lambda self: pytest.fail("trained again"))
+    shutil.copytree(experiment.output_dir, tmp_path / "tiny")
+    config = dict(reversed(yaml.safe_load(experiment.config.read_text()).items()))
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(config | {"grad_clip": 1}, sort_keys=False))
+    path = tmp_path / "train.yaml"
+    path.write_text(f"base: base.yaml\ngrad_clip: {config['grad_clip']}\n")
+    training = dataclasses.replace(experiment, output_dir=tmp_path / "tiny", config=path)
+    training.run()
+    assert "skipped" in capsys.readouterr().out
+    path.write_text("base: base.yaml\n")
+    with pytest.raises(LrsmsError, match="another config, seed or data"):
+        training.run()
+
+
 def test_a_training_is_skipped_though_its_cuts_were_made_again(experiment, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Training, "_launch", lambda self: pytest.fail("trained again"))
     folder, cuts = tmp_path / "tiny", tmp_path / "cuts.jsonl.gz"
@@ -250,7 +265,7 @@ def test_global_mvn_is_found_from_another_folder(with_global_mvn, tmp_path, monk
     np.testing.assert_allclose(model.normalize.mean, stats["sum"] / stats["count"], rtol=1e-5)
     (folder / "feats_stats.npz").rename(folder / "elsewhere.npz")
     try:
-        with pytest.raises(LrsmsError, match="normalize_conf.stats_file: none of .*feats_stats.npz is there"):
+        with pytest.raises(LrsmsError, match="normalize_conf.stats_file: none of .*feats_stats.npz exists"):
             ASRTask.build_model_from_file(folder / "config.yaml", folder / "valid.acc.ave.pth")
     finally:
         (folder / "elsewhere.npz").rename(folder / "feats_stats.npz")
