@@ -1,13 +1,9 @@
 """Show what a training YAML comes to, without training: rank, size, work and memory of every layer.
 
-<<<<<<< HEAD
-Usage: lrsms plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html]
+Usage: lrsms plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html] [--write plain.yaml]
 
 The vocabulary is that of stage 2 (the only lang_* in the recipe's data folder, or the one that --token_type names), of
 --token_list, or --vocab_size; without any of them, a size is assumed, and the plan says so.
-=======
-Usage: python -m lrsms.bin.plan --config conf/train_lrsms.yaml [--png ranks.png] [--html plan.html] [--write plain.yaml]
->>>>>>> h_yaml
 """
 
 import argparse
@@ -39,35 +35,20 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the plain ESPnet YAML that a file with base: stands for here")
     args = parser.parse_args()
 
-<<<<<<< HEAD
     vocab_size, source = vocabulary(args)
 
-=======
     import yaml
 
-    from lrsms.errors import LrsmsError
->>>>>>> h_yaml
     from lrsms.espnet.models.rank_preview import draw, page, preview
     from lrsms.training_yaml import read_training_yaml
 
-<<<<<<< HEAD
     plan = preview(args.config, vocab_size, args.tokens_per_second)
     print(plan.text())
     print(f"vocabulary        {vocab_size:,} tokens, {source}")
-    if args.png is not None and not draw(plan, args.png):
-=======
-    vocab_size = args.vocab_size or 500
-    if args.token_list is not None:
-        if not args.token_list.exists():
-            raise LrsmsError(f"{args.token_list}: not there; run stage 2 first, or give --vocab_size")
-        vocab_size = len(args.token_list.read_text(encoding="utf-8").split("\n")) - 1
-    found = preview(args.config, vocab_size, args.tokens_per_second)
-    print(found.text())
     if args.write is not None:
         plain = read_training_yaml(args.config)
         args.write.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    if args.png is not None and not draw(found, args.png):
->>>>>>> h_yaml
+    if args.png is not None and not draw(plan, args.png):
         print(f"{args.png}: not drawn, every layer is dense")
     if args.html is not None:
         args.html.write_text(page(plan, f"{args.config}, {vocab_size:,} tokens"), encoding="utf-8")

@@ -50,15 +50,9 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-<<<<<<< HEAD
-        others = [row for row in _read_rows(path) if row["stage"] != stage]
-        table = [dict(zip(COLUMNS, COLUMNS)), *others, *new]
-        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in table))
-=======
         of_other_stages = [row for row in _read_rows(path) if row["stage"] != stage]
         rows = [dict(zip(COLUMNS, COLUMNS)), *of_other_stages, *new]
         write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in rows))
->>>>>>> h_yaml
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:
