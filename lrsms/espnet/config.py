@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import humanfriendly
 import yaml
 
 from lrsms.avsr.config import AvConfig
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError, refuse_unknown
 from lrsms.lowrank import LowRankConfig
 
@@ -33,6 +35,11 @@ def read_yaml(path: Path) -> dict:
     return dict(content or {})
 
 
+def sampling_rate(frontend_conf: Mapping | None) -> int:
+    """Sampling rate in Hz that the configured front-end expects; ESPnet also writes it as ``16k``."""
+    return humanfriendly.parse_size(str((frontend_conf or {}).get("fs", 16000)))
+
+
 def named_file(key: str, name: str, folder: Path) -> Path:
     """A file that an experiment's config names.
 
@@ -51,7 +58,7 @@ def named_file(key: str, name: str, folder: Path) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise LrsmsError(f"{folder / 'config.yaml'}: {key}: none of {', '.join(map(str, candidates))} is there")
+    raise LrsmsError(f"{folder / CONFIG}: {key}: none of {', '.join(map(str, candidates))} is found")
 
 
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:

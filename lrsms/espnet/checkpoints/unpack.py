@@ -19,13 +19,14 @@ from typing import IO
 
 import yaml
 
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import read_yaml
 
 _SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")  # those that ESPnet writes
 _TEXT_LIMIT = 64 << 20  # bytes of a YAML file
 # Keys of meta.yaml, which are arguments of Speech2Text, and what each file is called once it is out.
-_CONFIGS = {"asr_train_config": "config.yaml", "lm_train_config": "lm.yaml"}
+_CONFIGS = {"asr_train_config": CONFIG, "lm_train_config": "lm.yaml"}
 _WEIGHTS = {"asr_model_file": "model.pth", "lm_file": "lm.pth"}
 
 
