@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 import yaml
+from lhotse import CutSet
 
 from lrsms.data.tokens import build_lang
 from lrsms.errors import LrsmsError
@@ -33,7 +34,7 @@ def test_a_trained_one_says_what_it_is(experiment, corpus):
     assert trained.token_list == (corpus / "lang_char/tokens.txt").read_text().splitlines()
     assert {"valid.acc.ave.pth", "checkpoint.pth", "3epoch.pth"} <= set(trained.checkpoints)
     assert Experiment.of(trained.weights) == trained
-    text = "one two"
+    text = next(iter(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))).supervisions[0].text
     assert trained.tokenizer.decode(trained.tokenizer.encode(text)) == text
 
 
@@ -65,7 +66,7 @@ def test_reading_a_config_imports_no_task_of_espnet(make, run_python, tmp_path):
         "import sys; from pathlib import Path; from lrsms.espnet.checkpoints.experiment import Experiment\n"
         f"made = Experiment(Path({str(made.folder)!r}))\n"
         "print(made.sampling_rate, made.ctc_weight, made.tokenizer.decode([3, 2, 4]))\n"
-        "print([name for name in sys.modules if name.startswith(('espnet2.tasks', 'espnet2.asr'))])"
+        "print([name for name in sys.modules if name.startswith(('espnet2.tasks', 'espnet2.bin', 'torchaudio'))])"
     )
     done = run_python("-c", code, cwd=tmp_path)
     assert done.stdout.splitlines() == ["8000 1.0 a b", "[]"], done.stderr
@@ -118,7 +119,8 @@ def test_sub_words_are_decoded_by_the_model_that_the_config_names(corpus, tmp_pa
     monkeypatch.chdir(tmp_path)
     tokenizer = made.tokenizer
     assert made.bpemodel == recipe / "data/bpe.model"
-    assert tokenizer.decode(tokenizer.encode("seven two")) == "seven two"
+    text = next(iter(CutSet.from_file(corpus / "train/cuts.jsonl.gz"))).supervisions[0].text
+    assert tokenizer.decode(tokenizer.encode(text)) == text
     assert (tokenizer.separator, tokenizer.space, tokenizer.are_pieces) == (" ", None, True)
 
 
