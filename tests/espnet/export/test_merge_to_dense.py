@@ -73,9 +73,8 @@ def test_a_front_end_of_ours_is_named(experiment, tmp_path):
 
 
 def test_what_stays_factored_is_written_as_ranks(stock_frontend, tmp_path):
-    done = merge_experiment(
-        stock_frontend, tmp_path / "merged", "valid.acc.ave.pth", lambda path, _: "feed_forward" in path
-    )
+    trained = Experiment(stock_frontend)
+    done = merge_experiment(trained, tmp_path / "merged", lambda path, _: "feed_forward" in path)
     assert done.kept > 0 and "encoder: lowrank_conformer has" in done.foreign
     config = yaml.safe_load((done.folder / "config.yaml").read_text())
     assert config["decoder"] == "transformer"  # only its feed-forward layers were factored
