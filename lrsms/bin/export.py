@@ -87,7 +87,7 @@ def _merge(args: argparse.Namespace, experiment, folder: Path) -> None:
     from lrsms.espnet.export.merge_to_dense import merge_experiment
 
     done = merge_experiment(experiment, folder, args.merge or "all")
-    print(f"{done.folder}: {done.merged} layers merged, {done.kept} kept factored, {done.parameters:,} parameters")
+    print(f"{done.folder}: {done.merged} layers merged, {done.factored} kept factored, {done.parameters:,} parameters")
     print(f"largest change of the encoder's output: {done.difference:.1e}")
     print(f"opens with `import lrsms.espnet` ({done.foreign})" if done.foreign else "opens with ESPnet alone")
 

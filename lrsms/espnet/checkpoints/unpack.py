@@ -43,7 +43,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Path]:
         folder: an empty folder.
 
     Returns:
-        Paths by argument of ESPnet's ``Speech2Text``: ``asr_train_config``, ``asr_model_file``, and where the pack
+        Paths by argument of ESPnet's ``Speech2Text``: ``asr_train_config``, ``asr_model_file``, and if the pack
         has a language model ``lm_train_config`` and ``lm_file``.
 
     Raises:
@@ -51,18 +51,18 @@ def unpack(archive: Path, folder: Path) -> dict[str, Path]:
     """
     with _opened(archive) as members:
         meta = _read_meta(archive, members, folder)
-        found = {}
+        copied = {}
         for kind, names in (("yaml_files", _CONFIGS), ("files", _WEIGHTS)):
             for key, name in names.items():
                 if key in meta[kind]:
                     members.copy(str(meta[kind][key]), folder / name)
-                    found[key] = folder / name
+                    copied[key] = folder / name
         for key in ("asr_train_config", "asr_model_file"):
-            if key not in found:
+            if key not in copied:
                 raise LrsmsError(f"{archive}: meta.yaml names no {key}: not a pack of a speech recognizer")
-        for key in _CONFIGS.keys() & found.keys():
-            _localize(archive, found[key], members, folder)
-    return found
+        for key in _CONFIGS.keys() & copied.keys():
+            _localize(archive, copied[key], members, folder)
+    return copied
 
 
 def _read_meta(archive: Path, members: _Members, folder: Path) -> dict[str, Mapping]:
@@ -159,7 +159,7 @@ def _opened(archive: Path) -> Iterator[_Members]:
 
 
 def _checked(archive: Path, entries: list) -> dict[str, zipfile.ZipInfo | tarfile.TarInfo]:
-    found = {}
+    files = {}
     for entry in entries:
         name = entry.filename if isinstance(entry, zipfile.ZipInfo) else entry.name
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
@@ -168,10 +168,10 @@ def _checked(archive: Path, entries: list) -> dict[str, zipfile.ZipInfo | tarfil
             continue
         if not _is_file(entry):
             raise LrsmsError(f"{archive}: refused, its member {name!r} is a link or a device, not a file")
-        if _plain(name) in found:
+        if _plain(name) in files:
             raise LrsmsError(f"{archive}: refused, it holds {name!r} twice")
-        found[_plain(name)] = entry
-    return found
+        files[_plain(name)] = entry
+    return files
 
 
 def _is_folder(entry: zipfile.ZipInfo | tarfile.TarInfo) -> bool:

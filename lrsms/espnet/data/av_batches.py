@@ -135,7 +135,7 @@ class VideoCheck:
         if self.seen < _MOST_OF_IT:
             window = " x ".join(map(str, self.region))
             print(
-                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; where this cuts "
+                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; if this cuts "
                 f"off lips, av_conf.resize makes the regions smaller first"
             )
         if not self.with_video:

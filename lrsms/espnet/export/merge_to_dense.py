@@ -25,7 +25,7 @@ class Merged:
 
     Attributes:
         folder: of ``config.yaml`` and the checkpoint.
-        merged, kept: number of layers that became dense, and that stayed factored.
+        merged, factored: number of layers that became dense, and that stayed factored.
         parameters: of the whole model now.
         difference: largest change of the encoder's output on a random utterance.
         foreign: why stock ESPnet cannot open it without this package; empty if it can.
@@ -33,7 +33,7 @@ class Merged:
 
     folder: Path
     merged: int
-    kept: int
+    factored: int
     parameters: int
     difference: float
     foreign: str

@@ -40,7 +40,7 @@ class OnnxModel:
         form: ``onnx`` or ``sherpa``.
         merged: precision -> layers that became dense.
         layers: factored layers of the checkpoint.
-        decoder: whether the attention decoder is there.
+        decoder: whether the attention decoder is among them.
         difference: largest one of log-probabilities to torch's, in float32.
         notes: sentences for the user.
         features: of ``sherpa``, what to set there; None for ``onnx``.

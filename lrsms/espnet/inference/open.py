@@ -40,7 +40,7 @@ def check_options(options: Mapping, where: str) -> dict:
 
 
 def read_k2_options(config: Path) -> K2Options:
-    """The ``k2`` block of a decoding YAML, defaults where it has none.
+    """The ``k2`` block of a decoding YAML, defaults if it has none.
 
     Raises:
         LrsmsError: unreadable, an unknown key or a value out of range.

@@ -35,19 +35,19 @@ class Recognizer:
     >>> print(recognizer("speech.wav").text)
 
     Dense, low-rank, merged and compressed experiments open alike, and so does what ESPnet packed. A recording longer
-    than ``max_seconds`` is cut at its pauses; where there is none, pieces overlap by three seconds and their words are
+    than ``max_seconds`` is cut at its pauses; if there is none, pieces overlap by three seconds and their words are
     joined by CTC's times. An audio-visual model hears the sound alone.
 
     Args:
         model: an experiment's folder with ``config.yaml`` and weights, or an archive of ``espnet2.bin.pack``.
         checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or else the only average (``*.ave.pth``) or
-            the only ``.pth`` file there is.
+            the only ``.pth`` file.
         decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
             beam of 10 with CTC and attention weighed alike.
         device: ``cpu`` or ``cuda``.
         precision: ``fp32``, or ``int8``: torch's dynamic quantization.
         max_seconds: longest piece that is recognized in one go; about the longest utterance of the training is right.
-        min_pause: seconds; where a recording is cut, it is cut at every pause of this length.
+        min_pause: seconds; if a recording is cut, it is cut at every pause of this length.
 
     Attributes:
         sampling_rate: in Hz, of what the model hears; recordings at other rates are resampled.

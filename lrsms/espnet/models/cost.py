@@ -13,7 +13,7 @@ from lrsms.espnet.models.fast import plain_paths
 from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
 
 _SECONDS = 10
-NOMINAL_TOKENS_PER_SECOND = 4.0  # where no corpus is at hand: sub-words of English
+NOMINAL_TOKENS_PER_SECOND = 4.0  # if no corpus is at hand: sub-words of English
 
 
 @dataclass(frozen=True)

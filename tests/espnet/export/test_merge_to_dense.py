@@ -52,7 +52,7 @@ def encoded(model) -> torch.Tensor:
 
 def test_stock_espnet_opens_the_merged_experiment_without_this_package(stock_frontend, tmp_path):
     done = merge_experiment(Experiment(stock_frontend), tmp_path / "merged")
-    assert done.foreign == "" and done.kept == 0 and done.merged > 15 and done.difference < 1e-5
+    assert done.foreign == "" and done.factored == 0 and done.merged > 15 and done.difference < 1e-5
     output = tmp_path / "encoded.pt"
     command = [sys.executable, "-c", STOCK, str(done.folder), str(output)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -75,7 +75,7 @@ def test_a_front_end_of_ours_is_named(experiment, tmp_path):
 def test_what_stays_factored_is_written_as_ranks(stock_frontend, tmp_path):
     trained = Experiment(stock_frontend)
     done = merge_experiment(trained, tmp_path / "merged", lambda path, _: "feed_forward" in path)
-    assert done.kept > 0 and "encoder: lowrank_conformer has" in done.foreign
+    assert done.factored > 0 and "encoder: lowrank_conformer has" in done.foreign
     config = yaml.safe_load((done.folder / "config.yaml").read_text())
     assert config["decoder"] == "transformer"  # only its feed-forward layers were factored
     merged = Speech2Text(done.folder / "config.yaml", done.folder / "valid.acc.ave.pth").asr_model

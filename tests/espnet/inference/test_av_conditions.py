@@ -172,7 +172,7 @@ def test_an_utterance_is_drawn_under_its_conditions(decoding, av_corpus, tmp_pat
 
 def test_merged_it_is_the_dense_audiovisual_encoder_with_the_same_hypotheses(decoding, conditions, tmp_path):
     merged = merge_experiment(decoding.experiment, tmp_path / "merged")
-    assert merged.kept == 0 and merged.difference < 1e-4
+    assert merged.factored == 0 and merged.difference < 1e-4
     assert merged.foreign == "encoder: av_conformer is this package's"
     config = yaml.safe_load((tmp_path / "merged/config.yaml").read_text())
     assert config["encoder"] == "av_conformer" and "low_rank" not in config["encoder_conf"]
