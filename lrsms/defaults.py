@@ -1,5 +1,6 @@
 """Names that the commands, the recipes and the package agree on; this module imports nothing."""
 
+CONFIG = "config.yaml"  # of an experiment's folder: every option that ESPnet trained with
 DEFAULT_CHECKPOINT = "valid.acc.ave.pth"  # of an experiment's folder: ESPnet's average of the best epochs
 TOKEN_TYPES = ("char", "word", "unigram", "bpe")
 SENTENCEPIECE_TYPES = ("unigram", "bpe")
@@ -8,3 +9,9 @@ SENTENCEPIECE_TYPES = ("unigram", "bpe")
 def espnet_token_type(token_type: str) -> str:
     """What ESPnet calls one of :data:`TOKEN_TYPES`: every model of sentencepiece is ``bpe``."""
     return "bpe" if token_type in SENTENCEPIECE_TYPES else token_type
+
+
+def recipe_token_types(espnet_type: str) -> tuple[str, ...]:
+    """The other way around: what a recipe may have called it; ESPnet's name if it is none of :data:`TOKEN_TYPES`."""
+    types = (token_type for token_type in TOKEN_TYPES if espnet_token_type(token_type) == espnet_type)
+    return tuple(types) or (espnet_type,)

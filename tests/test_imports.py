@@ -124,3 +124,37 @@ def test_only_the_bridge_imports_espnet():
         if any(target.startswith("espnet") for target in imported(path, name))
     }
     assert importing == {"lrsms.espnet"}
+
+
+# Rooms of lrsms.espnet; each imports from itself and from those on the lines above it.
+ROOMS = [
+    {"config", "compat"},
+    {"checkpoints"},
+    {"models"},
+    {"plugin", "data"},
+    {"training", "inference"},
+    {"export", "compress"},
+    {"bench"},
+]
+
+
+def room_of(module: str) -> str:
+    """The room of a module of lrsms.espnet, such as ``models``; empty for others and for the package itself."""
+    return module.split(".")[2] if module.startswith("lrsms.espnet.") else ""
+
+
+def test_rooms_of_the_bridge_import_from_those_before_them():
+    place = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+    pairs = {
+        (room, other)
+        for name, targets in module_graph().items()
+        for target in targets
+        if (room := room_of(name)) and (other := room_of(target)) and room not in (other, "__main__")
+    }
+    assert {room for pair in pairs for room in pair} == set(place)
+    assert [pair for pair in sorted(pairs) if place[pair[1]] >= place[pair[0]]] == []
+
+
+def test_every_module_of_the_bridge_is_in_a_room():
+    rooms = {room_of(name) for name in module_files()} - {"", "__main__"}
+    assert rooms == set().union(*ROOMS)

@@ -17,6 +17,7 @@ from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
 from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
 from lrsms.espnet.inference.open import open_recognizer
@@ -175,14 +176,14 @@ def _models(
     experiment: Path, checkpoint: str, precisions: Sequence[str], weights: Sequence[str], options: dict
 ) -> Iterator[tuple[str, str, object, int]]:
     """Name, precision, recognizer and parameters of each form of an experiment that is asked for."""
-    source = experiment
     with tempfile.TemporaryDirectory() as scratch:
+        trained = Experiment(experiment, checkpoint)
         if experiment.suffix == ".yaml":
-            experiment = Path(scratch) / "made_up"
-            write_made_up(source, experiment, checkpoint)
-        low_rank = any(low_rank_layers(open_recognizer(experiment, checkpoint, options).asr_model))
+            trained = Experiment(Path(scratch) / "made_up", checkpoint)
+            write_made_up(experiment, trained.folder, checkpoint)
+        low_rank = any(low_rank_layers(open_recognizer(trained, options).asr_model))
         for kind in weights if low_rank else ("stored",):
-            name = label(source)
+            name = label(experiment)
             if kind != "stored":
                 name += ", merged" if kind == "merged" else ", merged where faster"
             parameters = 0
@@ -194,7 +195,7 @@ def _models(
                 parameters = trainable_parameters(model)
 
             for precision in precisions:
-                model = open_recognizer(experiment, checkpoint, options, precision, change, fast_search=False)
+                model = open_recognizer(trained, options, precision, change, fast_search=False)
                 yield name, precision, model, parameters
 
 

@@ -17,6 +17,7 @@ from lrsms.bench.decoding import beam_search, best_path, label
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.export.onnx import OnnxModel, export_onnx
 from lrsms.espnet.export.onnx_recognizer import open_onnx_recognizer
@@ -96,38 +97,36 @@ def compare_exports(
         if search not in SEARCHES:
             raise LrsmsError(f"--searches: {search!r} is unknown; any of {', '.join(SEARCHES)}")
     if not cuts.exists():
-        raise LrsmsError(f"{cuts}: not there; run stage 1 first")
+        raise LrsmsError(f"{cuts}: not found; run stage 1 first")
     options = read_yaml(decode_config)
     notes: list[str] = []
     arms: list[MeasuredForm] = []
     for experiment in experiments:
         name, base = label(experiment), work_dir / label(experiment).replace("/", "_")
-        arms += checkpoint_arms(experiment, checkpoint, options, searches)
+        trained = Experiment(experiment, checkpoint)
+        arms += checkpoint_arms(trained, options, searches)
         for merge in merges:
-            done = export_onnx(experiment, base / f"onnx_{merge}", checkpoint, merge=merge, precisions=precisions)
-            arms += onnx_arms(experiment, checkpoint, options, done, merge, precisions, searches, threads)
+            done = export_onnx(trained, base / f"onnx_{merge}", merge=merge, precisions=precisions)
+            arms += onnx_arms(trained, options, done, merge, precisions, searches, threads)
             notes += [f"{name}: {note}." for note in done.notes if note not in "".join(notes)]
             if not done.layers:
                 break
         try:
-            done = export_onnx(
-                experiment, base / "sherpa", checkpoint, form="sherpa", merge=merges[0], precisions=precisions
-            )
+            done = export_onnx(trained, base / "sherpa", form="sherpa", merge=merges[0], precisions=precisions)
         except LrsmsError as error:
             notes.append(f"{name}: not for sherpa-onnx: {error}.")
             continue
         if "ctc" in searches:
-            arms += sherpa_arms(experiment, done, merges[0], precisions, threads)
+            arms += sherpa_arms(trained, done, merges[0], precisions, threads)
             notes += [f"{name}: {note}." for note in done.notes]
     return measure(arms, cuts, folder, "export", notes, utterances=utterances, threads=threads)
 
 
 def check_export(
     done: OnnxModel,
-    experiment: Path,
+    experiment: Experiment,
     cuts: Path,
     decode_config: Path,
-    checkpoint: str,
     *,
     merge: str,
     precisions: Sequence[str],
@@ -143,11 +142,11 @@ def check_export(
     """
     options = read_yaml(decode_config)
     searches = SEARCHES if done.decoder else ("ctc",)
-    arms = checkpoint_arms(experiment, checkpoint, options, searches)
+    arms = checkpoint_arms(experiment, options, searches)
     if done.form == "sherpa":
         arms += sherpa_arms(experiment, done, merge, precisions, 1)
     else:
-        arms += onnx_arms(experiment, checkpoint, options, done, merge, precisions, searches, 1)
+        arms += onnx_arms(experiment, options, done, merge, precisions, searches, 1)
     table = measure(arms, cuts, done.folder, "check", list(done.notes), utterances=utterances)
     for arm in arms:
         same = _same(arm, arms)
@@ -159,14 +158,14 @@ def check_export(
     return table
 
 
-def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: Sequence[str]) -> list[MeasuredForm]:
+def checkpoint_arms(experiment: Experiment, options: dict, searches: Sequence[str]) -> list[MeasuredForm]:
     """The model as it was trained, by ESPnet."""
-    recognizer = open_recognizer(experiment, checkpoint, options)
+    recognizer = open_recognizer(experiment, options)
     model = recognizer.asr_model
     parts = {"ctc": (model.encoder, model.ctc), "beam": (model.encoder, model.ctc, model.decoder)}
     return [
         MeasuredForm(
-            *(label(experiment), "checkpoint", "fp32", "as trained", search),
+            *(label(experiment.folder), "checkpoint", "fp32", "as trained", search),
             sum(value.numel() * value.element_size() for part in parts[search] for value in part.parameters()),
             _recognize(recognizer, search),
         )
@@ -175,8 +174,7 @@ def checkpoint_arms(experiment: Path, checkpoint: str, options: dict, searches: 
 
 
 def onnx_arms(
-    experiment: Path,
-    checkpoint: str,
+    experiment: Experiment,
     options: dict,
     done: OnnxModel,
     merge: str,
@@ -187,20 +185,20 @@ def onnx_arms(
     """The exported networks in ESPnet's search and on the best path."""
     arms = []
     for precision in precisions:
-        recognizer = open_onnx_recognizer(experiment, checkpoint, options, done, precision, threads)
+        recognizer = open_onnx_recognizer(experiment, options, done, precision, threads)
         for search in searches:
             if search == "ctc" or done.decoder:
                 size = done.size(precision, decoder=search == "beam")
                 layers = _layers(done, merge, precision)
                 arm = MeasuredForm(
-                    label(experiment), "onnx", precision, layers, search, size, _recognize(recognizer, search)
+                    label(experiment.folder), "onnx", precision, layers, search, size, _recognize(recognizer, search)
                 )
                 arms.append(arm)
     return arms
 
 
 def sherpa_arms(
-    experiment: Path, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int
+    experiment: Experiment, done: OnnxModel, merge: str, precisions: Sequence[str], threads: int
 ) -> list[MeasuredForm]:
     """sherpa-onnx: its features, its onnxruntime, its search."""
     features = done.features
@@ -213,7 +211,7 @@ def sherpa_arms(
         layers = _layers(done, merge, precision)
         size = model.stat().st_size
         recognize = _sherpa_recognize(recognizer, features.sampling_rate)
-        arms.append(MeasuredForm(label(experiment), "sherpa-onnx", precision, layers, "ctc", size, recognize))
+        arms.append(MeasuredForm(label(experiment.folder), "sherpa-onnx", precision, layers, "ctc", size, recognize))
     return arms
 
 
@@ -261,7 +259,7 @@ def measure(
         The table.
     """
     if not cuts.exists():
-        raise LrsmsError(f"{cuts}: not there; run stage 1 first")
+        raise LrsmsError(f"{cuts}: not found; run stage 1 first")
     chosen = list(CutSet.from_file(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")

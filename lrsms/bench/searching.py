@@ -19,8 +19,9 @@ from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.search import finished_trials
 from lrsms.compress.space import DENSE, SearchSpace
 from lrsms.compress.truncation import METHODS
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
-from lrsms.espnet.compress.toolkit import EspnetToolkit, with_ranks, write_experiment
+from lrsms.espnet.compress.toolkit import EspnetToolkit, with_ranks
 from lrsms.sweep.intervals import mean_interval
 
 _FINE = [*(number / 40 for number in range(1, 40)), DENSE]
@@ -235,9 +236,9 @@ def _naive_trial(toolkit: EspnetToolkit, ranks: dict) -> None:
     """What a script around the toolkit would do for one candidate."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "candidate"
-        compressible = Compressible(toolkit.original, toolkit.checkpoint)
+        compressible = Compressible(Experiment(toolkit.original, toolkit.checkpoint))
         ranks, cache = compressible.with_own_ranks(ranks), FactorCache(Path(scratch) / "factors")
         model = SlicedModel(compressible.model, compressible.layers, cache, "plain", {}).snapshot(ranks)
         state = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
-        write_experiment(folder, with_ranks(compressible, ranks), state, toolkit.checkpoint)
+        Experiment(folder, toolkit.checkpoint).write(with_ranks(compressible, ranks), state)
         toolkit.errors(folder, toolkit.valid_split)

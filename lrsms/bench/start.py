@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError
 
 HERE = Path(__file__).resolve().parents[2]
@@ -132,9 +133,9 @@ def _prepare(folder: Path, experiment: Path, cuts: Path, checkpoint: str) -> Non
     import soundfile
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
-    for path in (experiment / "config.yaml", experiment / checkpoint, cuts):
+    for path in (experiment / CONFIG, experiment / checkpoint, cuts):
         if not path.exists():
-            raise LrsmsError(f"{path}: not there; bench start needs a trained experiment and its data")
+            raise LrsmsError(f"{path}: not found; bench start needs a trained experiment and its data")
     cut = next(iter(CutSet.from_file(cuts)))
     sound = folder / "utterance.flac"
     soundfile.write(sound, cut.load_audio()[0], cut.sampling_rate)
@@ -149,7 +150,7 @@ def _prepare(folder: Path, experiment: Path, cuts: Path, checkpoint: str) -> Non
     (folder / "data/lang_char").mkdir()
     (folder / "data/lang_char/tokens.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     (folder / "exp").mkdir()
-    shutil.copy(experiment / "config.yaml", folder / "exp")
+    shutil.copy(experiment / CONFIG, folder / "exp")
     shutil.copy((experiment / checkpoint).resolve(), folder / "exp" / checkpoint)
 
 

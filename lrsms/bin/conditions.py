@@ -30,10 +30,11 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
+    from lrsms.espnet.checkpoints.experiment import Experiment
     from lrsms.espnet.inference.av_conditions import ConditionsDecoding, modalities_of
     from lrsms.espnet.inference.decode_split import Decoding
 
-    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    modalities = modalities_of(Experiment(args.asr_exp)) if args.modalities is None else args.modalities.split()
     conditions = grid(modalities, parse_snrs(args.snrs))
     train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
     for split in args.splits.split():

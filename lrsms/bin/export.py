@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
 from lrsms.command_line import CommandParser
-from lrsms.defaults import DEFAULT_CHECKPOINT
+from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
 
@@ -61,7 +61,7 @@ def _cuts(args: argparse.Namespace) -> Path:
 
 def _inputs(args: argparse.Namespace, form: str) -> tuple[dict, list[Path]]:
     """Arguments and files that an export depends on."""
-    files = [args.asr_exp / "config.yaml", (args.asr_exp / args.checkpoint).resolve()]
+    files = [args.asr_exp / CONFIG, (args.asr_exp / args.checkpoint).resolve()]
     arguments = {"checkpoint": args.checkpoint}
     if form == "pack":
         return arguments | {"license": args.license}, [*files, args.asr_exp.resolve().parent / "results.json"]
@@ -73,38 +73,39 @@ def _inputs(args: argparse.Namespace, form: str) -> tuple[dict, list[Path]]:
 
 
 def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
-    import lrsms.espnet  # noqa: F401
+    from lrsms.espnet.checkpoints.experiment import Experiment
 
+    experiment = Experiment(args.asr_exp, args.checkpoint)
     if form == "espnet":
-        _merge(args, folder)
+        _merge(args, experiment, folder)
     elif form == "pack":
         from lrsms.espnet.export.pack import pack_experiment
 
-        print(pack_experiment(args.asr_exp, folder, args.checkpoint, license_name=args.license).summary)
+        print(pack_experiment(experiment, folder, license_name=args.license).summary)
     else:
-        _write_onnx(args, form, folder)
+        _write_onnx(args, experiment, form, folder)
 
 
-def _merge(args: argparse.Namespace, folder: Path) -> None:
+def _merge(args: argparse.Namespace, experiment, folder: Path) -> None:
     from lrsms.espnet.export.merge_to_dense import merge_experiment
 
-    done = merge_experiment(args.asr_exp, folder, args.checkpoint, args.merge or "all")
-    print(f"{done.folder}: {done.merged} layers merged, {done.kept} kept factored, {done.parameters:,} parameters")
+    done = merge_experiment(experiment, folder, args.merge or "all")
+    print(f"{done.folder}: {done.merged} layers merged, {done.factored} kept factored, {done.parameters:,} parameters")
     print(f"largest change of the encoder's output: {done.difference:.1e}")
     print(f"opens with `import lrsms.espnet` ({done.foreign})" if done.foreign else "opens with ESPnet alone")
 
 
-def _write_onnx(args: argparse.Namespace, form: str, folder: Path) -> None:
+def _write_onnx(args: argparse.Namespace, experiment, form: str, folder: Path) -> None:
     from lrsms.espnet.export.onnx import export_onnx
 
     merge = args.merge or "faster"
-    done = export_onnx(args.asr_exp, folder, args.checkpoint, form=form, merge=merge, precisions=args.precisions)
+    done = export_onnx(experiment, folder, form=form, merge=merge, precisions=args.precisions)
     print(done.summary)
     if args.check:
         from lrsms.bench.exporting import check_export
 
         options = {"merge": merge, "precisions": args.precisions, "utterances": args.utterances}
-        print(check_export(done, args.asr_exp, _cuts(args), args.config, args.checkpoint, **options))
+        print(check_export(done, experiment, _cuts(args), args.config, **options))
 
 
 if __name__ == "__main__":

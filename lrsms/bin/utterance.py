@@ -28,13 +28,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs
+    from lrsms.espnet.checkpoints.experiment import Experiment
     from lrsms.espnet.inference.av_conditions import modalities_of
     from lrsms.espnet.inference.av_picture import UtterancePicture
     from lrsms.espnet.inference.decode_split import Decoding
 
     decoding = Decoding(args.asr_exp, args.data_dir / args.split / "cuts.jsonl.gz", args.config, args.checkpoint)
     train_cuts = args.data_dir / args.train_split / "cuts.jsonl.gz"
-    modalities = modalities_of(args.asr_exp) if args.modalities is None else args.modalities.split()
+    modalities = modalities_of(Experiment(args.asr_exp)) if args.modalities is None else args.modalities.split()
     conditions = grid(modalities, parse_snrs(args.snr)[:1])
     UtterancePicture(decoding, train_cuts, args.voices, args.seed).draw(args.utterance, conditions, args.picture)
     print(args.picture)

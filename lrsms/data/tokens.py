@@ -93,6 +93,22 @@ class Tokens:
             return " ".join(tokens)
         return "".join(" " if token == SPACE else token for token in tokens)
 
+    @property
+    def space(self) -> int | None:
+        """Id of the token between words; None if there is none, as with words and sub-words."""
+        spaced = self.token_type == "char" and SPACE in self._ids
+        return self._ids[SPACE] if spaced else None
+
+    @property
+    def separator(self) -> str:
+        """What joins the texts of two pieces of speech: nothing for characters that know no space."""
+        return "" if self.token_type == "char" and self.space is None else " "
+
+    @property
+    def are_pieces(self) -> bool:
+        """Whether words consist of several tokens, by whose spaces or marks they can be told apart."""
+        return self.token_type in SENTENCEPIECE_TYPES or self.space is not None
+
     def unknown(self, text: str) -> list[str]:
         """Tokens of ``text`` that the list lacks."""
         return [token for token in self.split(text) if token not in self._ids]

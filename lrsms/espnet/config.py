@@ -7,12 +7,20 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import humanfriendly
+
 from lrsms.avsr.config import AvConfig
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError, refuse_unknown
 from lrsms.lowrank import LowRankConfig
 from lrsms.training_yaml import has_base, locate, read_training_yaml, read_yaml
 
 __all__ = ["accept_base", "check_keys", "check_training_config", "named_file", "read_training_yaml", "read_yaml"]
+
+
+def sampling_rate(frontend_conf: Mapping | None) -> int:
+    """Sampling rate in Hz that the configured front-end expects; ESPnet also writes it as ``16k``."""
+    return humanfriendly.parse_size(str((frontend_conf or {}).get("fs", 16000)))
 
 
 def named_file(key: str, name: str, folder: Path) -> Path:
@@ -33,7 +41,7 @@ def named_file(key: str, name: str, folder: Path) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise LrsmsError(f"{folder / 'config.yaml'}: {key}: none of {', '.join(map(str, candidates))} exists")
+    raise LrsmsError(f"{folder / CONFIG}: {key}: none of {', '.join(map(str, candidates))} is found")
 
 
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:

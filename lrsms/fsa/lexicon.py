@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lrsms.data.tokens import SPACE, UNK, Tokens
+from lrsms.data.tokens import UNK, Tokens
 from lrsms.errors import LrsmsError
 from lrsms.fsa.ngram import BOS, EOS, NGram
 
@@ -112,9 +112,7 @@ def make_lexicon(counts: Mapping[str, int], tokens: Tokens) -> Lexicon:
             missing[word] = counts[word]
     if not spellings:
         raise LrsmsError(f"the model's tokens spell none of {len(counts)} words, such as {next(iter(missing), '')!r}")
-    separated = tokens.token_type == "char" and SPACE in tokens.token_list
-    space = tokens.token_list.index(SPACE) if separated else None
-    return Lexicon(tuple(tokens.token_list), spellings, space, missing)
+    return Lexicon(tuple(tokens.token_list), spellings, tokens.space, missing)
 
 
 def language_arcs(model: NGram, lexicon: Lexicon) -> tuple[list[Arc], int]:

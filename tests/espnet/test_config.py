@@ -7,7 +7,7 @@ import yaml
 from espnet2.tasks import asr
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import check_keys, check_training_config, read_yaml
+from lrsms.espnet.config import check_keys, check_training_config, read_yaml, sampling_rate
 from lrsms.espnet.training.task import ASRTask
 
 
@@ -114,3 +114,9 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_keys_without_a_near_one_list_what_is_taken():
     with pytest.raises(LrsmsError, match=r"here: unknown key 'zzz'; it takes: alpha, beta"):
         check_keys(["zzz"], ["beta", "alpha"], "here")
+
+
+def test_sampling_rate_as_espnets_recipes_write_it():
+    written = (8000, "16000", "16k", "22.05k", "44.1k")
+    assert [sampling_rate({"fs": fs}) for fs in written] == [8000, 16000, 16000, 22050, 44100]
+    assert sampling_rate(None) == sampling_rate({}) == 16000

@@ -12,10 +12,10 @@ import torch
 from espnet2.tasks import asr
 from torch import nn
 
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import nothing_printed
-from lrsms.espnet.compress.toolkit import write_experiment
-from lrsms.espnet.config import check_training_config
-from lrsms.espnet.models.cost import sampling_rate, speech_for, trainable_parameters
+from lrsms.espnet.config import check_training_config, sampling_rate
+from lrsms.espnet.models.cost import speech_for, trainable_parameters
 from lrsms.espnet.training.task import ASRTask
 from lrsms.lowrank import skip_initialization
 
@@ -58,7 +58,7 @@ def write_made_up(config: Path, folder: Path, checkpoint: str, vocab_size: int =
     """
     args, model = made_up_model(config, vocab_size)
     known = asr.ASRTask.get_default_config()
-    write_experiment(folder, {key: getattr(args, key) for key in known}, model.state_dict(), checkpoint)
+    Experiment(folder, checkpoint).write({key: getattr(args, key) for key in known}, model.state_dict())
 
 
 @dataclass(frozen=True)

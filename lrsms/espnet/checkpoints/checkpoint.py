@@ -58,17 +58,17 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
     Raises:
         LrsmsError: as :func:`read_checkpoint`, or the file holds something else than named weights.
     """
-    found = read_checkpoint(path)
-    found = found.get("module", found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise LrsmsError(f"{path}: holds no weights by name but {type(found).__name__}; give a model's .pth file")
-    if "optimizers" in found and "model" in found:
+    weights = read_checkpoint(path)
+    weights = weights.get("module", weights) if isinstance(weights, Mapping) else weights
+    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+        raise LrsmsError(f"{path}: holds no weights by name but {type(weights).__name__}; give a model's .pth file")
+    if "optimizers" in weights and "model" in weights:
         raise LrsmsError(
             f"{path}: is the state of a training; give the weights beside it, such as {DEFAULT_CHECKPOINT}"
         )
-    if not any(isinstance(value, torch.Tensor) for value in found.values()):
+    if not any(isinstance(value, torch.Tensor) for value in weights.values()):
         raise LrsmsError(f"{path}: holds no weights")
-    return found
+    return weights
 
 
 def is_whole(path: Path) -> bool:
@@ -131,7 +131,7 @@ def _refuse(path: str, factored: Mapping, stored: int | None, config: Path, chec
 
 
 def _stored_rank(weights: dict, path: str, module: nn.Module) -> int | None:
-    """Rank at which ``weights`` hold a layer: 0 for dense, None where they do not hold it."""
+    """Rank at which ``weights`` hold a layer: 0 for dense, None if they do not hold it."""
     if isinstance(module, nn.LSTM):
         dense, ranked = f"{path}.weight_hh_l0", (f"{path}.weight_hr_l0", 0)
     elif isinstance(module, nn.LSTMCell):
@@ -158,7 +158,7 @@ def repair(folder: Path) -> None:
     """Make an experiment folder that a kill may have left half-written fit for resuming.
 
     A broken ``checkpoint.pth`` is replaced by the one before (set aside by :func:`keep_previous`), or removed when
-    there is none. The last epoch's weights, saved after the checkpoint, are written again from it when broken.
+    there is none. The last epoch's weights, saved after the checkpoint, are written again from it if they are broken.
     What was done is logged as a warning.
     """
     current, previous = folder / CHECKPOINT, folder / PREVIOUS

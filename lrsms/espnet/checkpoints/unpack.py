@@ -19,13 +19,14 @@ from typing import IO
 
 import yaml
 
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import read_yaml
 
 _SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")  # those that ESPnet writes
 _TEXT_LIMIT = 64 << 20  # bytes of a YAML file
 # Keys of meta.yaml, which are arguments of Speech2Text, and what each file is called once it is out.
-_CONFIGS = {"asr_train_config": "config.yaml", "lm_train_config": "lm.yaml"}
+_CONFIGS = {"asr_train_config": CONFIG, "lm_train_config": "lm.yaml"}
 _WEIGHTS = {"asr_model_file": "model.pth", "lm_file": "lm.pth"}
 
 
@@ -42,7 +43,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Path]:
         folder: an empty folder.
 
     Returns:
-        Paths by argument of ESPnet's ``Speech2Text``: ``asr_train_config``, ``asr_model_file``, and where the pack
+        Paths by argument of ESPnet's ``Speech2Text``: ``asr_train_config``, ``asr_model_file``, and if the pack
         has a language model ``lm_train_config`` and ``lm_file``.
 
     Raises:
@@ -50,18 +51,18 @@ def unpack(archive: Path, folder: Path) -> dict[str, Path]:
     """
     with _opened(archive) as members:
         meta = _read_meta(archive, members, folder)
-        found = {}
+        copied = {}
         for kind, names in (("yaml_files", _CONFIGS), ("files", _WEIGHTS)):
             for key, name in names.items():
                 if key in meta[kind]:
                     members.copy(str(meta[kind][key]), folder / name)
-                    found[key] = folder / name
+                    copied[key] = folder / name
         for key in ("asr_train_config", "asr_model_file"):
-            if key not in found:
+            if key not in copied:
                 raise LrsmsError(f"{archive}: meta.yaml names no {key}: not a pack of a speech recognizer")
-        for key in _CONFIGS.keys() & found.keys():
-            _localize(archive, found[key], members, folder)
-    return found
+        for key in _CONFIGS.keys() & copied.keys():
+            _localize(archive, copied[key], members, folder)
+    return copied
 
 
 def _read_meta(archive: Path, members: _Members, folder: Path) -> dict[str, Mapping]:
@@ -158,7 +159,7 @@ def _opened(archive: Path) -> Iterator[_Members]:
 
 
 def _checked(archive: Path, entries: list) -> dict[str, zipfile.ZipInfo | tarfile.TarInfo]:
-    found = {}
+    files = {}
     for entry in entries:
         name = entry.filename if isinstance(entry, zipfile.ZipInfo) else entry.name
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
@@ -167,10 +168,10 @@ def _checked(archive: Path, entries: list) -> dict[str, zipfile.ZipInfo | tarfil
             continue
         if not _is_file(entry):
             raise LrsmsError(f"{archive}: refused, its member {name!r} is a link or a device, not a file")
-        if _plain(name) in found:
+        if _plain(name) in files:
             raise LrsmsError(f"{archive}: refused, it holds {name!r} twice")
-        found[_plain(name)] = entry
-    return found
+        files[_plain(name)] = entry
+    return files
 
 
 def _is_folder(entry: zipfile.ZipInfo | tarfile.TarInfo) -> bool:

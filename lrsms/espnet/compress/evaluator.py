@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from espnet2.bin.asr_inference import Speech2Text
 from torch import nn
 
-from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.compress.model import Compressible, Utterance
-from lrsms.espnet.inference.beam_search import make_search_fast_
+from lrsms.espnet.inference.open import open_recognizer
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
 
 
@@ -35,7 +33,7 @@ class Evaluator:
     ):
         self.compressible, self.model = compressible, compressible.model
         self.utterances = list(utterances)
-        self.tokens = list(compressible.config["token_list"])
+        self.tokenizer = compressible.experiment.tokenizer
         self.decode = decode or {}
         self.batches = list(_batches(self.utterances, batch_seconds))
         self._recognizer: Speech2Text | None = None
@@ -51,7 +49,8 @@ class Evaluator:
         if fidelity == "loss":
             return self._loss(partial)
         errors = self.errors(fidelity, partial)
-        return 100.0 * sum(errors.values()) / max(1, sum(len(to_words(one.text)) for one in self.utterances))
+        words = sum(len(to_words(utterance.text)) for utterance in self.utterances)
+        return 100.0 * sum(errors.values()) / max(1, words)
 
     def errors(self, fidelity: str, partial: Callable[[int, float], None] = lambda step, error: None) -> dict[str, int]:
         """Word errors of each utterance, by id."""
@@ -95,7 +94,7 @@ class Evaluator:
         texts = []
         for path, length in zip(best, lengths):
             numbers = torch.unique_consecutive(path[: int(length)])
-            texts.append(self._text([int(number) for number in numbers if number != 0]))
+            texts.append(self.tokenizer.decode(int(number) for number in numbers))
         return texts
 
     def _beam_texts(self, batch: Sequence[Utterance]) -> list[str]:
@@ -111,28 +110,17 @@ class Evaluator:
     def _speech2text(self) -> Speech2Text:
         """ESPnet's search around our model: it holds decoder and CTC, whose layers are replaced in place."""
         if self._recognizer is None:
-            experiment = self.compressible.asr_exp
-            options = exact_scores(self.decode)
-            found = Speech2Text(experiment / "config.yaml", experiment / self.compressible.checkpoint, **options)
-            found.asr_model = self.model
-            search = found.beam_search
+            recognizer = open_recognizer(self.compressible.experiment, self.decode)
+            recognizer.asr_model = self.model
+            search = recognizer.beam_search
             for scorers in (search.scorers, search.full_scorers, search.nn_dict):
                 if "decoder" in scorers:
                     scorers["decoder"] = self.model.decoder
             for scorer in search.part_scorers.values():
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc
-            make_search_fast_(found)
-            self._recognizer = found
+            self._recognizer = recognizer
         return self._recognizer
-
-    def _text(self, numbers: list[int]) -> str:
-        kind, tokens = self.compressible.config.get("token_type"), [self.tokens[number] for number in numbers]
-        if kind == "word":
-            return " ".join(tokens)
-        if kind == "char":
-            return "".join(" " if token == "<space>" else token for token in tokens)
-        return re.sub("▁", " ", "".join(tokens)).strip()
 
 
 class _features_in:
@@ -154,7 +142,7 @@ def _batches(utterances: Sequence[Utterance], seconds: float) -> Iterable[list[U
     """Utterances of similar length together; the order of batches is shuffled, so that the first ones stand for all."""
     batch: list[Utterance] = []
     batches = []
-    for utterance in sorted(utterances, key=lambda one: len(one.features)):
+    for utterance in sorted(utterances, key=lambda utterance: len(utterance.features)):
         if batch and utterance.seconds * (len(batch) + 1) > seconds:
             batches.append(batch)
             batch = []
@@ -166,7 +154,7 @@ def _batches(utterances: Sequence[Utterance], seconds: float) -> Iterable[list[U
 
 def _pad(batch: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Features, frames, tokens and their numbers, as ESPnet's model takes them."""
-    features = nn.utils.rnn.pad_sequence([one.features for one in batch], batch_first=True)
-    tokens = nn.utils.rnn.pad_sequence([one.tokens for one in batch], batch_first=True, padding_value=-1)
-    lengths = torch.tensor([len(one.features) for one in batch])
-    return features, lengths, tokens, torch.tensor([len(one.tokens) for one in batch])
+    features = nn.utils.rnn.pad_sequence([utterance.features for utterance in batch], batch_first=True)
+    tokens = nn.utils.rnn.pad_sequence([utterance.tokens for utterance in batch], batch_first=True, padding_value=-1)
+    lengths = torch.tensor([len(utterance.features) for utterance in batch])
+    return features, lengths, tokens, torch.tensor([len(utterance.tokens) for utterance in batch])

@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from lrsms.compress.space import Layer
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.data.cut_batches import load_waveform
-from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
-from lrsms.espnet.models.role_table import CTC, DECODERS, ENCODERS
+from lrsms.espnet.models import ctc_rank
+from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost, positions, trainable_parameters
+from lrsms.espnet.models.role_table import DECODERS, ENCODERS
 from lrsms.lowrank import LowRankConfig, RankPlan, low_rank_layers
 from lrsms.lowrank.merge import merge_
 from lrsms.lowrank.plan import PlanEntry
@@ -47,35 +48,31 @@ class Compressible:
     """A trained experiment.
 
     Args:
-        asr_exp: folder with ``config.yaml``; of stock ESPnet or of this package, dense or low-rank.
-        checkpoint: file name in it.
+        experiment: of stock ESPnet or of this package, dense or low-rank.
 
     Attributes:
+        experiment: the same.
         model: the ``ESPnetASRModel``, every layer dense, in evaluation mode.
         layers: what can be factored; a layer that is low-rank already carries its rank.
-        config: content of ``config.yaml``.
         classes: part -> ESPnet name of its low-rank class.
 
     Raises:
         LrsmsError: files are missing, or a class has no low-rank form.
     """
 
-    def __init__(self, asr_exp: Path, checkpoint: str):
-        for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
-            if not path.exists():
-                raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-        self.asr_exp, self.checkpoint = asr_exp, checkpoint
-        self.config = read_yaml(asr_exp / "config.yaml")
-        self.load = decoding_loader(asr_exp, asr_exp) or load_waveform
-        model, self.args = ASRTask.build_model_from_file(asr_exp / "config.yaml", asr_exp / checkpoint)
+    def __init__(self, experiment: Experiment):
+        experiment.check()
+        self.experiment = experiment
+        self.load = decoding_loader(experiment, experiment.folder) or load_waveform
+        model, self.args = experiment.load()
         self.classes = {
-            part: _low_rank_name(part, str(self.config[part]), getattr(model, part))
+            part: _low_rank_name(part, str(experiment.config[part]), getattr(model, part))
             for part in ("encoder", "decoder")
             if getattr(model, part) is not None
         }
         ranks = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(model)}
         self.parameters = trainable_parameters(model)
-        self.fs = sampling_rate(self.config.get("frontend_conf"))
+        self.fs = experiment.sampling_rate
         self.macs = cost(model, self.fs, NOMINAL_TOKENS_PER_SECOND).macs_per_second
         merge_(model)
         self.model = model.eval().requires_grad_(False)
@@ -86,8 +83,8 @@ class Compressible:
 
     def with_own_ranks(self, ranks: Mapping[str, int | None]) -> dict[str, int]:
         """Rank of every layer that is factored then: None, or a path left out, is the layer as it is."""
-        kept = {layer.path: layer.rank for layer in self.layers if layer.rank is not None}
-        return kept | {path: rank for path, rank in ranks.items() if rank is not None}
+        own = {layer.path: layer.rank for layer in self.layers if layer.rank is not None}
+        return own | {path: rank for path, rank in ranks.items() if rank is not None}
 
     def utterances(self, cuts: Path, choose: Callable[[list], Iterable] | None = None) -> list[Utterance]:
         """Features and tokens of the cuts in a manifest.
@@ -106,10 +103,8 @@ class Compressible:
         if not chosen:
             raise LrsmsError(f"{cuts}: holds no cut")
         preprocess = ASRTask.build_preprocess_fn(self.args, train=False)
-        found = []
-        for cut in tqdm(chosen, desc=f"features of {cuts.parent.name}", unit="utt", leave=False, delay=3):
-            found.append(self._utterance(cut, preprocess))
-        return found
+        bar = tqdm(chosen, desc=f"features of {cuts.parent.name}", unit="utt", leave=False, delay=3)
+        return [self._utterance(cut, preprocess) for cut in bar]
 
     @torch.no_grad()
     def _utterance(self, cut, preprocess) -> Utterance:
@@ -131,9 +126,9 @@ def _low_rank_name(part: str, name: str, module: nn.Module) -> str:
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU, nn.Embedding)):
             kinds[type(layer).__name__] = kinds.get(type(layer).__name__, 0) + 1
-    there = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no layer that has a matrix"
+    layers = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no layer that has a matrix"
     raise LrsmsError(
-        f"{part}: {name!r} ({type(module).__name__}: {there}) has no low-rank form; those that have are "
+        f"{part}: {name!r} ({type(module).__name__}: {layers}) has no low-rank form; those that have are "
         f"{', '.join(known.removeprefix('lowrank_') for known in table)}. "
         f"One row in lrsms/espnet/models/role_table.py adds a class"
     )
@@ -145,5 +140,5 @@ def _entries(model: nn.Module, classes: dict[str, str]) -> Iterable[tuple[str, P
         for entry in RankPlan.make(getattr(model, part), roles, LowRankConfig()).entries:
             yield f"{part}.{entry.module}", entry
     if model.ctc is not None:
-        for entry in RankPlan.make(model.ctc, CTC, LowRankConfig()).entries:
+        for entry in RankPlan.make(model.ctc, ctc_rank.ROLES, LowRankConfig()).entries:
             yield f"ctc.{entry.module}", entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -23,12 +24,14 @@ from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
-from lrsms.espnet.checkpoints.checkpoint import write_whole
+from lrsms.espnet.checkpoints.checkpoint import relink
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_paths
 from lrsms.espnet.compress.evaluator import Evaluator
 from lrsms.espnet.compress.model import Compressible, Utterance
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.decode_split import Decoding
+from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
 from lrsms.files import write_json, write_text
 from lrsms.processes import helpers, one_thread
@@ -94,8 +97,8 @@ class EspnetToolkit:
 
     def cost(self, experiment: Path) -> float:
         """Parameters, or MACs per second of audio, of the whole model."""
-        found = self.open(experiment)
-        return float(found.parameters if self.config.budget == "parameters" else found.macs)
+        compressible = self.open(experiment)
+        return float(compressible.parameters if self.config.budget == "parameters" else compressible.macs)
 
     def begin(self) -> None:
         """The loop begins: workers wait for its searches."""
@@ -202,10 +205,11 @@ class EspnetToolkit:
 
     def searched(self, compressible: Compressible) -> list[Layer]:
         """The layers of the roles that the config names."""
-        return [one for one in compressible.layers if self.config.roles is None or one.entry.role in self.config.roles]
+        roles = self.config.roles
+        return [layer for layer in compressible.layers if roles is None or layer.entry.role in roles]
 
     def sliced(self, compressible: Compressible, method: str) -> SlicedModel:
-        """The model with the factors of its layers, from the cache where they have been made before."""
+        """The model with the factors of its layers, from the cache if they have been made before."""
         moments = {} if method == "plain" else self._moments(compressible)
         cache = FactorCache(self.root / "factors")
         return SlicedModel(compressible.model, compressible.layers, cache, method, moments)
@@ -215,18 +219,17 @@ class EspnetToolkit:
         options = self.config.finetuning(int(folder.name.removeprefix("iter")))
         epochs = options.pop("epochs")
         weight = options.pop("distill_weight", 0.0)
-        start = folder / "truncated"
+        truncated = Experiment(folder / "truncated", self.checkpoint)
         compressible = self.open(experiment)
         ranks = current_paths(compressible.model, ranks)
         config = with_ranks(compressible, ranks)
-        if not (start / self.checkpoint).exists():
+        if not truncated.weights.exists():
             model = self.sliced(compressible, self.config.truncation).snapshot(ranks)
             state = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
-            write_experiment(start, config, state, self.checkpoint)
+            truncated.write(config, state)
         if not epochs:
-            for name in ("config.yaml", self.checkpoint):
-                (folder / name).unlink(missing_ok=True)
-                (folder / name).symlink_to(Path("truncated") / name)
+            for name in (truncated.config_file.name, self.checkpoint):
+                relink(folder / name, f"truncated/{name}")
             return
         training = {key: config[key] for key in (*_MODEL_KEYS, *_TRAINING_KEYS) if config.get(key) is not None}
         for key, value in options.items():
@@ -240,20 +243,19 @@ class EspnetToolkit:
         training.setdefault("normalize", None)  # ESPnet's default is to normalize
         path = folder / "train.yaml"
         write_text(path, yaml.safe_dump(training, sort_keys=False))
-        token_type, bpemodel = config.get("token_type", "bpe"), config.get("bpemodel")
         lang = folder / "lang"
         lang.mkdir(exist_ok=True)
-        write_text(lang / "tokens.txt", "\n".join(config["token_list"]) + "\n")
-        further = ["--init_param", str(start / self.checkpoint)]
-        if token_type == "bpe":
-            further += ["--bpemodel", str(bpemodel)]
+        write_text(lang / "tokens.txt", "\n".join(compressible.experiment.token_list) + "\n")
+        further = ["--init_param", str(truncated.weights)]
+        if compressible.experiment.token_type == "bpe":
+            further += ["--bpemodel", str(compressible.experiment.bpemodel)]
         Training(
             config=path,
             output_dir=folder,
             train_cuts=self.cuts(self.train_split),
             valid_cuts=self.cuts(self.valid_split),
             lang_dir=lang,
-            token_type=token_type,
+            token_type=compressible.experiment.token_type,
             seed=self.config.seed,
             ngpu=self.ngpu,
             espnet_options=further,
@@ -274,17 +276,17 @@ class EspnetToolkit:
         """Manifest of a split.
 
         Raises:
-            LrsmsError: it is not there.
+            LrsmsError: it is not found.
         """
         path = self.data_dir / split / "cuts.jsonl.gz"
         if not path.exists():
-            raise LrsmsError(f"{path}: not there; compression needs the cuts of {split}: run stages 0 and 1")
+            raise LrsmsError(f"{path}: not found; compression needs the cuts of {split}: run stages 0 and 1")
         return path
 
     def open(self, experiment: Path) -> Compressible:
-        """An experiment's model. The last one opened is kept: search, truncation and cost ask for the same one."""
+        """An experiment's model. The last that was opened is kept: search, truncation and cost ask for the same one."""
         if self._loaded is None or self._loaded[0] != experiment:
-            self._loaded, self._seen = (experiment, Compressible(experiment, self.checkpoint)), {}
+            self._loaded, self._seen = (experiment, Compressible(Experiment(experiment, self.checkpoint))), {}
         return self._loaded[1]
 
     def _moments(self, compressible: Compressible) -> dict:
@@ -312,13 +314,13 @@ class EspnetToolkit:
         dev = compressible.utterances(self.cuts(options.get("split", self.valid_split)))
         record = self.root / "search_set.json"
         if not record.exists():
-            found = self._choose(compressible, sliced, space, dev)
-            ids = [dev[index].id for index in found.indices]
-            content = {"utterances": ids, "correlation": found.correlation, "candidates": found.candidates}
+            chosen = self._choose(compressible, sliced, space, dev)
+            ids = [dev[index].id for index in chosen.indices]
+            content = {"utterances": ids, "correlation": chosen.correlation, "candidates": chosen.candidates}
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, content)
         ids = set(json.loads(record.read_text())["utterances"])
-        return self.evaluator(compressible, [one for one in dev if one.id in ids])
+        return self.evaluator(compressible, [utterance for utterance in dev if utterance.id in ids])
 
     def evaluator(self, compressible: Compressible, utterances: list[Utterance]) -> Evaluator:
         """Scores the model on these utterances, ``beam`` with the options of the decoding config."""
@@ -342,13 +344,13 @@ class EspnetToolkit:
             wishes = [generator.uniform(0, len(group.ranks) - 1) for group in space.groups]
             with sliced.at(space.ranks(space.fit(wishes, limit))):
                 errors = whole.errors(fidelity)
-            candidates.append([errors[one.id] for one in dev])
+            candidates.append([errors[utterance.id] for utterance in dev])
         original = whole.errors(fidelity)
         return choose(
-            [one.seconds for one in dev],
-            [original[one.id] for one in dev],
+            [utterance.seconds for utterance in dev],
+            [original[utterance.id] for utterance in dev],
             candidates,
-            [len(to_words(one.text)) for one in dev],
+            [len(to_words(utterance.text)) for utterance in dev],
             size,
             seed=self.config.seed,
         )
@@ -360,22 +362,13 @@ def _help(toolkit: EspnetToolkit, experiment: Path, limit: float, name: str) -> 
     toolkit.help(experiment, limit, name)
 
 
-def write_experiment(folder: Path, config: dict, state: dict, checkpoint: str) -> None:
-    """An experiment as ESPnet opens it: ``config.yaml`` and weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    write_whole(state, folder / checkpoint)
-
-
 def with_ranks(compressible: Compressible, ranks: Mapping[str, int]) -> dict:
-    """The experiment's config with low-rank classes and these ranks; ``ctc.*`` stands in the encoder's block."""
-    config = json.loads(json.dumps(compressible.config))
+    """The experiment's config with low-rank classes and these ranks by path in the whole model."""
+    config = copy.deepcopy(compressible.experiment.config)
     for part, name in compressible.classes.items():
-        inside = {path.removeprefix(f"{part}."): rank for path, rank in ranks.items() if path.startswith(f"{part}.")}
-        if part == "encoder":
-            inside |= {path: rank for path, rank in ranks.items() if path.startswith("ctc.")}
         config[part] = name
-        config[f"{part}_conf"] = {**(config.get(f"{part}_conf") or {}), "low_rank": {"ranks": inside}}
+        low_rank = {"ranks": block_ranks(part, ranks)}
+        config[f"{part}_conf"] = {**(config.get(f"{part}_conf") or {}), "low_rank": low_rank}
     return config
 
 

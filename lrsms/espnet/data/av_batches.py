@@ -16,7 +16,7 @@ from lrsms.avsr.loading import Loader, mouth_of
 from lrsms.avsr.noise import Babble
 from lrsms.data.mouths import WITHOUT_VIDEO, regions_path
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.models.av_region import encoder_region
 
 _MOST_OF_IT = 0.75
@@ -70,18 +70,17 @@ def make_loader(args: argparse.Namespace, train: bool) -> Loader | None:
     )
 
 
-def decoding_loader(asr_exp: Path, output_dir: Path) -> Loader | None:
+def decoding_loader(experiment: Experiment, output_dir: Path) -> Loader | None:
     """What turns cuts into the arrays of a trained model: no noise, the window in the center; None for one of audio.
 
     Args:
-        asr_exp: the experiment's folder, ``config.yaml`` in it.
+        experiment: of the model.
         output_dir: where utterances whose video cannot be read are listed; they are decoded by their sound.
     """
-    options = read_yaml(asr_exp / "config.yaml")
-    region = encoder_region(options)
+    region = encoder_region(experiment.config)
     if region is None:
         return None
-    config = replace(AvConfig.parse(options.get("av_conf")), snrs=(None,), valid_snrs=(None,))
+    config = replace(AvConfig.parse(experiment.config.get("av_conf")), snrs=(None,), valid_snrs=(None,))
     return Loader(region, config, report=ProblemList(output_dir / WITHOUT_VIDEO))
 
 
@@ -111,9 +110,9 @@ class VideoCheck:
             return
         sides = (self.resize,) * 2 if self.resize else tuple(mouth.shape[1:])
         if min(np.subtract(sides, self.region)) < 0:
-            there, wanted = (" x ".join(map(str, size)) for size in (sides, self.region))
+            available, wanted = (" x ".join(map(str, size)) for size in (sides, self.region))
             raise LrsmsError(
-                f"encoder_conf.region: {wanted} pixels do not fit into the {there} of {cut.id} in {self.manifest}"
+                f"encoder_conf.region: {wanted} pixels do not fit into the {available} of {cut.id} in {self.manifest}"
                 f"{' after av_conf.resize' if self.resize else ''}; write at most {min(sides)}, or "
                 f"{'a larger av_conf.resize' if self.resize else 'run stages 0 and 1 with a larger --mouth-size'}"
             )
@@ -136,7 +135,7 @@ class VideoCheck:
         if self.seen < _MOST_OF_IT:
             window = " x ".join(map(str, self.region))
             print(
-                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; where this cuts "
+                f"{split}: the window of {window} pixels covers {self.seen:.0%} of a region's side; if this cuts "
                 f"off lips, av_conf.resize makes the regions smaller first"
             )
         if not self.with_video:

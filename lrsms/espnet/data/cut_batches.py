@@ -30,7 +30,7 @@ def load_waveform(cut: Cut) -> np.ndarray:
 class CutsDataset(torch.utils.data.Dataset):
     """Turns the cuts of a mini-batch into ``(ids, {speech (B, T), speech_lengths, text (B, L), text_lengths})``.
 
-    Speech is ``(B, T, D)`` where ``load`` gives an array of two dimensions. The longest comes first, as ESPnet's own
+    Speech is ``(B, T, D)`` if ``load`` gives an array of two dimensions. The longest comes first, as ESPnet's own
     batches have it: its LSTM encoders need that.
 
     Args:
@@ -63,7 +63,7 @@ class CutsIterFactory(AbsIterFactory):
         cuts: the split's cuts, see :func:`usable_cuts`.
         dataset: what turns cuts into batches.
         max_duration: seconds of audio per batch and process, padding counted; the last cut of a batch may pass it
-            where it is longer than the others.
+            if it is longer than the others.
         num_buckets: cuts of similar duration share a batch; more buckets, less padding. Fewer cuts than this
             share two buckets.
         shuffle: whether the order changes with the epoch.

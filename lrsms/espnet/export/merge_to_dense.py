@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
-from espnet2.tasks.asr import ASRTask
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.checkpoints.checkpoint import write_whole
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.models.cost import rows_in_decoding, speech_for
-from lrsms.files import write_text
+from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.lowrank import low_rank_layers
 from lrsms.lowrank.merge import merge_
 
@@ -27,57 +25,53 @@ class Merged:
 
     Attributes:
         folder: of ``config.yaml`` and the checkpoint.
-        merged, kept: number of layers that became dense, and that stayed factored.
+        merged, factored: number of layers that became dense, and that stayed factored.
         parameters: of the whole model now.
         difference: largest change of the encoder's output on a random utterance.
-        foreign: why stock ESPnet cannot open it without this package; empty where it can.
+        foreign: why stock ESPnet cannot open it without this package; empty if it can.
     """
 
     folder: Path
     merged: int
-    kept: int
+    factored: int
     parameters: int
     difference: float
     foreign: str
 
 
-def merge_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, only: str = "all") -> Merged:
-    """Write ``config.yaml`` and ``checkpoint`` of ``asr_exp`` with its factors folded into dense weights.
+def merge_experiment(experiment: Experiment, output_dir: Path, only: str = "all") -> Merged:
+    """Write ``config.yaml`` and checkpoint of ``experiment`` with its factors folded into dense weights.
 
-    Where every layer is dense in the end the config names ESPnet's own classes, and ESPnet opens it without this
+    If every layer is dense in the end, the config names ESPnet's own classes, and ESPnet opens it without this
     package, unless the config has a front-end or the audio-visual encoder of this package.
 
     Args:
-        asr_exp: a trained experiment.
-        output_dir: folder to write, created where missing.
-        checkpoint: file name in ``asr_exp``, and in ``output_dir``.
+        experiment: trained.
+        output_dir: folder to write, created if missing; its checkpoint has the same name.
         only: as in :func:`lrsms.merge_`.
 
     Raises:
         LrsmsError: the experiment is dense already, is incomplete, or the merged model computes something else.
     """
-    config_file, weights = asr_exp / "config.yaml", asr_exp / checkpoint
-    for path in (config_file, weights):
-        if not path.exists():
-            raise LrsmsError(f"{path}: not there; run stage 3 to its end")
-    if output_dir.resolve() == asr_exp.resolve():
+    experiment.check()
+    if output_dir.resolve() == experiment.folder.resolve():
         raise LrsmsError(f"{output_dir}: is the experiment itself; write into another folder")
-    config = read_yaml(config_file)
-    model = ASRTask.build_model_from_file(config_file, weights)[0].eval()
+    config = copy.deepcopy(experiment.config)
+    model = experiment.load()[0].eval()
     if not any(low_rank_layers(model)):
-        raise LrsmsError(f"{asr_exp}: no layer is factored; there is nothing to merge")
+        raise LrsmsError(f"{experiment.folder}: no layer is factored; there is nothing to merge")
     before = _encoded(model)
     merged = merge_(model, only=only, frames=rows_in_decoding)
     difference = float((_encoded(model) - before).abs().max())
     if not difference < _TOLERANCE:
-        raise LrsmsError(f"{asr_exp}: merged, its encoder's output differs by {difference:.1e}, above {_TOLERANCE:.0e}")
+        raise LrsmsError(
+            f"{experiment.folder}: merged, its encoder's output differs by {difference:.1e}, above {_TOLERANCE:.0e}"
+        )
     foreign = _with_ranks_left(config, model)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(model.state_dict(), output_dir / checkpoint)
-    write_text(output_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    kept = sum(1 for _ in low_rank_layers(model))
+    Experiment(output_dir, experiment.checkpoint).write(config, model.state_dict())
+    factored = sum(1 for _ in low_rank_layers(model))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Merged(output_dir, len(merged), kept, parameters, difference, foreign)
+    return Merged(output_dir, len(merged), factored, parameters, difference, foreign)
 
 
 @torch.no_grad()
@@ -89,14 +83,12 @@ def _encoded(model: nn.Module) -> torch.Tensor:
 def _with_ranks_left(config: dict, model: nn.Module) -> str:
     """Describe in ``config`` what the model is now; returns what stock ESPnet does not know about it."""
     foreign = []
-    ctc = dict(low_rank_layers(model.ctc)) if model.ctc is not None else {}
+    by_path = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(model)}
     for part in ("encoder", "decoder"):
         name, options = str(config.get(part)), config.get(f"{part}_conf") or {}
         if not name.startswith("lowrank_"):
             continue
-        ranks = {path.removesuffix(".gates"): layer.rank for path, layer in low_rank_layers(getattr(model, part))}
-        if part == "encoder":
-            ranks |= {f"ctc.{path}": layer.rank for path, layer in ctc.items()}
+        ranks = block_ranks(part, by_path)
         if ranks:
             options["low_rank"] = {"ranks": ranks}
             foreign.append(f"{part}: {name} has {len(ranks)} factored layers")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from espnet2.tasks.asr import ASRTask
 from torch import nn
 from tqdm import tqdm
 
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.config import sampling_rate
 from lrsms.espnet.export.traceable import CtcGraph, DecoderGraph, can_export_decoder, check_exportable
-from lrsms.espnet.models.cost import sampling_rate
 from lrsms.espnet.models.kaldi_fbank import KaldiFbank
 from lrsms.files import write_json, write_text
 from lrsms.lowrank import Factored, LowRankLSTM, LowRankLSTMCell, low_rank_layers
@@ -41,7 +40,7 @@ class OnnxModel:
         form: ``onnx`` or ``sherpa``.
         merged: precision -> layers that became dense.
         layers: factored layers of the checkpoint.
-        decoder: whether the attention decoder is there.
+        decoder: whether the attention decoder is among them.
         difference: largest one of log-probabilities to torch's, in float32.
         notes: sentences for the user.
         features: of ``sherpa``, what to set there; None for ``onnx``.
@@ -92,9 +91,8 @@ def _name(stem: str, precision: str) -> str:
 
 
 def export_onnx(
-    asr_exp: Path,
+    experiment: Experiment,
     output_dir: Path,
-    checkpoint: str,
     *,
     form: str = "onnx",
     merge: str = "faster",
@@ -103,11 +101,11 @@ def export_onnx(
     """Write encoder and CTC, for ``onnx`` also the attention decoder, as ONNX files; dense models as well.
 
     Args:
-        asr_exp: a trained experiment.
-        output_dir: folder to write, created where missing.
-        checkpoint: file name in ``asr_exp``.
+        experiment: trained.
+        output_dir: folder to write, created if missing.
         form: ``onnx``: ``encoder_ctc.onnx`` and ``decoder.onnx``, inputs in
-            :mod:`lrsms.espnet.export.traceable`; ``sherpa``: ``model.onnx`` and ``tokens.txt``, as sherpa-onnx reads them.
+            :mod:`lrsms.espnet.export.traceable`; ``sherpa``: ``model.onnx`` and ``tokens.txt``, as sherpa-onnx reads
+            them.
         merge: layers to make dense: ``faster``, those that run faster so in onnxruntime, measured here for each
             precision; ``all``; ``none``. LSTMs always: ONNX's have no projection.
         precisions: of ``fp32`` and ``int8``.
@@ -124,27 +122,24 @@ def export_onnx(
             raise LrsmsError(f"precisions: {precision!r} is unknown; any of {', '.join(PRECISIONS)}")
     for package in ("onnx", "onnxruntime"):
         optional(package)
-    config_file, weights = asr_exp / "config.yaml", asr_exp / checkpoint
-    for path in (config_file, weights):
-        if not path.exists():
-            raise LrsmsError(f"{path}: not there; run stage 3 to its end")
-    config = read_yaml(config_file)
+    experiment.check()
+    config, where = experiment.config, str(experiment.config_file)
     features = None
     if form == "sherpa":
-        features = sherpa.Features.of(config.get("frontend"), frontend_options(config), str(config_file))
-        tokens = sherpa.symbols(config["token_list"], config["token_type"], str(config_file))
-    model = ASRTask.build_model_from_file(config_file, weights)[0].eval()
+        features = sherpa.Features.of(config.get("frontend"), frontend_options(config), where)
+        tokens = sherpa.symbols(experiment.token_list, experiment.token_type, where)
+    model = experiment.load()[0].eval()
     try:
         check_exportable(model)
     except LrsmsError as error:
-        raise LrsmsError(f"{config_file}: {error}") from error
+        raise LrsmsError(f"{where}: {error}") from error
     graph = CtcGraph(model)
     repeat = sherpa.repetition(graph.subsampling) if form == "sherpa" else (1, 1)
     with_decoder = form == "onnx" and can_export_decoder(model)
     output_dir.mkdir(parents=True, exist_ok=True)
     if form == "sherpa":
         write_text(output_dir / "tokens.txt", tokens)
-    metadata = _metadata(form, config, graph.subsampling)
+    metadata = _metadata(form, experiment, graph.subsampling)
     done = OnnxModel(
         folder=output_dir,
         form=form,
@@ -155,20 +150,20 @@ def export_onnx(
         notes=_notes(config, form, graph.subsampling, with_decoder),
         features=features,
     )
-    for precision in tqdm(precisions, desc=f"exporting {asr_exp.name}", unit="file", leave=False):
+    for precision in tqdm(precisions, desc=f"exporting {experiment.folder.name}", unit="file", leave=False):
         merged, paths = _merged(model, merge, precision)
         done.merged[precision] = len(paths)
         _write(done, merged, repeat, precision, metadata)
     difference = _difference(done, model, repeat) if "fp32" in precisions else float("nan")
     done = OnnxModel(**{**done.__dict__, "difference": difference})
-    write_json(output_dir / "export.json", _report(done, checkpoint, merge, precisions))
+    write_json(output_dir / "export.json", _report(done, experiment.checkpoint, merge, precisions))
     return done
 
 
 def frontend_options(config: dict) -> dict:
     """``frontend_conf`` of ``kaldi_fbank`` with its defaults filled in, ``fs`` in Hz."""
     parameters, given = inspect.signature(KaldiFbank).parameters.values(), config.get("frontend_conf") or {}
-    return {one.name: one.default for one in parameters} | given | {"fs": sampling_rate(given)}
+    return {parameter.name: parameter.default for parameter in parameters} | given | {"fs": sampling_rate(given)}
 
 
 def _merged(model: nn.Module, merge: str, precision: str) -> tuple[nn.Module, list[str]]:
@@ -276,20 +271,21 @@ def _write_one(graph: nn.Module, example, path: Path, precision: str, **names) -
         plain.unlink(missing_ok=True)
 
 
-def _metadata(form: str, config: dict, subsampling: int) -> dict:
+def _metadata(form: str, experiment: Experiment, subsampling: int) -> dict:
+    config = experiment.config
     entries = {
         "model_type": sherpa.MODEL_TYPE if form == "sherpa" else "ctc_attention",
         "version": "1",
         "model_author": "lrsms",
         "comment": f"{config.get('encoder')} trained with ESPnet",
-        "vocab_size": len(config["token_list"]),
+        "vocab_size": len(experiment.token_list),
         "subsampling_factor": subsampling,
         "frontend": config.get("frontend"),
     }
     if config.get("frontend") == "kaldi_fbank":
         entries |= {f"frontend_{key}": value for key, value in frontend_options(config).items()}
     if form == "onnx":  # sherpa-onnx reads its own file
-        entries["tokens"] = "\n".join(config["token_list"])
+        entries["tokens"] = "\n".join(experiment.token_list)
     return entries
 
 
@@ -312,16 +308,16 @@ def _difference(done: OnnxModel, model: nn.Module, repeat: tuple[int, int]) -> f
     graph = CtcGraph(model, repeat).eval()
     x, _ = _example(graph, model, 2)
     x, lengths = x[:, 37:], torch.tensor([_FRAMES - 37, 190])
-    found = open_session(done.encoder_file("fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
+    exported = open_session(done.encoder_file("fp32")).run(None, {"x": x.numpy(), "x_lens": lengths.numpy()})
     largest = 0.0
     for number, frames in enumerate(lengths):
         expected, count, encoded = graph(x[number : number + 1, :frames], frames[None])
         own = int(count)
-        if int(found[1][number]) != own:
+        if int(exported[1][number]) != own:
             raise LrsmsError(
-                f"{done.folder}: the graph makes {found[1][number]} frames where the checkpoint makes {own}"
+                f"{done.folder}: the graph makes {exported[1][number]} frames where the checkpoint makes {own}"
             )
-        difference = torch.from_numpy(found[0][number, :own]) - expected[0, :own]
+        difference = torch.from_numpy(exported[0][number, :own]) - expected[0, :own]
         largest = max(largest, float(difference.abs().max()))
     if done.decoder:
         step = DecoderGraph(model).eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MethodType
 
 import numpy as np
@@ -11,25 +10,26 @@ import torch
 from espnet2.bin.asr_inference import Speech2Text
 from torch import nn
 
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.onnx import OnnxModel
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.onnx.files import open_session
 
 
 def open_onnx_recognizer(
-    asr_exp: Path, checkpoint: str, options: Mapping, model: OnnxModel, precision: str, threads: int = 1
+    experiment: Experiment, options: Mapping, model: OnnxModel, precision: str, threads: int = 1
 ) -> Speech2Text:
     """ESPnet's ``Speech2Text`` whose encoder, CTC and decoder are onnxruntime's.
 
-    Its front-end stays torch's. Where the decoder is not exported, only the best CTC path is without torch.
+    Its front-end stays torch's. If the decoder is not exported, only the best CTC path is without torch.
 
     Args:
-        asr_exp, checkpoint, options: as in :func:`lrsms.espnet.inference.open.open_recognizer`.
+        experiment, options: as in :func:`lrsms.espnet.inference.open.open_recognizer`.
         model: the exported files, of form ``onnx``.
         precision: of its files.
         threads: of onnxruntime.
     """
-    recognizer = open_recognizer(asr_exp, checkpoint, options)
+    recognizer = open_recognizer(experiment, options)
     asr_model = recognizer.asr_model
     asr_model.ctc = ctc = _OnnxCtc()
     session = open_session(model.encoder_file(precision), threads)
@@ -68,7 +68,7 @@ class _OnnxDecoder:
 
     def __init__(self, session):
         self.session = session
-        shape = next(one for one in session.get_inputs() if one.name == "cache").shape
+        shape = next(value for value in session.get_inputs() if value.name == "cache").shape
         self.layers, self.size = shape[0], shape[3]
 
     def init_state(self, x: torch.Tensor) -> None:

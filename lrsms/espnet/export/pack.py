@@ -8,19 +8,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from espnet2.main_funcs.pack_funcs import pack
-from espnet2.tasks.asr import ASRTask
 from torch import nn
 
-from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import read_checkpoint
-from lrsms.espnet.config import named_file, read_yaml
-from lrsms.espnet.models.cost import sampling_rate, trainable_parameters
+from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.config import named_file
+from lrsms.espnet.models.cost import trainable_parameters
 from lrsms.files import write_text
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
@@ -48,52 +46,48 @@ class Packed:
     @property
     def summary(self) -> str:
         """What a user is told."""
-        found = f"{self.scores} results in it" if self.scores else "no results of it found: run stages 4 and 5 first"
+        results = f"{self.scores} results in it" if self.scores else "no results of it found: run stages 4 and 5 first"
         return (
             f"{self.archive}: {self.archive.stat().st_size / 1e6:.2f} MB\n"
-            f"{self.card}: the model card, {found}; fill in its license, and pack again with --license"
+            f"{self.card}: the model card, {results}; fill in its license, and pack again with --license"
         )
 
 
-def pack_experiment(asr_exp: Path, output_dir: Path, checkpoint: str, *, license_name: str = "") -> Packed:
+def pack_experiment(experiment: Experiment, output_dir: Path, *, license_name: str = "") -> Packed:
     """Write ``<experiment>.zip`` and ``README.md``, its model card.
 
     The archive is ESPnet's: ``espnet2.main_funcs.pack_funcs.unpack`` opens it, and so does ESPnet's model zoo. It holds
-    weights that are data only, ``config.yaml`` without the paths of this machine, the sentencepiece model where there
-    is one, and the card. Nothing is half-written.
+    weights that are data only, ``config.yaml`` without the paths of this machine, the sentencepiece model if
+    there is one, and the card. Nothing is half-written.
 
     Args:
-        asr_exp: a trained experiment, dense, low-rank, merged or compressed.
-        output_dir: folder to write, created where missing.
-        checkpoint: file name in ``asr_exp``.
+        experiment: trained; dense, low-rank, merged or compressed.
+        output_dir: folder to write, created if missing.
         license_name: for the card; empty for a line to fill in.
 
     Raises:
         LrsmsError: files are missing, or the checkpoint holds more than weights.
     """
-    config_file, weights = asr_exp / "config.yaml", asr_exp / checkpoint
-    for path in (config_file, weights):
-        if not path.exists():
-            raise LrsmsError(f"{path}: not there; run stage 3 to its end")
-    read_checkpoint(weights)
-    config = read_yaml(config_file)
-    model = ASRTask.build_model_from_file(config_file, weights)[0]
-    scores = _scores(asr_exp, checkpoint)
-    name = asr_exp.resolve().name
-    card = model_card(name, checkpoint, config, model, scores, license_name)
+    experiment.check()
+    read_checkpoint(experiment.weights)
+    model = experiment.load()[0]
+    scores = _scores(experiment)
+    name = experiment.folder.resolve().name
+    card = model_card(name, experiment, model, scores, license_name)
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output_dir) as scratch:
-        packed = _pack(Path(scratch), name, config, weights, asr_exp, card)
+        packed = _pack(Path(scratch), name, experiment, card)
         os.replace(packed, output_dir / f"{name}.zip")
     write_text(output_dir / "README.md", card)
     return Packed(output_dir / f"{name}.zip", output_dir / "README.md", len(scores))
 
 
-def _pack(scratch: Path, name: str, config: dict, weights: Path, asr_exp: Path, card: str) -> Path:
+def _pack(scratch: Path, name: str, experiment: Experiment, card: str) -> Path:
     """The archive, of files laid out as they will be unpacked."""
     inside = Path("exp") / name
-    (scratch / inside).mkdir(parents=True)
-    config = {key: value for key, value in config.items() if key not in _LOCAL}
+    packed = Experiment(scratch / inside, experiment.weights.name)
+    packed.folder.mkdir(parents=True)
+    config = {key: value for key, value in experiment.config.items() if key not in _LOCAL}
     option = ["README.md"]
     (scratch / "README.md").write_text(card, encoding="utf-8")
     config["normalize_conf"] = dict(config.get("normalize_conf") or {})
@@ -103,20 +97,19 @@ def _pack(scratch: Path, name: str, config: dict, weights: Path, asr_exp: Path, 
         (config["normalize_conf"], "stats_file"),
     ):
         if options.get(key):
-            source = named_file(key, options[key], asr_exp)
-            shutil.copyfile(source, scratch / inside / source.name)
+            source = named_file(key, options[key], experiment.folder)
+            shutil.copyfile(source, packed.folder / source.name)
             options[key] = str(inside / source.name)  # unpacking makes the path right
             option.append(options[key])
-    if (asr_exp / "rank_plan.yaml").exists():
-        shutil.copyfile(asr_exp / "rank_plan.yaml", scratch / inside / "rank_plan.yaml")
+    if (experiment.folder / "rank_plan.yaml").exists():
+        shutil.copyfile(experiment.folder / "rank_plan.yaml", packed.folder / "rank_plan.yaml")
         option.append(str(inside / "rank_plan.yaml"))
-    shutil.copyfile(weights, scratch / inside / weights.name)
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    (scratch / inside / "config.yaml").write_text(text, encoding="utf-8")
+    shutil.copyfile(experiment.weights, packed.weights)
+    packed.write_config(config)
     with _working_in(scratch), contextlib.redirect_stdout(io.StringIO()):
         pack(
-            files={"asr_model_file": str(inside / weights.name)},
-            yaml_files={"asr_train_config": str(inside / "config.yaml")},
+            files={"asr_model_file": str(inside / packed.checkpoint)},
+            yaml_files={"asr_train_config": str(inside / packed.config_file.name)},
             option=option,
             outpath=f"{name}.zip",
         )
@@ -134,31 +127,29 @@ def _working_in(folder: Path):
         os.chdir(before)
 
 
-def _scores(asr_exp: Path, checkpoint: str) -> list[dict]:
+def _scores(experiment: Experiment) -> list[dict]:
     """The experiment's entries of ``results.json`` beside it, of this checkpoint."""
-    for folder in (asr_exp.resolve().parent, asr_exp.resolve().parent.parent):
+    name, above = experiment.folder.name, experiment.folder.resolve().parent
+    for folder in (above, above.parent):
         results = folder / "results.json"
         if results.exists():
             entries = json.loads(results.read_text(encoding="utf-8"))
-            stem = checkpoint.removesuffix(".pth")
+            stem = experiment.checkpoint.removesuffix(".pth")
             return [
-                one
-                for one in entries
-                if one.get("experiment") in (asr_exp.name, f"{asr_exp.resolve().parent.name}/{asr_exp.name}")
-                and str(one.get("decode", "")).endswith(stem)
+                entry
+                for entry in entries
+                if entry.get("experiment") in (name, f"{above.name}/{name}")
+                and str(entry.get("decode", "")).endswith(stem)
             ]
     return []
 
 
-def model_card(
-    name: str, checkpoint: str, config: Mapping, model: nn.Module, scores: list[dict], license_name: str
-) -> str:
+def model_card(name: str, experiment: Experiment, model: nn.Module, scores: list[dict], license_name: str) -> str:
     """The model card: what it is, how large, how well, how to use it.
 
     Args:
         name: of the model.
-        checkpoint: file name.
-        config: of the experiment.
+        experiment: of the model.
         model: the ``ESPnetASRModel``.
         scores: entries of ``results.json``.
         license_name: empty for a line to fill in.
@@ -171,15 +162,16 @@ def model_card(
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {name}",
-        _what(config, model),
+        _what(experiment, model),
         "## Results\n\n" + _results_table(scores),
-        "## Use\n\n" + _usage(name, checkpoint, config),
+        "## Use\n\n" + _usage(name, experiment),
         "## Made with\n\n" + ", ".join(f"{package} {version}" for package, version in versions().items()) + ".",
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
 
 
-def _what(config: Mapping, model: nn.Module) -> str:
+def _what(experiment: Experiment, model: nn.Module) -> str:
+    config = experiment.config
     layers = dict(low_rank_layers(model))
     parameters = trainable_parameters(model)
     dense = parameters + sum(layer.parameters_saved for layer in layers.values())
@@ -188,11 +180,11 @@ def _what(config: Mapping, model: nn.Module) -> str:
         "A speech recognizer in [ESPnet](https://github.com/espnet/espnet)'s format, made with LR-SMS (`lrsms`).",
         "",
         f"- encoder `{config.get('encoder')}`, decoder `{config.get('decoder')}`, CTC weight "
-        f"{(config.get('model_conf') or {}).get('ctc_weight', 0.5):g} in training",
+        f"{experiment.ctc_weight:g} in training",
         f"- {parameters:,} parameters"
         + (f", {dense / parameters:.2f} times fewer than dense ({dense:,})" if layers else ", all layers dense"),
-        f"- input: sound at {sampling_rate(config.get('frontend_conf'))} Hz, front-end `{config.get('frontend')}`; "
-        f"output: {len(config['token_list'])} tokens of type {config.get('token_type')}",
+        f"- input: sound at {experiment.sampling_rate} Hz, front-end `{config.get('frontend')}`; "
+        f"output: {len(experiment.token_list)} tokens of type {experiment.token_type}",
     ]
     if layers:
         ranks = sorted(layer.rank for layer in layers.values())
@@ -205,19 +197,20 @@ def _results_table(scores: list[dict]) -> str:
         return "None recorded: run stages 4 and 5 of the recipe, then pack again."
     rows = [
         (
-            *(one["split"], Path(one["decode_config"]).name, str(one["utterances"])),
-            f"{one['wer']:.2f} [{one['wer_low']:.2f}, {one['wer_high']:.2f}]",
+            *(score["split"], Path(score["decode_config"]).name, str(score["utterances"])),
+            f"{score['wer']:.2f} [{score['wer_low']:.2f}, {score['wer_high']:.2f}]",
         )
-        for one in scores
+        for score in scores
     ]
     return markdown_table(("split", "decoding", "utterances", "WER % [95 %]"), rows)
 
 
-def _usage(name: str, checkpoint: str, config: Mapping) -> str:
-    ours = [str(config.get(key)) for key in ("encoder", "decoder", "frontend")]
+def _usage(name: str, experiment: Experiment) -> str:
+    ours = [str(experiment.config.get(key)) for key in ("encoder", "decoder", "frontend")]
     needed = [value for value in ours if value.startswith("lowrank_") or value in ("kaldi_fbank", "av_conformer")]
-    note = f"`import lrsms.espnet` makes {', '.join(f'`{one}`' for one in needed)} known to ESPnet." if needed else ""
-    beam_size = min(10, len(config["token_list"]) - 1)  # with more, CTC's blank stays in the beam
+    names = ", ".join(f"`{value}`" for value in needed)
+    note = f"`import lrsms.espnet` makes {names} known to ESPnet." if names else ""
+    beam_size = min(10, len(experiment.token_list) - 1)  # with more, CTC's blank stays in the beam
     return f"""```bash
 pip install lrsms
 ```
@@ -229,7 +222,7 @@ from espnet2.bin.asr_inference import Speech2Text
 from espnet2.main_funcs.pack_funcs import unpack
 
 recognize = Speech2Text(**unpack("{name}.zip", "{name}"), ctc_weight=0.5, beam_size={beam_size})
-speech, rate = soundfile.read("speech.wav")  # mono, {sampling_rate(config.get("frontend_conf"))} Hz
+speech, rate = soundfile.read("speech.wav")  # mono, {experiment.sampling_rate} Hz
 print(recognize(speech)[0][0])
 ```
 

@@ -120,7 +120,7 @@ def check_exportable(model: nn.Module) -> None:
     if model.ctc is None:
         raise LrsmsError("the model has no CTC (model_conf.ctc_weight: 0.0); the exported graph is encoder and CTC")
     if getattr(model, "postencoder", None) is not None:
-        raise LrsmsError("postencoder: models with one are not exported")
+        raise LrsmsError("postencoder: models with a postencoder are not exported")
     for path, module in model.encoder.named_modules():
         for name in _REFUSED.keys() & _kinds(module):
             raise LrsmsError(f"encoder.{path}: {name}: {_REFUSED[name]}".replace("encoder.:", "encoder:"))

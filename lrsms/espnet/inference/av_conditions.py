@@ -14,21 +14,20 @@ from lrsms.avsr.conditions import Condition, ConditionLoader
 from lrsms.avsr.loading import mouth_of
 from lrsms.avsr.noise import Babble
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.models.av_conformer import MODALITIES
 from lrsms.scoring.conditions import conditions_folder
 
 
-def modalities_of(asr_exp: Path) -> tuple[str, ...]:
+def modalities_of(experiment: Experiment) -> tuple[str, ...]:
     """What the trained encoder can be given: the modality that it was built for, or all.
 
     Raises:
         LrsmsError: the experiment has no config.
     """
-    config = asr_exp / "config.yaml"
-    modality = (read_yaml(config).get("encoder_conf") or {}).get("modality", MODALITIES[-1])
+    modality = experiment.options("encoder_conf").get("modality", MODALITIES[-1])
     return MODALITIES if modality == "audiovisual" else (modality,)
 
 
@@ -53,8 +52,8 @@ class ConditionsDecoding:
     @property
     def output_dir(self) -> Path:
         """Holds one folder for each condition."""
-        one = self.decoding
-        return conditions_folder(one.asr_exp, one.config, one.checkpoint, one.cuts.parent.name)
+        decoding = self.decoding
+        return conditions_folder(decoding.asr_exp, decoding.config, decoding.checkpoint, decoding.cuts.parent.name)
 
     def run(self, force: bool = False) -> None:
         """Decode every condition that is not decoded yet, and leave in its folder what stage 4 leaves.
@@ -84,10 +83,10 @@ class ConditionsDecoding:
         split = self.decoding.cuts.parent.name
         with tqdm(total=len(jobs), desc=f"decoding {split}", unit="utt", dynamic_ncols=True) as bar:
             for condition in left:
-                folder, began, found = self.output_dir / condition.name, time.perf_counter(), []
+                folder, began, decoded = self.output_dir / condition.name, time.perf_counter(), []
                 bar.set_postfix_str(condition.name)
                 for _ in cuts:
-                    found.append(next(hypotheses))
+                    decoded.append(next(hypotheses))
                     bar.update()
                 about = {
                     "modality": condition.modality,
@@ -97,23 +96,23 @@ class ConditionsDecoding:
                     "without_video": blind,
                 }
                 wall = time.perf_counter() - began
-                self.decoding.write(folder, options, cuts, found, wall, **about)
+                self.decoding.write(folder, options, cuts, decoded, wall, **about)
                 stamp.write(folder / "inputs.json", arguments, inputs)
 
     def _check_modality(self) -> None:
-        allowed = modalities_of(self.decoding.asr_exp)
+        allowed = modalities_of(self.decoding.experiment)
         for condition in self.conditions:
             if condition.modality not in allowed:
                 raise LrsmsError(
-                    f"{self.decoding.asr_exp / 'config.yaml'}: encoder_conf.modality is {allowed[0]}, which cannot "
+                    f"{self.decoding.experiment.config_file}: encoder_conf.modality is {allowed[0]}, which cannot "
                     f"decode {condition.modality}; leave it out of --modalities"
                 )
 
     def _loads(self, conditions: Sequence[Condition]) -> dict[str, ConditionLoader]:
-        loader = decoding_loader(self.decoding.asr_exp, self.output_dir)
+        loader = decoding_loader(self.decoding.experiment, self.output_dir)
         if loader is None:
             raise LrsmsError(
-                f"{self.decoding.asr_exp / 'config.yaml'}: not an audio-visual encoder; decode it with "
+                f"{self.decoding.experiment.config_file}: not an audio-visual encoder; decode it with "
                 f"python -m lrsms.bin.decode"
             )
         babble = None

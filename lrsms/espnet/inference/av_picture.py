@@ -15,10 +15,10 @@ from lrsms.avsr.frames import FRAME_SHIFT
 from lrsms.avsr.noise import Babble
 from lrsms.avsr.utterance_picture import Reading, draw_utterance
 from lrsms.errors import LrsmsError
-from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.inference.ctc_alignment import token_times, words_of
 from lrsms.espnet.inference.decode_split import Decoding
+from lrsms.espnet.inference.open import open_recognizer
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,14 @@ class UtterancePicture:
         """
         options = self.decoding.check()
         cut = self._find(utterance)
-        loader = decoding_loader(self.decoding.asr_exp, picture.parent)
+        loader = decoding_loader(self.decoding.experiment, picture.parent)
         if loader is None:
-            raise LrsmsError(f"{self.decoding.asr_exp / 'config.yaml'}: not an audio-visual encoder")
+            raise LrsmsError(f"{self.decoding.experiment.config_file}: not an audio-visual encoder")
         noisy = any(condition.snr_db is not None for condition in conditions)
         babble = Babble.from_manifest(self.train_cuts, voices=self.voices, seed=self.seed) if noisy else None
-        model = Speech2Text(
-            str(self.decoding.asr_exp / "config.yaml"),
-            str(self.decoding.asr_exp / self.decoding.checkpoint),
-            **exact_scores(options),
-        )
+        model = open_recognizer(self.decoding.experiment, options)
         if model.asr_model.ctc is None:
-            raise LrsmsError(f"{self.decoding.asr_exp / 'config.yaml'}: no CTC (ctc_weight: 0.0), so no times of words")
+            raise LrsmsError(f"{self.decoding.experiment.config_file}: no CTC (ctc_weight: 0.0), so no times of words")
         readings = []
         for condition in conditions:
             array = ConditionLoader.make(loader, condition, babble)(cut)

@@ -40,7 +40,7 @@ def token_times(
         frame_shift: seconds between frames.
 
     Returns:
-        One entry for each token, in time; empty where the hypothesis has more tokens than CTC can place.
+        One entry for each token, in time; empty if the hypothesis has more tokens than CTC can place.
     """
     repeats = sum(a == b for a, b in zip(ids, ids[1:]))
     if not ids or len(ids) + repeats > len(log_probabilities):
@@ -63,23 +63,23 @@ def words_of(
         timed: tokens in order.
         space: the token between words (characters).
         mark: what begins a word (sub-words).
-        pieces: whether tokens are pieces of words; None where only the tokens can tell: without a space or a mark
+        pieces: whether tokens are pieces of words; None if only the tokens can tell: without a space or a mark
             among them, each is a word.
     """
     if pieces is None:
-        pieces = any(one.token == space or one.token.startswith(mark) for one in timed)
+        pieces = any(token.token == space or token.token.startswith(mark) for token in timed)
     if not pieces:
-        return [one for one in timed]
+        return list(timed)
     words: list[list[TimedToken]] = [[]]
-    for one in timed:
-        if one.token == space:
+    for token in timed:
+        if token.token == space:
             words.append([])
-        elif one.token.startswith(mark):
-            words.append([one])
+        elif token.token.startswith(mark):
+            words.append([token])
         else:
-            words[-1].append(one)
+            words[-1].append(token)
     return [
-        TimedToken("".join(one.token for one in word).lstrip(mark), word[0].start, word[-1].end)
+        TimedToken("".join(token.token for token in word).lstrip(mark), word[0].start, word[-1].end)
         for word in words
-        if word and "".join(one.token for one in word).lstrip(mark)
+        if word and "".join(token.token for token in word).lstrip(mark)
     ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +22,11 @@ import lrsms.espnet  # noqa: F401  (worker processes import this module, and mus
 from lrsms import stamp
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
-from lrsms.espnet.compat import exact_scores
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.data.cut_batches import load_waveform
-from lrsms.espnet.inference.beam_search import make_search_fast_
 from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecognizer, about, outside_lexicon
-from lrsms.espnet.inference.open import check_beam, read_k2_options, read_options
+from lrsms.espnet.inference.open import check_beam, open_recognizer, read_k2_options, read_options
 from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, check_method
 from lrsms.processes import one_thread, start_context
@@ -84,6 +83,11 @@ class Decoding:
     method: str = CTC_ATTENTION
     train_splits: tuple[str, ...] = ("train",)
 
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The model's."""
+        return Experiment(self.asr_exp, self.checkpoint)
+
     @property
     def output_dir(self) -> Path:
         """Where the hypotheses go."""
@@ -105,18 +109,16 @@ class Decoding:
 
     @property
     def lattice(self) -> LatticeDecoding | None:
-        """What k2 needs, None where ESPnet searches."""
+        """What k2 needs; None if ESPnet searches."""
         if self.method == CTC_ATTENTION:
             return None
         options = read_k2_options(self.config)
-        return LatticeDecoding(
-            self.method, options, self.asr_exp / "config.yaml", self.cuts.parent.parent, self.train_splits
-        )
+        return LatticeDecoding(self.method, options, self.experiment, self.cuts.parent.parent, self.train_splits)
 
     @property
     def inputs(self) -> list[Path]:
         """Files that the hypotheses depend on."""
-        files = [self.config, (self.asr_exp / self.checkpoint).resolve(), self.cuts]
+        files = [self.config, self.experiment.weights.resolve(), self.cuts]
         return files + (self.lattice.inputs if self.lattice else [])
 
     def check(self) -> dict:
@@ -127,31 +129,26 @@ class Decoding:
         """
         check_method(self.method)
         options = read_options(self.config)
-        model = self.asr_exp / self.checkpoint
-        for path, remedy in ((model, "run stage 3 to its end"), (self.cuts, "run stage 1 first")):
-            if not path.exists():
-                there = ", ".join(sorted(found.name for found in self.asr_exp.glob("*.pth"))) or "no checkpoint"
-                raise LrsmsError(f"{path}: not there; {remedy} ({self.asr_exp} holds {there})")
+        self.experiment.check()
+        if not self.cuts.exists():
+            raise LrsmsError(f"{self.cuts}: not found; run stage 1 first")
         if self.lattice:
             self.lattice.check()
         else:
-            self._check_beam(options.get("beam_size", 20))
+            check_beam(options.get("beam_size", 20), len(self.experiment.token_list), str(self.config))
         return options
-
-    def _check_beam(self, beam_size: int) -> None:
-        check_beam(beam_size, len(read_yaml(self.asr_exp / "config.yaml")["token_list"]), str(self.config))
 
     def _decode(self, options: dict) -> None:
         cuts = self.sorted_cuts()
-        load = decoding_loader(self.asr_exp, self.output_dir) or load_waveform
-        more = self._prepare_lattice(cuts)
+        load = decoding_loader(self.experiment, self.output_dir) or load_waveform
+        of_lattice = self._prepare_lattice(cuts)
         began = time.perf_counter()
         with tqdm(total=len(cuts), desc=f"decoding {self.cuts.parent.name}", unit="utt", dynamic_ncols=True) as bar:
-            found = []
+            hypotheses = []
             for hypothesis in self.hypotheses(options, {"": load}, [("", cut) for cut in cuts]):
-                found.append(hypothesis)
+                hypotheses.append(hypothesis)
                 bar.update()
-        self.write(self.output_dir, options, cuts, found, time.perf_counter() - began, **more)
+        self.write(self.output_dir, options, cuts, hypotheses, time.perf_counter() - began, **of_lattice)
 
     def _prepare_lattice(self, cuts: list[Cut]) -> dict:
         """Make the graph before several processes want it; returns entries of ``decode.json``."""
@@ -159,21 +156,21 @@ class Decoding:
             return {}
         self.lattice.prepare()
         graph = self.lattice.graph
-        more = about(self.method, asdict(self.lattice.options))
+        entries = about(self.method, asdict(self.lattice.options))
         if graph:
-            outside = outside_lexicon(graph, self.lattice.config, (cut.supervisions[0].text or "" for cut in cuts))
-            more["words_outside_lexicon"] = outside.total()
+            outside = outside_lexicon(graph, self.experiment, (cut.supervisions[0].text or "" for cut in cuts))
+            entries["words_outside_lexicon"] = outside.total()
             if outside:
                 examples = ", ".join(repr(word) for word, _ in outside.most_common(5))
                 print(f"{self.cuts}: {outside.total()} words are not in the lexicon and are lost, such as {examples}")
-        return more
+        return entries
 
     def sorted_cuts(self) -> list[Cut]:
         """The split, longest first, so that no process is left alone with a long one at the end."""
         return sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
 
     def write(
-        self, folder: Path, options: Mapping, cuts: Iterable[Cut], found: list[Hypothesis], wall: float, **more
+        self, folder: Path, options: Mapping, cuts: Iterable[Cut], hypotheses: list[Hypothesis], wall: float, **further
     ) -> None:
         """Leave the hypotheses and ``decode.json`` in ``folder``.
 
@@ -181,18 +178,18 @@ class Decoding:
             folder: where to.
             options: of the decoding YAML.
             cuts: what was decoded.
-            found: the hypotheses, in any order.
+            hypotheses: in any order.
             wall: seconds that it took.
-            more: further entries of ``decode.json``.
+            further: other entries of ``decode.json``.
         """
-        found = sorted(found, key=lambda hypothesis: hypothesis.id)
+        hypotheses = sorted(hypotheses, key=lambda hypothesis: hypothesis.id)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_tables(folder, found)
-        audio, spent = sum(cut.duration for cut in cuts), sum(hypothesis.seconds for hypothesis in found)
+        _write_tables(folder, hypotheses)
+        audio, spent = sum(cut.duration for cut in cuts), sum(hypothesis.seconds for hypothesis in hypotheses)
         report = {
             "split": self.cuts.parent.name,
             "checkpoint": self.checkpoint,
-            "utterances": len(found),
+            "utterances": len(hypotheses),
             "audio_seconds": audio,
             "decode_seconds": spent,
             "wall_seconds": wall,
@@ -203,7 +200,7 @@ class Decoding:
             "config": str(self.config),
             "seed": 0,
             **provenance(),
-            **more,
+            **further,
         }
         write_json(folder / "decode.json", report)
 
@@ -220,9 +217,8 @@ class Decoding:
         lattice = None
         if self.lattice:
             options = {}
-            lattice = (self.lattice.config, self.method, self.lattice.options, self.lattice.graph)
-        model = (str(self.asr_exp / "config.yaml"), str(self.asr_exp / self.checkpoint), options, self.ngpu, lattice)
-        arguments = (loads, *model)
+            lattice = (self.experiment, self.method, self.lattice.options, self.lattice.graph)
+        arguments = (loads, self.experiment, options, self.ngpu, lattice)
         if self.nj == 1:
             _configure(*arguments)
             with one_thread():
@@ -246,16 +242,13 @@ def _configure(loads: Mapping[str, Load], *arguments) -> None:
 
 
 def _load(
-    config: str, model: str, options: dict, ngpu: int, lattice: tuple | None = None
+    experiment: Experiment, options: dict, ngpu: int, lattice: tuple | None = None
 ) -> Speech2Text | LatticeRecognizer:
     torch.set_num_threads(1)
     number = next(iter(multiprocessing.current_process()._identity), 1) - 1
     device = f"cuda:{number % ngpu}" if ngpu else "cpu"
-    recognizer = Speech2Text(config, model, device=device, **exact_scores(options))
-    if lattice is None:
-        make_search_fast_(recognizer)
-        return recognizer
-    return LatticeRecognizer(recognizer, *lattice)
+    recognizer = open_recognizer(experiment, options, device=device)
+    return recognizer if lattice is None else LatticeRecognizer(recognizer, *lattice)
 
 
 def _recognize(job: tuple[str, Cut]) -> Hypothesis:
@@ -276,7 +269,7 @@ def _recognize(job: tuple[str, Cut]) -> Hypothesis:
     return Hypothesis(cut.id, text or "", tokens, [int(i) for i in ids], score, time.perf_counter() - began)
 
 
-def _write_tables(folder: Path, found: list[Hypothesis]) -> None:
+def _write_tables(folder: Path, hypotheses: list[Hypothesis]) -> None:
     columns = {
         "text": lambda item: item.text,
         "token": lambda item: " ".join(item.tokens),
@@ -284,4 +277,4 @@ def _write_tables(folder: Path, found: list[Hypothesis]) -> None:
         "score": lambda item: f"{item.score:.4f}",
     }
     for name, value in columns.items():
-        write_text(folder / name, "".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in found))
+        write_text(folder / name, "".join(f"{item.id} {value(item)}".rstrip() + "\n" for item in hypotheses))

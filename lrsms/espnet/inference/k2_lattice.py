@@ -16,9 +16,9 @@ from torch.nn.functional import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from lrsms.data.tokens import lang_dir
-from lrsms.defaults import SENTENCEPIECE_TYPES
+from lrsms.defaults import recipe_token_types
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.fsa import import_k2
 from lrsms.fsa.compile_hlg import make_graph
 from lrsms.fsa.graph import GRAPH, Graph, check_tokens
@@ -35,14 +35,14 @@ class LatticeDecoding:
     Attributes:
         method: one of ``k2_ctc``, ``k2_hlg``, ``k2_attention_rescoring``.
         options: beams and weights.
-        config: ``config.yaml`` of the model.
+        experiment: of the model.
         data_dir: folder with stage 2's, of the model's tokens.
         train_splits: names in it; their text makes the lexicon and the language model.
     """
 
     method: str
     options: K2Options
-    config: Path
+    experiment: Experiment
     data_dir: Path
     train_splits: Sequence[str]
 
@@ -54,16 +54,16 @@ class LatticeDecoding:
                 no or other tokens.
         """
         import_k2(f"--decode-method {self.method}")
-        config = read_yaml(self.config)
-        weight = (config.get("model_conf") or {}).get("ctc_weight", 0.5)  # ESPnet's default
+        config_file, weight = self.experiment.config_file, self.experiment.ctc_weight
+        decoder = self.experiment.config.get("decoder")
         if weight == 0:
             raise LrsmsError(
-                f"{self.config}: model_conf.ctc_weight: {weight}: the model has no CTC, which --decode-method "
+                f"{config_file}: model_conf.ctc_weight: {weight}: the model has no CTC, which --decode-method "
                 f"{self.method} searches; decode it with ctc_attention"
             )
-        if self.method == K2_RESCORING and (weight == 1 or config.get("decoder") in (None, "transducer")):
+        if self.method == K2_RESCORING and (weight == 1 or decoder in (None, "transducer")):
             raise LrsmsError(
-                f"{self.config}: model_conf.ctc_weight: {weight}, decoder: {config.get('decoder')}: the model has no "
+                f"{config_file}: model_conf.ctc_weight: {weight}, decoder: {decoder}: the model has no "
                 f"attention decoder, which --decode-method {self.method} rescores with; decode it with k2_hlg"
             )
         if self.method in WITH_GRAPH:
@@ -75,19 +75,18 @@ class LatticeDecoding:
         Raises:
             LrsmsError: there is none, or its tokens are others.
         """
-        config = read_yaml(self.config)
-        tokens, kind = config["token_list"], config.get("token_type")
-        kinds = SENTENCEPIECE_TYPES if kind == "bpe" else (kind,)
+        tokens, config_file = self.experiment.token_list, self.experiment.config_file
+        kinds = recipe_token_types(self.experiment.token_type)
         folders = [lang_dir(self.data_dir, kind, len(tokens)) for kind in kinds]
-        found = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
-        if not found:
+        by_file = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
+        if not by_file:
             absent = folders[0] / "tokens.txt"
-            raise LrsmsError(f"{absent}: not there; run stage 2 with the token type of {self.config}")
-        for path, of_graph in found.items():
+            raise LrsmsError(f"{absent}: not found; run stage 2 with the token type of {config_file}")
+        for path, of_graph in by_file.items():
             if of_graph == tokens:
                 return path.parent
-        path, of_graph = next(iter(found.items()))
-        check_tokens(tokens, self.config, of_graph, path)
+        path, of_graph = next(iter(by_file.items()))
+        check_tokens(tokens, config_file, of_graph, path)
         raise AssertionError("unreachable: the lists differ")
 
     @property
@@ -109,11 +108,11 @@ class LatticeDecoding:
 
     @property
     def graph(self) -> Path | None:
-        """Folder of the graph, None where the method has none."""
+        """Folder of the graph; None if the method has none."""
         return graph_folder(self.lang(), self.options.ngram_order, self.arpa) if self.method in WITH_GRAPH else None
 
     def prepare(self) -> None:
-        """Make the graph, where the method has one and it is not there."""
+        """Make the graph, if the method has one and it is not made yet."""
         if self.method in WITH_GRAPH:
             make_graph(self.lang(), self.train_cuts, order=self.options.ngram_order, arpa=self.arpa)
 
@@ -122,9 +121,9 @@ def _tokens(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
-def outside_lexicon(folder: Path, config: Path, texts: Iterable[str]) -> Counter:
+def outside_lexicon(folder: Path, experiment: Experiment, texts: Iterable[str]) -> Counter:
     """Words of ``texts`` that the graph in ``folder`` cannot say, with how often they occur."""
-    graph = Graph.load(folder / GRAPH, read_yaml(config)["token_list"], config)
+    graph = Graph.load(folder / GRAPH, experiment.token_list, experiment.config_file)
     counts = Counter(word for text in texts for word in text.split())
     return Counter({word: count for word, count in counts.items() if word not in graph.lexicon.spellings})
 
@@ -139,8 +138,8 @@ class LatticeRecognizer:
     """Called as ESPnet's ``Speech2Text``, and searching with k2.
 
     Args:
-        recognizer: ESPnet's, whose model and tokenizer are used.
-        config: ``config.yaml`` of the model.
+        recognizer: ESPnet's, whose model is used.
+        experiment: of the model.
         method: one of ``k2_ctc``, ``k2_hlg``, ``k2_attention_rescoring``.
         options: beams and weights.
         graph: folder of :func:`lrsms.fsa.compile_hlg.make_graph`; None for ``k2_ctc``.
@@ -150,14 +149,14 @@ class LatticeRecognizer:
     """
 
     def __init__(
-        self, recognizer: Speech2Text, config: Path, method: str, options: K2Options, graph: Path | None
+        self, recognizer: Speech2Text, experiment: Experiment, method: str, options: K2Options, graph: Path | None
     ) -> None:
         self.recognizer, self.model, self.options = recognizer, recognizer.asr_model, options
         self.rescores = method == K2_RESCORING
-        token_list = read_yaml(config)["token_list"]
-        loaded = Graph.load(graph / GRAPH, token_list, config) if graph else None
+        self.tokenizer = experiment.tokenizer
+        loaded = Graph.load(graph / GRAPH, experiment.token_list, experiment.config_file) if graph else None
         self.language: NGram | None = read_arpa(graph / MODEL) if graph and self.rescores else None
-        self.search = LatticeSearch(loaded, len(token_list), options=options, device=recognizer.device)
+        self.search = LatticeSearch(loaded, len(experiment.token_list), options=options, device=recognizer.device)
 
     @torch.inference_mode(False)  # k2 has autograd functions of its own
     @torch.no_grad()
@@ -168,7 +167,7 @@ class LatticeRecognizer:
             speech: ``(samples,)``, or what an audio-visual model takes.
 
         Returns:
-            One entry; its text is empty where the beams leave no path through the graph.
+            One entry; its text is empty if the beams leave no path through the graph.
         """
         speech = torch.as_tensor(speech, dtype=torch.float32, device=self.recognizer.device)[None]
         encoded, lengths = self.model.encode(speech, torch.tensor([speech.shape[1]], device=speech.device))
@@ -181,8 +180,8 @@ class LatticeRecognizer:
             score = path.score if path else 0.0
         if path is None:
             return [("", [], [], Scored(0.0))]
-        tokens = self.recognizer.converter.ids2tokens(path.token_ids)
-        text = " ".join(path.words) if self.search.has_words else self.recognizer.tokenizer.tokens2text(tokens)
+        tokens = [self.tokenizer.token_list[number] for number in path.token_ids]
+        text = " ".join(path.words) if self.search.has_words else self.tokenizer.decode(path.token_ids)
         return [(text, tokens, path.token_ids, Scored(score))]
 
     def _rescored(
@@ -206,17 +205,17 @@ class LatticeRecognizer:
         """``(hypotheses,)`` log-probabilities by the decoder, ends of sentences included."""
         padded = pad_sequence(list(hypotheses), batch_first=True, padding_value=self.model.ignore_id)
         sizes = torch.tensor([len(ids) for ids in hypotheses], device=encoded.device)
-        found = []
+        scores = []
         for part in range(0, len(hypotheses), self.options.batch_size):
             rows = slice(part, part + self.options.batch_size)
             count = len(sizes[rows])
             widest = int(sizes[rows].max())
-            found.append(
+            scores.append(
                 -self.model.nll(
                     encoded.expand(count, -1, -1), lengths.expand(count), padded[rows, :widest], sizes[rows]
                 )
             )
-        return torch.cat(found)
+        return torch.cat(scores)
 
 
 def ctc_scores(scores: torch.Tensor, hypotheses: Sequence[torch.Tensor]) -> torch.Tensor:

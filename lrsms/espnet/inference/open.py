@@ -10,6 +10,7 @@ import torch
 from espnet2.bin.asr_inference import Speech2Text
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.config import check_keys, read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
@@ -39,7 +40,7 @@ def check_options(options: Mapping, where: str) -> dict:
 
 
 def read_k2_options(config: Path) -> K2Options:
-    """The ``k2`` block of a decoding YAML, defaults where it has none.
+    """The ``k2`` block of a decoding YAML, defaults if it has none.
 
     Raises:
         LrsmsError: unreadable, an unknown key or a value out of range.
@@ -57,32 +58,30 @@ def check_beam(beam_size: int, tokens: int, where: str) -> None:
 
 
 def open_recognizer(
-    asr_exp: Path,
-    checkpoint: str,
+    experiment: Experiment,
     options: Mapping,
     precision: str = "fp32",
     change: Callable[[torch.nn.Module], object] | None = None,
     fast_search: bool = True,
+    device: str = "cpu",
 ) -> Speech2Text:
-    """ESPnet's recognizer around a trained model, on the CPU.
+    """ESPnet's recognizer around a trained model: the only place that makes one.
 
     Args:
-        asr_exp: the experiment's folder.
-        checkpoint: file name in it.
+        experiment: of the model.
         options: of ``Speech2Text``.
         precision: ``fp32``; ``bf16``, weights of encoder, decoder and CTC in bfloat16, scores in float32; or ``int8``,
             torch's dynamic quantization of LSTM, and of Linear and the pointwise convolutions that have a fast path
             from :data:`LEAST_INT8` weights on: smaller ones, factors mostly, are faster as they are.
         change: what is done to the model in place before, such as merging its factors.
         fast_search: False for ESPnet's own search.
+        device: ``cpu``, ``cuda`` or ``cuda:<number>``.
 
     Raises:
         LrsmsError: files are missing.
     """
-    for path in (asr_exp / "config.yaml", asr_exp / checkpoint):
-        if not path.exists():
-            raise LrsmsError(f"{path}: not there; train first, or give --checkpoint")
-    recognizer = Speech2Text(asr_exp / "config.yaml", asr_exp / checkpoint, **exact_scores(options))
+    experiment.check()
+    recognizer = Speech2Text(experiment.config_file, experiment.weights, device=device, **exact_scores(options))
     model = recognizer.asr_model  # its search holds the same decoder and CTC: they are changed in place
     if change is not None:
         change(model)

@@ -15,14 +15,12 @@ from lrsms.avsr.frames import FRAME_SHIFT, pack
 from lrsms.data.audio import check_finite, read_audio, resample
 from lrsms.data.pauses import Piece, Splitter
 from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
-from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.checkpoints.unpack import is_pack, unpack
-from lrsms.espnet.config import named_file, read_yaml
 from lrsms.espnet.inference.ctc_alignment import token_times, words_of
 from lrsms.espnet.inference.open import check_beam, check_options, open_recognizer, read_options
 from lrsms.espnet.models.av_region import encoder_region
-from lrsms.espnet.models.cost import sampling_rate
 from lrsms.espnet.models.encoder_lengths import encoder_frames
 
 _DEFAULTS = {"beam_size": 10, "ctc_weight": 0.5}  # those of conf/decode.yaml
@@ -37,19 +35,19 @@ class Recognizer:
     >>> print(recognizer("speech.wav").text)
 
     Dense, low-rank, merged and compressed experiments open alike, and so does what ESPnet packed. A recording longer
-    than ``max_seconds`` is cut at its pauses; where there is none, pieces overlap by three seconds and their words are
+    than ``max_seconds`` is cut at its pauses; if there is none, pieces overlap by three seconds and their words are
     joined by CTC's times. An audio-visual model hears the sound alone.
 
     Args:
         model: an experiment's folder with ``config.yaml`` and weights, or an archive of ``espnet2.bin.pack``.
         checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or else the only average (``*.ave.pth``) or
-            the only ``.pth`` file there is.
+            the only ``.pth`` file.
         decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
             beam of 10 with CTC and attention weighed alike.
         device: ``cpu`` or ``cuda``.
         precision: ``fp32``, or ``int8``: torch's dynamic quantization.
         max_seconds: longest piece that is recognized in one go; about the longest utterance of the training is right.
-        min_pause: seconds; where a recording is cut, it is cut at every pause of this length.
+        min_pause: seconds; if a recording is cut, it is cut at every pause of this length.
 
     Attributes:
         sampling_rate: in Hz, of what the model hears; recordings at other rates are resampled.
@@ -73,17 +71,16 @@ class Recognizer:
             raise LrsmsError(f"max_seconds: {max_seconds}: must be at least 1")
         if not min_pause > 0:
             raise LrsmsError(f"min_pause: {min_pause}: must be above 0")
-        self._files, folder, checkpoint, more = _locate(Path(model), checkpoint)
+        self._files, experiment, of_language_model = _locate(Path(model), checkpoint)
         try:
-            self._config = read_yaml(folder / "config.yaml")
-            self._region = _region(self._config, folder / "config.yaml")
-            options = _options(decode, self._config) | {"device": device}
-            more |= _bpe_model(self._config, folder)
-            self._recognizer = open_recognizer(folder, checkpoint, more | options, precision)
+            self._region = _region(experiment)
+            options = of_language_model | _bpe_model(experiment) | _options(decode, experiment)
+            self._recognizer = open_recognizer(experiment, options, precision, device=device)
+            self._tokenizer = experiment.tokenizer
         except LrsmsError as error:  # of an archive's files, which have been copied elsewhere
-            raise LrsmsError(str(error).replace(str(folder), str(model))) from error
+            raise LrsmsError(str(error).replace(str(experiment.folder), str(model))) from error
         self._model = self._recognizer.asr_model
-        self.sampling_rate = sampling_rate(self._config.get("frontend_conf"))
+        self.sampling_rate = experiment.sampling_rate
         overlap = 3.0 if self._has_ctc else 0.0  # without times, nothing could join the words of two pieces
         self._split = Splitter(self.sampling_rate, max_seconds, min_pause, overlap)
         self._shift: float | None = None
@@ -121,23 +118,18 @@ class Recognizer:
             samples = read_audio(source, self.sampling_rate, channel, name)
         done, segments = 0, []
         for piece in self._split(samples):
-            segments = _appended(segments, self._segment(samples, piece), piece, self._separator)
+            segments = _appended(segments, self._segment(samples, piece), piece, self._tokenizer.separator)
             if progress is not None:
                 progress((piece.end - done) / self.sampling_rate)
             done = piece.end
         if progress is not None:
             progress((len(samples) - done) / self.sampling_rate)
         seconds = time.perf_counter() - began
-        return Transcript(tuple(segments), len(samples) / self.sampling_rate, seconds, self._separator)
+        return Transcript(tuple(segments), len(samples) / self.sampling_rate, seconds, self._tokenizer.separator)
 
     @property
     def _has_ctc(self) -> bool:
         return getattr(self._model, "ctc", None) is not None
-
-    @property
-    def _separator(self) -> str:
-        spaced = self._config.get("token_type") != "char" or "<space>" in self._model.token_list
-        return " " if spaced else ""
 
     def _from_array(self, audio: np.ndarray | torch.Tensor, rate: int | None, name: str) -> np.ndarray:
         samples = np.asarray(audio)
@@ -171,10 +163,8 @@ class Recognizer:
     def _words(self, encoded: torch.Tensor, tokens: list[str], ids: list[int], start: float) -> tuple[Word, ...]:
         scores = self._model.ctc.log_softmax(encoded)[0]
         timed = token_times(scores, [int(number) for number in ids], tokens, self._frame_shift)
-        kind = self._config.get("token_type")
-        pieces_of_words = kind == "bpe" or (kind == "char" and bool(self._separator))
-        found = words_of(timed, pieces=pieces_of_words)
-        return tuple(Word(one.token, start + one.start, start + one.end) for one in found)
+        words = words_of(timed, pieces=self._tokenizer.are_pieces)
+        return tuple(Word(word.token, start + word.start, start + word.end) for word in words)
 
     @property
     def _frame_shift(self) -> float:
@@ -188,31 +178,31 @@ class Recognizer:
         return self._shift
 
 
-def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDirectory | None, Path, str, dict]:
-    """Folder with ``config.yaml``, the weights' name in it, and further options of ``Speech2Text``."""
+def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDirectory | None, Experiment, dict]:
+    """Where an archive was unpacked, the experiment, and options of ``Speech2Text`` for a language model beside it."""
     if is_pack(model):
         files = tempfile.TemporaryDirectory(prefix="lrsms-")
-        found = unpack(model, Path(files.name))
-        more = {key: path for key, path in found.items() if key.startswith("lm_")}
-        return files, Path(files.name), found["asr_model_file"].name, more
+        unpacked = unpack(model, Path(files.name))
+        of_language_model = {key: path for key, path in unpacked.items() if key.startswith("lm_")}
+        return files, Experiment.of(unpacked["asr_model_file"]), of_language_model
     if not model.is_dir():
         raise LrsmsError(f"{model}: neither an experiment's folder nor an archive of espnet2.bin.pack")
-    there = sorted(path.name for path in model.glob("*.pth"))
-    if checkpoint is None:
-        averaged = [name for name in there if name.endswith(".ave.pth")]
-        only = next((found[0] for found in (averaged, there) if len(found) == 1), DEFAULT_CHECKPOINT)
-        checkpoint = DEFAULT_CHECKPOINT if DEFAULT_CHECKPOINT in there else only
-    if not (model / checkpoint).exists():
-        raise LrsmsError(f"{model / checkpoint}: not there; {model} holds {', '.join(there) or 'no checkpoint'}")
-    return None, model, checkpoint, {}
+    experiment = Experiment(model) if checkpoint is None else Experiment(model, checkpoint)
+    if checkpoint is None and not experiment.weights.exists():
+        averages = [name for name in experiment.checkpoints if name.endswith(".ave.pth")]
+        for names in (averages, experiment.checkpoints):
+            if len(names) == 1:
+                return None, Experiment(model, names[0]), {}
+    experiment.check()
+    return None, experiment, {}
 
 
-def _options(decode: Mapping | str | Path | None, config: Mapping) -> dict:
+def _options(decode: Mapping | str | Path | None, experiment: Experiment) -> dict:
     """Of ``Speech2Text``; by default what the model has (CTC, decoder) and a beam that its token list allows."""
-    tokens, trained = config.get("token_list"), (config.get("model_conf") or {}).get("ctc_weight")
+    tokens, trained = experiment.config.get("token_list"), experiment.ctc_weight
     count = len(tokens) if isinstance(tokens, list) else None
     if decode is None:
-        weight = {"ctc_weight": float(trained)} if trained in (0, 1) else {}
+        weight = {"ctc_weight": trained} if trained in (0, 1) else {}
         beam = {} if count is None else {"beam_size": max(1, min(_DEFAULTS["beam_size"], count - 1))}
         return _DEFAULTS | weight | beam
     where = str(decode) if isinstance(decode, str | Path) else "decode"
@@ -222,18 +212,16 @@ def _options(decode: Mapping | str | Path | None, config: Mapping) -> dict:
     return options
 
 
-def _bpe_model(config: Mapping, folder: Path) -> dict:
+def _bpe_model(experiment: Experiment) -> dict:
     """Where the sub-word model is: configs name it from the recipe's folder, which need not be the current one."""
-    name = config.get("bpemodel")
-    if config.get("token_type") != "bpe" or not isinstance(name, str):
-        return {}
-    return {"bpemodel": str(named_file("bpemodel", name, folder))}
+    path = experiment.bpemodel
+    return {} if path is None else {"bpemodel": str(path)}
 
 
-def _region(config: Mapping, path: Path) -> tuple[int, int] | None:
-    region = encoder_region(config)
-    if region is not None and (config.get("encoder_conf") or {}).get("modality") == "video":
-        raise LrsmsError(f"{path}: encoder_conf.modality: video: a model that hears nothing")
+def _region(experiment: Experiment) -> tuple[int, int] | None:
+    region = encoder_region(experiment.config)
+    if region is not None and experiment.options("encoder_conf").get("modality") == "video":
+        raise LrsmsError(f"{experiment.config_file}: encoder_conf.modality: video: a model that hears nothing")
     return region
 
 

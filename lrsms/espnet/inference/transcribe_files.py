@@ -42,26 +42,27 @@ class Transcribing:
             sources: sound files, folders, ``-`` for standard input.
 
         Raises:
-            LrsmsError: afterwards, where some could not be read; or at once, where subtitles of several recordings
+            LrsmsError: afterwards, if some could not be read; or at once, if subtitles of several recordings
                 would be mixed on standard output.
         """
         recordings, failed = _expand(sources)
         if self.kind == "srt" and self.output_dir is None and len(recordings) > 1:
             raise LrsmsError(f"--format srt: {len(recordings)} recordings; give --output_dir, for one file each")
-        names = short_names(Path("stdin" if one == STDIN else one) for one in recordings)
-        total = sum(duration(Path(one)) for one in recordings if one != STDIN)
+        names = short_names(Path("stdin" if source == STDIN else source) for source in recordings)
+        total = sum(duration(Path(source)) for source in recordings if source != STDIN)
         done: list[Transcript] = []
         with tqdm(total=round(total, 1), unit="s", desc="transcribing", dynamic_ncols=True, disable=None) as bar:
-            for one in recordings:
-                bar.set_postfix_str(Path(one).name)
+            for source in recordings:
+                bar.set_postfix_str(Path(source).name)
                 try:
-                    transcript = self._recognize(one, bar)
+                    transcript = self._recognize(source, bar)
                 except LrsmsError as error:
                     bar.write(f"error: {error}", file=sys.stderr)
                     failed += 1
                     continue
                 done.append(transcript)
-                self._write(transcript, one, names[Path("stdin" if one == STDIN else one)], len(recordings), bar)
+                name = names[Path("stdin" if source == STDIN else source)]
+                self._write(transcript, source, name, len(recordings), bar)
         _report(done)
         if failed:
             raise LrsmsError(f"{failed} of {failed + len(done)} sources could not be transcribed, see above")
@@ -92,23 +93,23 @@ class Transcribing:
 
 def _expand(sources: Sequence[str]) -> tuple[list[str], int]:
     """Recordings in the order given, each once, and how many of ``sources`` were folders without any."""
-    found: list[str] = []
+    recordings: list[str] = []
     failed = 0
     for source in sources:
         if source != STDIN and Path(source).is_dir():
             try:
-                found += map(str, find_audio(Path(source)))
+                recordings += map(str, find_audio(Path(source)))
             except LrsmsError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed += 1
         else:
-            found.append(source)
-    return list(dict.fromkeys(found)), failed
+            recordings.append(source)
+    return list(dict.fromkeys(recordings)), failed
 
 
 def _report(done: Sequence[Transcript]) -> None:
-    sound, spent = sum(one.duration for one in done), sum(one.seconds for one in done)
-    silent = sum(not one.text for one in done)
+    sound, spent = sum(transcript.duration for transcript in done), sum(transcript.seconds for transcript in done)
+    silent = sum(not transcript.text for transcript in done)
     rtf = f"RTF {spent / sound:.3f}" if sound else "no sound"
     print(
         f"{len(done)} recordings, {sound:.1f} s of sound in {spent:.1f} s: {rtf}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import humanfriendly
 import torch
 from torch import nn
 
@@ -14,7 +13,7 @@ from lrsms.espnet.models.fast import plain_paths
 from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
 
 _SECONDS = 10
-NOMINAL_TOKENS_PER_SECOND = 4.0  # where no corpus is at hand: sub-words of English
+NOMINAL_TOKENS_PER_SECOND = 4.0  # if no corpus is at hand: sub-words of English
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,6 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
     dense_parameters += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)
     return Cost(parameters, dense_parameters, macs / _SECONDS, (macs + saved_macs) / _SECONDS)
-
-
-def sampling_rate(frontend_conf: Mapping | None) -> int:
-    """Sampling rate in Hz that the configured front-end expects; ESPnet also writes it as ``16k``."""
-    return humanfriendly.parse_size(str((frontend_conf or {}).get("fs", 16000)))
 
 
 def trainable_parameters(model: nn.Module) -> int:

@@ -15,10 +15,11 @@ from torch import nn
 
 from lrsms.avsr.frames import FRAME_SHIFT
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import check_keys, read_training_yaml
-from lrsms.espnet.models.cost import Cost, cost, positions, sampling_rate
+from lrsms.espnet.config import check_keys, read_training_yaml, sampling_rate
+from lrsms.espnet.models.cost import Cost, cost, positions
+from lrsms.espnet.models.ctc_rank import factorize_ctc
 from lrsms.espnet.models.rank_plan_file import save_plans
-from lrsms.espnet.models.rank_targets import factorize_ctc, resolve, without_low_rank
+from lrsms.espnet.models.rank_targets import build_low_rank, without_low_rank
 from lrsms.espnet.models.role_table import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank import RankPlan, skip_initialization
 
@@ -132,13 +133,12 @@ def preview(path: Path, vocab_size: int, tokens_per_second: float) -> Preview:
 
 
 def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) -> Preview:
-    def build(one: argparse.Namespace) -> nn.Module:
+    def build(options: argparse.Namespace) -> nn.Module:
         with torch.device(device):
-            return Outline(one).to(device)  # ESPnet makes some parameters in a way that ignores the default device
+            return Outline(options).to(device)  # ESPnet makes some parameters in a way that ignores the default device
 
     with skip_initialization():
-        resolve(args, build)
-        model = build(args)
+        model = build_low_rank(args, build)
         dense = build(without_low_rank(args))
     counts = positions(dense, args.fs, tokens_per_second)
     parts = {name: module for name, module in model.named_children() if hasattr(module, "rank_plan")}
@@ -209,14 +209,14 @@ def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float
     """Bytes of one step of Adam in float32: what autograd keeps of a 10 s utterance, times the batch's seconds."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
     held = []  # every tensor alive until the end, or the address of a freed one would be counted for the next
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         held.append(storage)
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
     model.train()
@@ -228,30 +228,30 @@ def _memory(model: nn.Module, args: argparse.Namespace, tokens_per_second: float
         if model.decoder is not None:
             tokens = torch.ones(1, count, dtype=torch.long, device=device)
             outputs.append(model.decoder(encoded, torch.tensor([encoded.shape[1]]), tokens, torch.tensor([count]))[0])
-    activations = round(sum(kept.values()) * args.max_duration / _SECONDS)
+    activations = round(sum(saved.values()) * args.max_duration / _SECONDS)
     del outputs
     return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": activations}
 
 
-def draw(found: Preview, picture: Path) -> bool:
-    """Rank over depth as a PNG. Returns False where nothing is low-rank."""
+def draw(shown: Preview, picture: Path) -> bool:
+    """Rank over depth as a PNG. Returns False if nothing is low-rank."""
     from lrsms.scoring.pictures import rank_per_layer
 
     with tempfile.TemporaryDirectory() as folder:
-        save_plans(Path(folder) / "rank_plan.yaml", found.plans, asdict(found.cost))
+        save_plans(Path(folder) / "rank_plan.yaml", shown.plans, asdict(shown.cost))
         return rank_per_layer({"plan": Path(folder)}, picture)
 
 
-def page(found: Preview, title: str) -> str:
+def page(shown: Preview, title: str) -> str:
     """The preview as one HTML file, the picture within it."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "ranks.png"
-        image = base64.b64encode(picture.read_bytes()).decode() if draw(found, picture) else ""
+        image = base64.b64encode(picture.read_bytes()).decode() if draw(shown, picture) else ""
     rows = "".join(
         f"<tr><td>{html.escape(f'{part}.{entry.module}')}<td>{entry.role}<td>{entry.inputs} x {entry.outputs}"
         f"<td>{entry.rank or 'dense'}<td>{entry.parameters:,}<td>{entry.parameters / entry.dense_parameters:.0%}"
-        f"<td>{found.macs[f'{part}.{entry.module}'] / 1e6:,.2f}<td>{html.escape(entry.note)}"
-        for part, plan in found.plans.items()
+        f"<td>{shown.macs[f'{part}.{entry.module}'] / 1e6:,.2f}<td>{html.escape(entry.note)}"
+        for part, plan in shown.plans.items()
         for entry in plan.entries
     )
     heads = "".join(
@@ -261,7 +261,7 @@ def page(found: Preview, title: str) -> str:
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>body{{font:14px sans-serif;"
         f"margin:2em}}table{{border-collapse:collapse}}td,th{{padding:2px 10px;text-align:right}}td:first-child,"
         f"td:nth-child(2),td:last-child{{text-align:left}}tr:nth-child(even){{background:#f4f4f4}}</style>"
-        f"<h1>{html.escape(title)}</h1><pre>{html.escape(chr(10).join(found.totals()))}</pre>"
+        f"<h1>{html.escape(title)}</h1><pre>{html.escape(chr(10).join(shown.totals()))}</pre>"
         + (f'<img alt="rank per layer" src="data:image/png;base64,{image}">' if image else "")
         + f"<table><tr>{heads}{rows}</table>\n"
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,44 +19,64 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import read_checkpoint
 from lrsms.espnet.compat import current_names
-from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost, positions, sampling_rate, trainable_parameters
-from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_ctc, plan_part
-from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
+from lrsms.espnet.config import sampling_rate
+from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost, positions, trainable_parameters
+from lrsms.espnet.models.ctc_rank import plan_ctc
+from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_part
+from lrsms.lowrank import LowRankConfig, RankPlan
 from lrsms.lowrank.recurrent import input_matrix
 
 PARTS = ("encoder", "decoder")
 LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
 
 
-def factorize_ctc(model: nn.Module) -> None:
-    """Factor the linear layer before CTC where the encoder's ``low_rank`` block says ``output`` or ranks it."""
-    config = getattr(model.encoder, "low_rank_config", None)
-    if config is not None and ("output" in config.ratios or any(path.startswith("ctc.") for path in config.ranks)):
-        plan = plan_ctc(model.ctc, config)
-        factorize_(model.ctc, plan)
-        model.ctc.rank_plan = plan
+def build_low_rank(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.Module]) -> nn.Module:
+    """Build a model whose ``low_rank`` blocks are parsed here, once: its classes get the parsed objects.
 
-
-def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.Module]) -> None:
-    """Replace ``target`` and ``stable_rank`` in ``args`` by the ratios and ranks that they come to.
+    ``target`` and ``stable_rank`` are replaced in ``args`` by the ratios and ranks that they come to.
 
     Args:
-        args: of ESPnet's ASR task; ``encoder_conf`` and ``decoder_conf`` are changed in place.
+        args: of ESPnet's ASR task; ``encoder_conf`` and ``decoder_conf`` are changed in place and stay plain.
         build: ESPnet's ``build_model``.
 
     Raises:
         LrsmsError: a bad block, a target that no ratio reaches, or a checkpoint that is not of this model.
     """
-    blocks = {part: _block(args, part) for part in PARTS}
-    blocks = {part: block for part, block in blocks.items() if block is not None}
-    configs = {part: LowRankConfig.parse(block, where=f"{part}_conf.low_rank") for part, block in blocks.items()}
-    if not any(config.target or config.stable_rank_from for config in configs.values()):
-        return
+    configs = {
+        part: LowRankConfig.parse(block, where=f"{part}_conf.low_rank")
+        for part in PARTS
+        if (block := _block(args, part)) is not None
+    }
+    if any(config.target or config.stable_rank_from for config in configs.values()):
+        configs = _resolve(args, configs, build)
+    with _handed_over(args, configs):
+        return build(args)
+
+
+@contextmanager
+def _handed_over(args: argparse.Namespace, configs: Mapping[str, LowRankConfig]) -> Iterator[None]:
+    """Within this context the options in ``args`` have objects in place of blocks; ESPnet saves them afterwards."""
+    plain = {f"{part}_conf": getattr(args, f"{part}_conf") for part in configs}
+    for part, config in configs.items():
+        setattr(args, f"{part}_conf", {**plain[f"{part}_conf"], "low_rank": config})
+    try:
+        yield
+    finally:
+        for name, options in plain.items():
+            setattr(args, name, options)
+
+
+def _resolve(
+    args: argparse.Namespace,
+    configs: dict[str, LowRankConfig],
+    build: Callable[[argparse.Namespace], nn.Module],
+) -> dict[str, LowRankConfig]:
+    """What the configs come to; written into the blocks of ``args`` as well."""
     with torch.random.fork_rng(devices=[]):
         model = build(without_low_rank(args))
     stable = {}
     for part, config in configs.items():
-        module = getattr(model, part)  # no decoder where ctc_weight is 1.0
+        module = getattr(model, part)  # no decoder if ctc_weight is 1.0
         if module is not None and not hasattr(module, "low_rank_where"):
             raise LrsmsError(
                 f"{part}_conf.low_rank: {part}: {getattr(args, part)} is ESPnet's dense class; "
@@ -63,19 +84,22 @@ def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.M
             )
         if config.stable_rank_from is not None and module is not None:
             stable[part] = _stable_ranks(module, config, part)
-    dense = _Model(model, configs, stable)
-    configs = _reach_target(dense, sampling_rate(args.frontend_conf))
-    for part, config in configs.items():
-        block = dict(blocks[part])
+    scaled = _reach_target(_Model(model, configs, stable), sampling_rate(args.frontend_conf))
+    resolved = {}
+    for part, config in scaled.items():
+        block = {**_block(args, part), **config.ratios}
         block.pop("target", None)
-        block.update(config.ratios)
+        changes: dict = {"target": None}
         if config.stable_rank_from is not None:
             block.pop("stable_rank_from")
             block["layer_map"] = "uniform"
+            changes |= {"stable_rank_from": None, "layer_map": "uniform"}
         if part in stable:
             plan = plan_part(getattr(model, part), config, stable[part])
-            block["ranks"] = {entry.module: entry.rank or 0 for entry in plan.entries}
+            block["ranks"] = changes["ranks"] = {entry.module: entry.rank or 0 for entry in plan.entries}
         getattr(args, f"{part}_conf")["low_rank"] = block
+        resolved[part] = replace(config, **changes)
+    return resolved
 
 
 def _block(args: argparse.Namespace, part: str) -> dict | None:

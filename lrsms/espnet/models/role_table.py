@@ -20,6 +20,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.compat import current_paths, load_either_versions_names
+from lrsms.espnet.models import ctc_rank
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
 from lrsms.espnet.models.fast import make_fast_
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
@@ -75,7 +76,6 @@ DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_transformer": (TransformerDecoder, ATTENTION | FEED_FORWARD | EMBEDDING | OUTPUT),
     "lowrank_rnn": (RNNDecoder, LSTM_CELL | RNN_ATTENTION | EMBEDDING | OUTPUT),
 }
-CTC = {r"ctc_lo": "output"}  # `output` of an encoder's low_rank block
 
 
 def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -> type[nn.Module]:
@@ -93,10 +93,12 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
     base_options = inspect.signature(base).parameters
 
     class LowRank(base):
-        def __init__(self, *args, low_rank: Mapping | None = None, fast: bool | str = True, **kwargs):
+        def __init__(self, *args, low_rank: LowRankConfig | Mapping | None = None, fast: bool | str = True, **kwargs):
             super().__init__(*args, **kwargs, **({"fast": fast} if "fast" in base_options else {}))
             self.low_rank_where = f"{part}_conf.low_rank"
-            config = LowRankConfig.parse(low_rank, where=self.low_rank_where)
+            # An object comes from rank_targets, a mapping from whoever builds the class by itself.
+            parsed = isinstance(low_rank, LowRankConfig)
+            config = low_rank if parsed else LowRankConfig.parse(low_rank, where=self.low_rank_where)
             if config.target is not None or config.stable_rank_from is not None:
                 raise LrsmsError(
                     f"{self.low_rank_where}: target and stable_rank_from look at the whole model: "
@@ -125,41 +127,21 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
 def plan_part(part: nn.Module, config: LowRankConfig, weights: Mapping[str, float] | None = None) -> RankPlan:
     """The plan of a low-rank encoder or decoder that is still dense.
 
-    ``output`` of an encoder, and ranks of ``ctc.*``, are not its own: see :func:`plan_ctc`.
+    What an encoder's block gives CTC is not the encoder's own: see :mod:`lrsms.espnet.models.ctc_rank`.
     """
     if part.low_rank_where.startswith("encoder"):
-        ratios = {role: ratio for role, ratio in config.ratios.items() if role != "output"}
-        ranks = {path: rank for path, rank in config.ranks.items() if not path.startswith("ctc.")}
-        config = replace(config, ratios=ratios, ranks=current_paths(part, ranks))
+        config = ctc_rank.split(config)[0]
+        config = replace(config, ranks=current_paths(part, config.ranks))
     return RankPlan.make(part, part.low_rank_roles, config, part.low_rank_where, weights)
 
 
-def plan_ctc(ctc: nn.Module | None, config: LowRankConfig) -> RankPlan:
-    """The plan of the linear layer between encoder and CTC, which ESPnet builds outside of both.
-
-    Args:
-        ctc: ESPnet's CTC module; None where the model has none.
-        config: of the encoder; its ``output`` ratio and a rank of ``ctc.ctc_lo`` count.
-
-    Raises:
-        LrsmsError: one of them is there, but there is no CTC.
-    """
-    ratios = {role: ratio for role, ratio in config.ratios.items() if role == "output"}
-    ranks = {path.removeprefix("ctc."): rank for path, rank in config.ranks.items() if path.startswith("ctc.")}
-    config = replace(config, ratios=ratios, ranks=ranks)
-    if ctc is None:
-        if ratios or ranks:
-            raise LrsmsError("encoder_conf.low_rank.output: the model has no CTC (model_conf.ctc_weight: 0.0)")
-        return RankPlan(config, ())
-    return RankPlan.make(ctc, CTC, config, "encoder_conf.low_rank")
-
-
 def _with_ours(signature: inspect.Signature) -> inspect.Signature:
+    own = {"low_rank": (None, LowRankConfig | Mapping | None), "fast": (True, bool | str)}
     ours = [
-        inspect.Parameter("low_rank", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mapping | None),
-        inspect.Parameter("fast", inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool | str),
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (default, annotation) in own.items()
     ]
-    known = [one for one in signature.parameters.values() if one.name not in ("low_rank", "fast")]
+    known = [option for option in signature.parameters.values() if option.name not in own]
     return signature.replace(parameters=[*known, *ours])
 
 

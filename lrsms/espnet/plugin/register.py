@@ -15,11 +15,13 @@ from espnet2.torch_utils.initialize import initialize
 from torch import nn
 
 from lrsms.espnet.checkpoints.checkpoint import check_fits
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import accept_base, named_file
 from lrsms.espnet.models.av_conformer import AVConformerEncoder, check_model
+from lrsms.espnet.models.ctc_rank import factorize_ctc
 from lrsms.espnet.models.fast.allocator import keep_freed_memory
 from lrsms.espnet.models.kaldi_fbank import KaldiFbank
-from lrsms.espnet.models.rank_targets import factorize_ctc, resolve
+from lrsms.espnet.models.rank_targets import build_low_rank
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.plugin import optimizer_hooks
 from lrsms.fsa import import_k2
@@ -90,8 +92,7 @@ def _building(build_model):
             import_k2("ctc_conf.ctc_type: brctc")
         if _loading.get() is not None:
             _find_statistics(args, _loading.get()[0].parent)
-        resolve(args, lambda dense_args: build_model(cls, dense_args))
-        model = build_model(cls, args)
+        model = build_low_rank(args, lambda options: build_model(cls, options))
         check_model(model)
         _warn_of_streaming(model)
         factorize_ctc(model)
@@ -146,7 +147,7 @@ def _loading_checked(build_model_from_file):
     def build(cls, config_file=None, model_file=None, device="cpu"):
         if model_file is None:
             return build_model_from_file(cls, config_file, model_file, device)
-        config = Path(config_file) if config_file is not None else Path(model_file).parent / "config.yaml"
+        config = Path(config_file) if config_file is not None else Experiment.of(Path(model_file)).config_file
         token = _loading.set((config, Path(model_file)))
         try:
             with skip_initialization():

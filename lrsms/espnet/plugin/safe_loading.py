@@ -19,6 +19,7 @@ import torch
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights, rename_epochs
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_names, restore_durations
 from lrsms.espnet.config import read_yaml
 
@@ -141,7 +142,7 @@ def _building_from_file(build_model_from_file):
     def build(cls, config_file=None, model_file=None, device="cpu"):
         if config_file is None and model_file is None:
             return build_model_from_file(cls, config_file, model_file, device)
-        path = Path(config_file) if config_file is not None else Path(model_file).parent / "config.yaml"
+        path = Path(config_file) if config_file is not None else Experiment.of(Path(model_file)).config_file
         config = check_config(path, cls)
         weights = None if model_file is None else read_weights(Path(model_file))
         try:

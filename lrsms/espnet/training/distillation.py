@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from espnet2.tasks.asr import ASRTask
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 
 
 def attach_teacher(model: nn.Module, checkpoint: Path, weight: float, temperature: float = 1.0) -> None:
@@ -29,7 +29,7 @@ def attach_teacher(model: nn.Module, checkpoint: Path, weight: float, temperatur
     """
     if not 0 < weight <= 1:
         raise LrsmsError(f"distill_weight: {weight!r} is not above 0 and at most 1")
-    teacher = ASRTask.build_model_from_file(checkpoint.parent / "config.yaml", checkpoint)[0]
+    teacher = Experiment.of(checkpoint).load()[0]
     if teacher.token_list != model.token_list:
         raise LrsmsError(f"distill_from: {checkpoint} has other tokens than the model to train")
     teacher = teacher.eval().requires_grad_(False)

@@ -19,9 +19,10 @@ from lrsms.avsr.loading import Loader, count_frames
 from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
+from lrsms.espnet.config import sampling_rate
 from lrsms.espnet.data.av_batches import VideoCheck, make_loader
 from lrsms.espnet.data.cut_batches import load_waveform
-from lrsms.espnet.models.cost import Cost, cost, sampling_rate
+from lrsms.espnet.models.cost import Cost, cost
 from lrsms.espnet.models.encoder_lengths import EncoderLength
 from lrsms.espnet.models.rank_plan_file import save_plans
 from lrsms.files import atomic_write, write_json

@@ -7,6 +7,7 @@ import pytest
 from lrsms.bench import decoding, looping, searching, training
 from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.toolkit import EspnetToolkit
 from lrsms.espnet.inference.open import open_recognizer
 
@@ -106,10 +107,10 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
 def test_int8_is_quantized_where_a_layer_is_large_enough(experiment, monkeypatch):
     import torch
 
-    small = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    small = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2}, "int8").asr_model
     assert not [one for one in small.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
-    model = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    model = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2}, "int8").asr_model
     quantized = [one for one in model.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     assert quantized and not [one for one in model.encoder.modules() if type(one) is torch.nn.Linear]
 
@@ -172,7 +173,7 @@ def test_pointwise_convolutions_are_quantized_too(experiment, monkeypatch):
 
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
-    model = open_recognizer(experiment.output_dir, CHECKPOINT, {"beam_size": 2}, "int8").asr_model
+    model = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2}, "int8").asr_model
     kept = [one for one in model.encoder.modules() if isinstance(one, torch.nn.Conv1d) and one.kernel_size == (1,)]
     assert not kept
 

@@ -12,7 +12,8 @@ from espnet2.tasks.asr import ASRTask
 from lrsms.compress import iterate
 from lrsms.compress.config import CompressConfig
 from lrsms.compress.search import finished_trials
-from lrsms.espnet.compress.toolkit import EspnetToolkit, write_experiment
+from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.compress.toolkit import EspnetToolkit
 from lrsms.storage import open_study
 from lrsms.training_yaml import read_training_yaml
 
@@ -33,7 +34,7 @@ def untrained(root, tiny_args, tmp_path_factory):
         torch.manual_seed(0)
         state = ASRTask.build_model(args).state_dict()
         folder = tmp_path_factory.mktemp("exp") / name
-        write_experiment(folder, vars(args), state, CHECKPOINT)
+        Experiment(folder, CHECKPOINT).write(vars(args), state)
         return folder
 
     return make

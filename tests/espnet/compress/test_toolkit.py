@@ -12,6 +12,7 @@ from lhotse import CutSet
 from lrsms.compress import iterate
 from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.evaluator import Evaluator
 from lrsms.espnet.compress.model import Compressible
 from lrsms.espnet.compress.toolkit import EspnetToolkit
@@ -48,7 +49,7 @@ def toolkit_for(corpus, decode_config):
 
 @pytest.fixture(scope="module")
 def compressible(experiment):
-    return Compressible(experiment.output_dir, CHECKPOINT)
+    return Compressible(Experiment(experiment.output_dir, CHECKPOINT))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_an_lstm_model_with_attention_is_compressed(
 
     # The beam search of a candidate is ESPnet's own, also after batches have been scored: attention keeps a state.
     decode = {"beam_size": 2, "ctc_weight": 0.3}
-    opened = Compressible(folder, CHECKPOINT)
+    opened = Compressible(Experiment(folder, CHECKPOINT))
     dev = opened.utterances(corpus / "dev" / "cuts.jsonl.gz")
     evaluator = Evaluator(opened, dev, decode=decode)
     evaluator.score("loss")
@@ -204,7 +205,7 @@ def test_test_data_is_refused(experiment, toolkit_for, tmp_path):
 def test_a_missing_dev_set_and_a_budget_out_of_reach_are_named(experiment, toolkit_for, tmp_path):
     toolkit = toolkit_for(experiment.output_dir, tmp_path / "a")
     toolkit.valid_split = "evil"
-    with pytest.raises(LrsmsError, match="evil/cuts.jsonl.gz: not there; compression needs the cuts of evil"):
+    with pytest.raises(LrsmsError, match="evil/cuts.jsonl.gz: not found; compression needs the cuts of evil"):
         iterate.run(toolkit, experiment.output_dir, tmp_path / "a", toolkit.config.loop)
     toolkit = toolkit_for(experiment.output_dir, tmp_path / "b", compression=100.0, target=200.0)
     with pytest.raises(LrsmsError, match="out of reach: the smallest ratios leave"):
@@ -222,8 +223,8 @@ def test_a_class_without_low_rank_form_is_named_with_what_it_has(compressible):
 
 
 def test_a_missing_checkpoint_is_named(experiment):
-    with pytest.raises(LrsmsError, match="nothing.pth: not there"):
-        Compressible(experiment.output_dir, "nothing.pth")
+    with pytest.raises(LrsmsError, match="nothing.pth: not found"):
+        Compressible(Experiment(experiment.output_dir, "nothing.pth"))
 
 
 def test_a_teacher_that_agrees_adds_nothing_and_another_does(experiment, build_model):

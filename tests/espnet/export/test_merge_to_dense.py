@@ -9,6 +9,7 @@ import yaml
 from espnet2.bin.asr_inference import Speech2Text
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.lowrank import low_rank_layers
 
@@ -50,8 +51,8 @@ def encoded(model) -> torch.Tensor:
 
 
 def test_stock_espnet_opens_the_merged_experiment_without_this_package(stock_frontend, tmp_path):
-    done = merge_experiment(stock_frontend, tmp_path / "merged", "valid.acc.ave.pth")
-    assert done.foreign == "" and done.kept == 0 and done.merged > 15 and done.difference < 1e-5
+    done = merge_experiment(Experiment(stock_frontend), tmp_path / "merged")
+    assert done.foreign == "" and done.factored == 0 and done.merged > 15 and done.difference < 1e-5
     output = tmp_path / "encoded.pt"
     command = [sys.executable, "-c", STOCK, str(done.folder), str(output)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -62,7 +63,7 @@ def test_stock_espnet_opens_the_merged_experiment_without_this_package(stock_fro
 
 
 def test_a_front_end_of_ours_is_named(experiment, tmp_path):
-    done = merge_experiment(experiment.output_dir, tmp_path / "merged", "valid.acc.ave.pth")
+    done = merge_experiment(Experiment(experiment.output_dir), tmp_path / "merged")
     assert done.foreign == "frontend: kaldi_fbank is this package's"
     config = yaml.safe_load((done.folder / "config.yaml").read_text())
     assert config["encoder"] == "conformer" and "low_rank" not in config["encoder_conf"]
@@ -72,10 +73,9 @@ def test_a_front_end_of_ours_is_named(experiment, tmp_path):
 
 
 def test_what_stays_factored_is_written_as_ranks(stock_frontend, tmp_path):
-    done = merge_experiment(
-        stock_frontend, tmp_path / "merged", "valid.acc.ave.pth", lambda path, _: "feed_forward" in path
-    )
-    assert done.kept > 0 and "encoder: lowrank_conformer has" in done.foreign
+    trained = Experiment(stock_frontend)
+    done = merge_experiment(trained, tmp_path / "merged", lambda path, _: "feed_forward" in path)
+    assert done.factored > 0 and "encoder: lowrank_conformer has" in done.foreign
     config = yaml.safe_load((done.folder / "config.yaml").read_text())
     assert config["decoder"] == "transformer"  # only its feed-forward layers were factored
     merged = Speech2Text(done.folder / "config.yaml", done.folder / "valid.acc.ave.pth").asr_model
@@ -86,13 +86,13 @@ def test_what_stays_factored_is_written_as_ranks(stock_frontend, tmp_path):
 
 
 def test_what_cannot_be_merged_is_refused(experiment, tmp_path):
-    with pytest.raises(LrsmsError, match="missing.pth: not there"):
-        merge_experiment(experiment.output_dir, tmp_path, "missing.pth")
+    with pytest.raises(LrsmsError, match="missing.pth: not found"):
+        merge_experiment(Experiment(experiment.output_dir, "missing.pth"), tmp_path)
     with pytest.raises(LrsmsError, match="is the experiment itself"):
-        merge_experiment(experiment.output_dir, experiment.output_dir, "valid.acc.ave.pth")
-    done = merge_experiment(experiment.output_dir, tmp_path / "merged", "valid.acc.ave.pth")
+        merge_experiment(Experiment(experiment.output_dir), experiment.output_dir)
+    done = merge_experiment(Experiment(experiment.output_dir), tmp_path / "merged")
     with pytest.raises(LrsmsError, match="no layer is factored"):
-        merge_experiment(done.folder, tmp_path / "again", "valid.acc.ave.pth")
+        merge_experiment(Experiment(done.folder), tmp_path / "again")
 
 
 def test_the_verb(experiment, run_python, tmp_path):

@@ -14,6 +14,7 @@ from lrsms.bench.exporting import check_export, compare_exports
 from lrsms.bin import export
 from lrsms.errors import LrsmsError
 from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.onnx import export_onnx, frontend_options
 from lrsms.espnet.export.onnx_recognizer import open_onnx_recognizer
 from lrsms.espnet.inference.open import open_recognizer
@@ -38,7 +39,7 @@ def chatty(tmp_path_factory, write_config):
 @pytest.fixture(scope="module")
 def onnx(chatty, tmp_path_factory):
     """Both precisions of it, factored."""
-    return export_onnx(chatty, tmp_path_factory.mktemp("onnx"), CHECKPOINT, merge="none")
+    return export_onnx(Experiment(chatty, CHECKPOINT), tmp_path_factory.mktemp("onnx"), merge="none")
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def audio(corpus):
 
 
 def test_both_searches_give_the_checkpoints_text_and_scores(chatty, onnx, audio):
-    ours = open_recognizer(chatty, CHECKPOINT, OPTIONS)
-    exported = open_onnx_recognizer(chatty, CHECKPOINT, OPTIONS, onnx, "fp32")
+    ours = open_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS)
+    exported = open_onnx_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS, onnx, "fp32")
     assert len(best_path(ours, audio).split()) > 2 and beam_search(ours, audio)
     assert best_path(exported, audio) == best_path(ours, audio)
     expected, found = (one(audio)[0] for one in (ours, exported))
@@ -65,7 +66,7 @@ def test_both_searches_give_the_checkpoints_text_and_scores(chatty, onnx, audio)
 
 
 def test_the_exported_search_has_no_network_of_torch(chatty, onnx, audio, monkeypatch):
-    exported = open_onnx_recognizer(chatty, CHECKPOINT, OPTIONS, onnx, "int8")
+    exported = open_onnx_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS, onnx, "int8")
 
     def refuse(*_, **__):
         raise AssertionError("torch's network was asked")
@@ -88,7 +89,7 @@ def test_the_files_say_what_they_are(chatty, onnx):
 
 
 def test_merged_layers_are_one_product_each(chatty, onnx, tmp_path):
-    merged = export_onnx(chatty, tmp_path, CHECKPOINT, merge="all", precisions=["fp32"])
+    merged = export_onnx(Experiment(chatty, CHECKPOINT), tmp_path, merge="all", precisions=["fp32"])
     assert merged.merged == {"fp32": onnx.layers} and merged.difference < 1e-3
     x = np.random.default_rng(0).standard_normal((1, 130, 20), np.float32)
     inputs = {"x": x, "x_lens": np.array([130])}
@@ -97,17 +98,17 @@ def test_merged_layers_are_one_product_each(chatty, onnx, tmp_path):
 
 
 def test_layers_are_measured_where_that_is_asked_for(chatty, onnx, tmp_path):
-    done = export_onnx(chatty, tmp_path, CHECKPOINT, precisions=["fp32"])
+    done = export_onnx(Experiment(chatty, CHECKPOINT), tmp_path, precisions=["fp32"])
     assert 0 <= done.merged["fp32"] <= onnx.layers and done.difference < 1e-3
 
 
 def test_sherpa_recognizes_a_file(chatty, audio, tmp_path):
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install 'lrsms[export]'")
-    done = export_onnx(chatty, tmp_path, CHECKPOINT, form="sherpa", merge="none")
+    done = export_onnx(Experiment(chatty, CHECKPOINT), tmp_path, form="sherpa", merge="none")
     assert done.features.usual
     soundfile.write(tmp_path / "digits.wav", audio.numpy(), 16000)
     samples, rate = soundfile.read(tmp_path / "digits.wav", dtype="float32")
-    ours = open_recognizer(chatty, CHECKPOINT, OPTIONS)
+    ours = open_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS)
     for precision in ("fp32", "int8"):
         files = {"model": str(done.encoder_file(precision)), "tokens": str(tmp_path / "tokens.txt")}
         recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(**files, sample_rate=16000, feature_dim=20)
@@ -134,7 +135,7 @@ def test_features_that_sherpa_has_no_option_for_are_refused_before_anything_is_w
     frontend = {"fs": 16000, "num_filters": 20, "frame_shift": 0.03, "frame_length": 0.04}
     write_made_up(write_config(tmp_path / "train.yaml", frontend_conf=frontend), tmp_path / "exp", CHECKPOINT, 30)
     with pytest.raises(LrsmsError, match="config.yaml: frontend_conf.frame_shift: 0.03"):
-        export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, form="sherpa")
+        export_onnx(Experiment(tmp_path / "exp", CHECKPOINT), tmp_path / "out", form="sherpa")
     assert not (tmp_path / "out").exists()
 
 
@@ -149,11 +150,11 @@ def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_
         | {"low_rank": {"attention": 0.25, "recurrent": 0.25}},
     }
     write_made_up(write_config(tmp_path / "train.yaml", **changes), tmp_path / "exp", CHECKPOINT, 30)
-    done = export_onnx(tmp_path / "exp", tmp_path / "out", CHECKPOINT, merge=merge)
+    done = export_onnx(Experiment(tmp_path / "exp", CHECKPOINT), tmp_path / "out", merge=merge)
     assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge]
     assert not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
-    ours = open_recognizer(tmp_path / "exp", CHECKPOINT, OPTIONS)
-    exported = open_onnx_recognizer(tmp_path / "exp", CHECKPOINT, OPTIONS, done, "fp32")
+    ours = open_recognizer(Experiment(tmp_path / "exp", CHECKPOINT), OPTIONS)
+    exported = open_onnx_recognizer(Experiment(tmp_path / "exp", CHECKPOINT), OPTIONS, done, "fp32")
     assert best_path(exported, audio) == best_path(ours, audio)
 
 
@@ -223,7 +224,7 @@ def test_the_verb_writes_what_it_is_asked_for(chatty, corpus, decode_config, mon
 def test_what_there_is_no_such_thing_of_is_an_error(chatty, tmp_path):
     for options, message in (({"merge": "some"}, "merge: 'some'"), ({"precisions": ["int4"]}, "precisions: 'int4'")):
         with pytest.raises(LrsmsError, match=f"{message} is unknown; .* of "):
-            export_onnx(chatty, tmp_path / "out", CHECKPOINT, **options)
-    with pytest.raises(LrsmsError, match="missing.pth: not there; run stage 3 to its end"):
-        export_onnx(chatty, tmp_path / "out", "missing.pth")
+            export_onnx(Experiment(chatty, CHECKPOINT), tmp_path / "out", **options)
+    with pytest.raises(LrsmsError, match="missing.pth: not found; run stage 3 to its end"):
+        export_onnx(Experiment(chatty, "missing.pth"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import yaml
 from lhotse import CutSet
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.pack import pack_experiment
 from lrsms.espnet.inference.open import open_recognizer
 
@@ -43,8 +44,8 @@ def test_it_decodes_in_another_folder_with_the_experiment_gone(moved, corpus, ru
     import soundfile
 
     audio = next(iter(CutSet.from_file(corpus / "test" / "cuts.jsonl.gz"))).load_audio()[0]
-    expected = open_recognizer(moved, CHECKPOINT, {"ctc_weight": 0.5, "beam_size": 3})(audio)[0]
-    done = pack_experiment(moved, tmp_path / "packed", CHECKPOINT)
+    expected = open_recognizer(Experiment(moved, CHECKPOINT), {"ctc_weight": 0.5, "beam_size": 3})(audio)[0]
+    done = pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "packed")
     shutil.rmtree(moved)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -63,7 +64,7 @@ def test_the_card_says_what_it_is_and_how_well(moved, tmp_path):
     config = yaml.safe_load((moved / "config.yaml").read_text())
     config["frontend_conf"]["fs"] = "16k"  # as ESPnet's asr.sh writes it
     (moved / "config.yaml").write_text(yaml.safe_dump(config))
-    done = pack_experiment(moved, tmp_path / "packed", CHECKPOINT, license_name="cc-by-4.0")
+    done = pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "packed", license_name="cc-by-4.0")
     card = done.card.read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "cc-by-4.0" and "low-rank" in header["tags"]
@@ -77,12 +78,12 @@ def test_the_card_says_what_it_is_and_how_well(moved, tmp_path):
     with zipfile.ZipFile(done.archive) as archive:
         assert archive.read("README.md").decode() == card
     assert done.scores == 1 and "1 results in it" in done.summary
-    unnamed = pack_experiment(moved, tmp_path / "again", CHECKPOINT).card.read_text()
+    unnamed = pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "again").card.read_text()
     assert "FILL IN" in yaml.safe_load(unnamed.split("---")[1])["license"]
 
 
 def test_paths_of_this_machine_stay_here(moved, tmp_path):
-    done = pack_experiment(moved, tmp_path / "packed", CHECKPOINT)
+    done = pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "packed")
     with zipfile.ZipFile(done.archive) as archive:
         names = archive.namelist()
         texts = [archive.read(name).decode() for name in names if name.endswith((".yaml", ".md"))]
@@ -99,13 +100,13 @@ def test_files_that_the_config_names_come_along(moved, tmp_path):
     lang.mkdir(parents=True)
     (lang / "words.txt").write_text("<laugh>\n")
     (moved / "config.yaml").write_text(yaml.safe_dump(config | {"non_linguistic_symbols": "data/lang_bpe/words.txt"}))
-    done = pack_experiment(moved, tmp_path / "packed", CHECKPOINT)
+    done = pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "packed")
     with zipfile.ZipFile(done.archive) as archive:
         inside = yaml.safe_load(archive.read("exp/tiny/config.yaml"))["non_linguistic_symbols"]
         assert inside == "exp/tiny/words.txt" and archive.read(inside) == b"<laugh>\n"
     (lang / "words.txt").unlink()
-    with pytest.raises(LrsmsError, match="non_linguistic_symbols: none of .*words.txt exists"):
-        pack_experiment(moved, tmp_path / "broken", CHECKPOINT)
+    with pytest.raises(LrsmsError, match="non_linguistic_symbols: none of .*words.txt is found"):
+        pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "broken")
     assert not list((tmp_path / "broken").iterdir())
 
 
@@ -115,5 +116,5 @@ def test_a_checkpoint_that_executes_code_is_not_packed(moved, tmp_path):
     (moved / CHECKPOINT).unlink()
     (moved / CHECKPOINT).write_bytes(pickle.dumps(print))
     with pytest.raises(LrsmsError, match="valid.acc.ave.pth"):
-        pack_experiment(moved, tmp_path / "packed", CHECKPOINT)
+        pack_experiment(Experiment(moved, CHECKPOINT), tmp_path / "packed")
     assert not (tmp_path / "packed").exists()

@@ -15,6 +15,7 @@ from lrsms.avsr.conditions import Condition, ConditionLoader, grid, parse_snrs
 from lrsms.avsr.frames import SAMPLES
 from lrsms.avsr.noise import Babble
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.av_batches import decoding_loader
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.inference.av_conditions import ConditionsDecoding
@@ -57,7 +58,7 @@ def test_the_grid_has_video_once_and_refuses_what_it_does_not_know():
 
 def test_a_condition_zeroes_a_stream_and_mixes_the_same_noise_at_every_ratio(av_experiment, av_corpus, tmp_path):
     cut = next(iter(CutSet.from_file(av_corpus / "test/cuts.jsonl.gz")))
-    loader = decoding_loader(av_experiment.output_dir, tmp_path)
+    loader = decoding_loader(Experiment(av_experiment.output_dir), tmp_path)
     babble = Babble.from_manifest(av_corpus / "train/cuts.jsonl.gz", voices=2)
     arrays = {
         condition: ConditionLoader.make(loader, condition, babble)(cut)
@@ -90,7 +91,7 @@ def test_espnets_own_inference_decodes_the_checkpoint(decoding, conditions, tmp_
     recognizer = Speech2Text(
         decoding.asr_exp / "config.yaml", decoding.asr_exp / "valid.acc.ave.pth", **options
     )  # with lrsms.espnet imported, which registers the encoder
-    loader = decoding_loader(decoding.asr_exp, tmp_path)
+    loader = decoding_loader(decoding.experiment, tmp_path)
     hypotheses = read_hypotheses(conditions.output_dir / "audiovisual_clean/text")
     for cut in CutSet.from_file(decoding.cuts):
         assert recognizer(torch.from_numpy(loader(cut)))[0][0] == hypotheses[cut.id]
@@ -170,8 +171,8 @@ def test_an_utterance_is_drawn_under_its_conditions(decoding, av_corpus, tmp_pat
 
 
 def test_merged_it_is_the_dense_audiovisual_encoder_with_the_same_hypotheses(decoding, conditions, tmp_path):
-    merged = merge_experiment(decoding.asr_exp, tmp_path / "merged", "valid.acc.ave.pth")
-    assert merged.kept == 0 and merged.difference < 1e-4
+    merged = merge_experiment(decoding.experiment, tmp_path / "merged")
+    assert merged.factored == 0 and merged.difference < 1e-4
     assert merged.foreign == "encoder: av_conformer is this package's"
     config = yaml.safe_load((tmp_path / "merged/config.yaml").read_text())
     assert config["encoder"] == "av_conformer" and "low_rank" not in config["encoder_conf"]
@@ -184,7 +185,7 @@ def test_merged_it_is_the_dense_audiovisual_encoder_with_the_same_hypotheses(dec
 def test_a_low_rank_model_of_the_region_starts_from_a_dense_audiovisual_checkpoint(
     build_tiny, av_changes, decoding, conditions, tmp_path
 ):
-    merge_experiment(decoding.asr_exp, tmp_path, "valid.acc.ave.pth")
+    merge_experiment(decoding.experiment, tmp_path)
     dense = torch.load(tmp_path / "valid.acc.ave.pth", weights_only=True)
     tokens = yaml.safe_load((decoding.asr_exp / "config.yaml").read_text())["token_list"]
     model = build_tiny(**av_changes, token_list=tokens)

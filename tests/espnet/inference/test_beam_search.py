@@ -9,6 +9,7 @@ import torch
 from lhotse import CutSet
 
 from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import BatchBeamSearch, BeamSearch
 from lrsms.espnet.inference.beam_search import make_search_fast_
 from lrsms.espnet.inference.beam_search.attention import (
@@ -50,7 +51,7 @@ def made_up(write_config, tmp_path_factory):
 
 
 def two_searches(folder, **options):
-    theirs = open_recognizer(folder, CHECKPOINT, options, fast_search=False)
+    theirs = open_recognizer(Experiment(folder, CHECKPOINT), options, fast_search=False)
     ours = copy.deepcopy(theirs)
     assert make_search_fast_(ours)
     return ours, theirs
@@ -116,7 +117,7 @@ def test_a_trained_model_says_the_same(experiment, corpus):
 def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_rank, kinds):
     changes = {"attention_heads": 4, "linear_units": 32, "num_blocks": 3, "normalize_before": normalize_before}
     folder = made_up(decoder_conf=changes | {"low_rank": low_rank}, encoder_conf={"output_size": 16})
-    decoder = open_recognizer(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder
+    decoder = open_recognizer(Experiment(folder, CHECKPOINT), {"beam_size": 2}).asr_model.decoder
     _randomize_biases_(decoder)
     memory, rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), []
     hook = decoder.decoders[1].feed_forward.register_forward_hook(lambda _, x, y: rows.append(len(x[0])))
@@ -151,7 +152,8 @@ def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_bet
     folder = made_up(
         decoder_conf={"attention_heads": 2, "linear_units": 32, "low_rank": low_rank}, encoder_conf={"output_size": 16}
     )
-    attention = open_recognizer(folder, CHECKPOINT, {"beam_size": 2}).asr_model.decoder.decoders[0].self_attn
+    recognizer = open_recognizer(Experiment(folder, CHECKPOINT), {"beam_size": 2})
+    attention = recognizer.asr_model.decoder.decoders[0].self_attn
     memory = torch.randn(9, 16)
     past = attention_to_past(attention)
     past(torch.randn(1, 16), torch.zeros(1, 1), torch.zeros(2, 1))
@@ -171,7 +173,7 @@ def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_bet
 
 
 def test_who_listens_to_attention_hears_it(made_up):
-    decoder = open_recognizer(made_up(), CHECKPOINT, {"beam_size": 2}).asr_model.decoder
+    decoder = open_recognizer(Experiment(made_up(), CHECKPOINT), {"beam_size": 2}).asr_model.decoder
     assert can_cache(decoder)
     handle = decoder.decoders[0].src_attn.register_forward_hook(lambda *_: None)
     assert not can_cache(decoder)
@@ -207,5 +209,6 @@ def test_what_no_alignment_can_say_is_impossible():
 
 
 def test_searches_of_another_kind_stay(made_up):
-    recognizer = open_recognizer(made_up(), CHECKPOINT, {"beam_size": 2, "ctc_weight": 0.3, "time_sync": True})
+    options = {"beam_size": 2, "ctc_weight": 0.3, "time_sync": True}
+    recognizer = open_recognizer(Experiment(made_up(), CHECKPOINT), options)
     assert type(recognizer.beam_search).__name__ == "BeamSearchTimeSync"

@@ -105,12 +105,12 @@ def test_unknown_option(decoding, tmp_path):
 
 
 def test_a_missing_checkpoint_lists_what_is_there(decoding):
-    with pytest.raises(LrsmsError, match=r"absent.pth: not there; run stage 3 to its end .*3epoch.pth.*valid.acc.ave"):
+    with pytest.raises(LrsmsError, match=r"absent.pth: not found; run stage 3 to its end.* 3epoch.pth.*valid.acc.ave"):
         dataclasses.replace(decoding, checkpoint="absent.pth").run()
 
 
 def test_missing_cuts(decoding, tmp_path):
-    with pytest.raises(LrsmsError, match=r"cuts.jsonl.gz: not there; run stage 1 first"):
+    with pytest.raises(LrsmsError, match=r"cuts.jsonl.gz: not found; run stage 1 first"):
         dataclasses.replace(decoding, cuts=tmp_path / "test/cuts.jsonl.gz").run()
 
 

@@ -11,6 +11,7 @@ import yaml
 from lhotse import CutSet
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.cut_batches import load_waveform
 from lrsms.espnet.inference import k2_lattice
 from lrsms.espnet.inference.decode_split import Decoding
@@ -35,7 +36,7 @@ def decoding_of(experiment, corpus, config, method) -> Decoding:
 
 @pytest.fixture(scope="module")
 def recognizer(experiment):
-    return open_recognizer(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2})
+    return open_recognizer(Experiment(experiment.output_dir), {"beam_size": 2})
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_without_k2(experiment, corpus, config, monkeypatch):
         (K2_CTC, {"model_conf": {"ctc_weight": 0.0}}, "ctc_weight: 0.0: the model has no CTC, which .*k2_ctc searches"),
         (K2_RESCORING, {"model_conf": {"ctc_weight": 1.0}}, "no attention decoder, .* decode it with k2_hlg"),
         (K2_RESCORING, {"decoder": "transducer"}, "decoder: transducer: the model has no attention decoder"),
-        (K2_HLG, {"token_type": "word"}, r"lang_word/tokens.txt: not there; run stage 2 with the token type of"),
+        (K2_HLG, {"token_type": "word"}, r"lang_word/tokens.txt: not found; run stage 2 with the token type of"),
         (K2_HLG, {"token_list": ["<blank>", "<unk>", "q"]}, r"config.yaml has 3 tokens .*number 2 is 'q' in the model"),
     ],
 )
@@ -122,7 +123,7 @@ def test_models_that_a_method_cannot_decode(experiment, corpus, tmp_path, monkey
     monkeypatch.setattr(k2_lattice, "import_k2", lambda wanted_by: None)
     config = yaml.safe_load((experiment.output_dir / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | changes))
-    options = LatticeDecoding(method, K2Options(), tmp_path / "config.yaml", corpus, ("train",))
+    options = LatticeDecoding(method, K2Options(), Experiment(tmp_path), corpus, ("train",))
     with pytest.raises(LrsmsError, match=message):
         options.check()
 
@@ -133,12 +134,12 @@ def test_rescoring_without_a_decoder_still_has_the_other_methods(corpus, tmp_pat
     config = {"model_conf": {"ctc_weight": 1.0}, "token_type": "char", "token_list": tokens}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     for method in (K2_CTC, K2_HLG):
-        LatticeDecoding(method, K2Options(), tmp_path / "config.yaml", corpus, ("train",)).check()
+        LatticeDecoding(method, K2Options(), Experiment(tmp_path), corpus, ("train",)).check()
 
 
 def test_ctc_alone_is_the_best_label_of_each_frame(k2, recognizer, encoded, experiment, corpus):
-    config = experiment.output_dir / "config.yaml"
-    searching = LatticeRecognizer(recognizer, config, K2_CTC, K2Options(), None)
+    trained = Experiment(experiment.output_dir)
+    searching = LatticeRecognizer(recognizer, trained, K2_CTC, K2Options(), None)
     for cut in list(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))[:3]:
         speech = load_waveform(cut)
         text, tokens, ids, hypothesis = searching(speech)[0]
@@ -156,10 +157,10 @@ def graph(k2, corpus) -> Path:
 
 def test_rescoring_takes_the_best_by_the_weights(recognizer, encoded, experiment, graph):
     out, lengths, scores = encoded
-    config = experiment.output_dir / "config.yaml"
+    trained = Experiment(experiment.output_dir)
     for weights in ({"ctc_weight": 1.0}, {"attention_weight": 1.0}, {"lm_weight": 1.0}):
         options = K2Options(**({"ctc_weight": 0.0, "attention_weight": 0.0, "lm_weight": 0.0} | weights))
-        searching = LatticeRecognizer(recognizer, config, K2_RESCORING, options, graph)
+        searching = LatticeRecognizer(recognizer, trained, K2_RESCORING, options, graph)
         paths = searching.search.nbest(scores)
         assert len(paths) > 3
         with torch.no_grad():
@@ -195,15 +196,16 @@ def test_decoding_a_split(k2, experiment, corpus, config, method, capsys):
 
 
 def test_nothing_within_the_beams_is_an_empty_hypothesis(recognizer, experiment, graph, monkeypatch):
-    searching = LatticeRecognizer(recognizer, experiment.output_dir / "config.yaml", K2_RESCORING, K2Options(), graph)
+    searching = LatticeRecognizer(recognizer, Experiment(experiment.output_dir), K2_RESCORING, K2Options(), graph)
     monkeypatch.setattr(LatticeSearch, "_best_of", lambda self, lattice: None)
     assert searching(torch.zeros(16000).numpy())[0][:3] == ("", [], [])
 
 
 def test_factors_multiplied_out_say_the_same(recognizer, experiment, corpus, graph):
-    config = experiment.output_dir / "config.yaml"
-    merged = open_recognizer(experiment.output_dir, "valid.acc.ave.pth", {"beam_size": 2}, change=merge_)
-    factored, dense = (LatticeRecognizer(one, config, K2_RESCORING, K2Options(), graph) for one in (recognizer, merged))
+    trained = Experiment(experiment.output_dir)
+    merged = open_recognizer(trained, {"beam_size": 2}, change=merge_)
+    opened = (recognizer, merged)
+    factored, dense = (LatticeRecognizer(model, trained, K2_RESCORING, K2Options(), graph) for model in opened)
     for cut in list(CutSet.from_file(corpus / "test/cuts.jsonl.gz"))[:2]:
         speech = load_waveform(cut)
         (*said, score), (*again, other) = factored(speech)[0], dense(speech)[0]

@@ -19,6 +19,7 @@ import lrsms
 from lrsms.avsr.frames import pack as pack_frames
 from lrsms.data.pauses import Piece
 from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.inference.recognizer import Recognizer
 from lrsms.espnet.inference.transcribe_files import Transcribing
@@ -85,8 +86,8 @@ def test_three_lines_of_python(experiment, speech, tmp_path):
 def test_merged_partly_merged_and_packed_models_say_the_same(recognizer, experiment, speech, tmp_path, monkeypatch):
     folder = experiment.output_dir
     expected = [recognizer(samples).text for samples in speech]
-    merge_experiment(folder, tmp_path / "merged", CHECKPOINT)
-    merge_experiment(folder, tmp_path / "partly", CHECKPOINT, lambda path, _: "feed_forward" in path)
+    merge_experiment(Experiment(folder, CHECKPOINT), tmp_path / "merged")
+    merge_experiment(Experiment(folder, CHECKPOINT), tmp_path / "partly", lambda path, _: "feed_forward" in path)
     monkeypatch.chdir(folder)
     pack({"asr_model_file": CHECKPOINT}, {"asr_train_config": "config.yaml"}, tmp_path / "packed.zip")
     monkeypatch.chdir(tmp_path)
@@ -191,7 +192,7 @@ def test_the_only_checkpoint_there_is_serves(model):
     (model / CHECKPOINT).rename(model / "7epoch.pth")
     assert Recognizer(model).sampling_rate == RATE
     shutil.copy(model / "7epoch.pth", model / "8epoch.pth")
-    with pytest.raises(LrsmsError, match=rf"{CHECKPOINT}: not there; .* holds 7epoch.pth, 8epoch.pth"):
+    with pytest.raises(LrsmsError, match=rf"{CHECKPOINT}: not found; .* holds 7epoch.pth, 8epoch.pth"):
         Recognizer(model)
     assert Recognizer(model, checkpoint="8epoch.pth").sampling_rate == RATE
     (model / "7epoch.pth").rename(model / "valid.loss_ctc.ave.pth")

@@ -118,6 +118,23 @@ def test_the_same_seed_gives_the_same_weights_with_a_target_and_from_the_saved_c
     assert same_weights(first, build(args)) and vars(args) == vars(saved)  # resolved once, never again
 
 
+@pytest.mark.parametrize("target", [{}, {"target": {"parameters": 2}}])
+def test_a_block_is_parsed_once_and_stays_plain_in_the_options_that_are_saved(args_with, monkeypatch, target):
+    parsed, parse = [], LowRankConfig.parse.__func__
+
+    def count(cls, block, **where):
+        parsed.extend(where.values() if block is not None else [])
+        return parse(cls, block, **where)
+
+    monkeypatch.setattr(LowRankConfig, "parse", classmethod(count))
+    args = args_with(ROLES | target, ROLES)
+    model = build(args)
+    assert parsed == ["encoder_conf.low_rank", "decoder_conf.low_rank"]
+    assert type(args.encoder_conf["low_rank"]) is type(args.decoder_conf["low_rank"]) is dict
+    assert model.encoder.low_rank_config == parse(LowRankConfig, args.encoder_conf["low_rank"])
+    assert model.decoder.low_rank_config == parse(LowRankConfig, args.decoder_conf["low_rank"])
+
+
 def test_a_target_of_the_decoders_block_is_the_whole_models_too(args_with):
     args = args_with(ROLES, ROLES | {"target": {"parameters": 2}})
     assert reduction(build(args), "parameters") >= 2

@@ -20,6 +20,7 @@ from espnet2.train.trainer import Trainer
 import lrsms.espnet
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import read_checkpoint, read_weights
+from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.inference.decode_split import Decoding
@@ -86,8 +87,8 @@ OPENERS = {
     "init_param": lambda f, out: abs_task.load_pretrained_model(f"{f / CHECKPOINT}:encoder:encoder", None, False),
     "resuming": lambda f, out: Trainer.resume(f / CHECKPOINT, None, None, [], [], None),
     "the recognizer": lambda f, out: Recognizer(f),
-    "export": lambda f, out: merge_experiment(f, out, CHECKPOINT),
-    "compression": lambda f, out: Compressible(f, CHECKPOINT),
+    "export": lambda f, out: merge_experiment(Experiment(f, CHECKPOINT), out),
+    "compression": lambda f, out: Compressible(Experiment(f, CHECKPOINT)),
     "distillation": lambda f, out: attach_teacher(torch.nn.Linear(1, 1), f / CHECKPOINT, 0.5),
 }
 

@@ -265,7 +265,7 @@ def test_global_mvn_is_found_from_another_folder(with_global_mvn, tmp_path, monk
     np.testing.assert_allclose(model.normalize.mean, stats["sum"] / stats["count"], rtol=1e-5)
     (folder / "feats_stats.npz").rename(folder / "elsewhere.npz")
     try:
-        with pytest.raises(LrsmsError, match="normalize_conf.stats_file: none of .*feats_stats.npz exists"):
+        with pytest.raises(LrsmsError, match="normalize_conf.stats_file: none of .*feats_stats.npz is found"):
             ASRTask.build_model_from_file(folder / "config.yaml", folder / "valid.acc.ave.pth")
     finally:
         (folder / "elsewhere.npz").rename(folder / "feats_stats.npz")

@@ -67,8 +67,8 @@ class PlainMemory:
     def __call__(self, y: torch.Tensor) -> torch.Tensor:
         attention = self._attention
         q = attention.q_norm(_by_head(self._query(y), attention.h))
-        found = F.scaled_dot_product_attention(q[None], self._keys, self._values)
-        return self._out(found[0].transpose(0, 1).flatten(1))
+        attended = F.scaled_dot_product_attention(q[None], self._keys, self._values)
+        return self._out(attended[0].transpose(0, 1).flatten(1))
 
 
 class LatentMemory:
@@ -120,7 +120,7 @@ class PlainPast(_Past):
     def __init__(self, attention: MultiHeadedAttention):
         super().__init__(2 * attention.h * attention.d_k)
         self._attention, self._out = attention, direct(attention.linear_out)
-        self._projections = [direct(one) for one in (attention.linear_q, attention.linear_k, attention.linear_v)]
+        self._projections = [direct(layer) for layer in (attention.linear_q, attention.linear_k, attention.linear_v)]
 
     def __call__(self, y: torch.Tensor, past: torch.Tensor, past_by_head: torch.Tensor) -> torch.Tensor:
         """Attend.
@@ -133,10 +133,10 @@ class PlainPast(_Past):
         attention = self._attention
         q, k, v = (project(y).unflatten(-1, (attention.h, -1)) for project in self._projections)
         new = torch.cat([attention.k_norm(k).flatten(1), v.flatten(1)], 1)
-        keys, values = (_by_head(one, attention.h)[None] for one in self._keep(new, past.shape[1]).chunk(2, 1))
+        keys, values = (_by_head(half, attention.h)[None] for half in self._keep(new, past.shape[1]).chunk(2, 1))
         q = attention.q_norm(q).transpose(0, 1)[None]
-        found = F.scaled_dot_product_attention(q, keys, values, past.to(q.dtype))
-        return self._out(found[0].transpose(0, 1).flatten(1))
+        attended = F.scaled_dot_product_attention(q, keys, values, past.to(q.dtype))
+        return self._out(attended[0].transpose(0, 1).flatten(1))
 
 
 class LatentPast(_Past):
@@ -164,8 +164,8 @@ class LatentPast(_Past):
     def __call__(self, y: torch.Tensor, past: torch.Tensor, past_by_head: torch.Tensor) -> torch.Tensor:
         """As :meth:`PlainPast.__call__`."""
         latents = F.linear(y, self._down)
-        kept = self._keep(latents[:, self._rank_q :], past.shape[1])
-        keys, values = kept.split_with_sizes(self._ranks, 1)
+        stored = self._keep(latents[:, self._rank_q :], past.shape[1])
+        keys, values = stored.split_with_sizes(self._ranks, 1)
         queries = torch.addmm(self._bias, latents[:, : self._rank_q], self._queries)
         queries = queries.view(-1, self._ranks[0])  # (hypotheses * heads, rank of k)
         weights = torch.addmm(past_by_head.to(queries.dtype), queries, keys.t()).softmax(-1)

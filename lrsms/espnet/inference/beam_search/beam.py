@@ -19,7 +19,7 @@ def make_search_fast_(recognizer: Speech2Text) -> bool:
     """Have ``recognizer`` search with :class:`FastBatchBeamSearch` or :class:`FastBeamSearch`, in place.
 
     Returns:
-        False where its search is none that these stand for (transducer, time-synchronous, streaming, n-grams of parts,
+        False if its search is none that these stand for (transducer, time-synchronous, streaming, n-grams of parts,
         hidden states asked for, CTC's prefix scores over a window of the utterance), and stays.
     """
     search = recognizer.beam_search
@@ -27,7 +27,7 @@ def make_search_fast_(recognizer: Speech2Text) -> bool:
     parts = getattr(search, "part_scorers", {})
     if type(search) not in known or search.return_hs:
         return False
-    if any(type(one) is not CTCPrefixScorer or window_of_ctc(one) for one in parts.values()):
+    if any(type(part) is not CTCPrefixScorer or window_of_ctc(part) for part in parts.values()):
         return False
     search.__class__ = known[type(search)]
     return True
@@ -45,7 +45,7 @@ class _FastSearch:
 
         Args:
             x: what the encoder said, ``(frames, features)``.
-            maxlenratio: most tokens, as a share of the frames, or their number where negative; 0 for as many as there
+            maxlenratio: most tokens, as a share of the frames, or their number if negative; 0 for as many as there
                 are frames and ESPnet's rule when to stop (Watanabe et al. 2017, eq. 50).
             minlenratio: least tokens, likewise.
             pre_x: for decoders with two sources; these, and hypotheses that begin with more than one token, are left
@@ -78,8 +78,8 @@ class _FastSearch:
             if step >= shortest and any(ends):
                 rows = is_end.nonzero().flatten()
                 scores = torch.stack(list(by_scorer.values()), 1)[rows].float()
-                for one, total, parts in zip(tokens[rows], totals[rows].float(), scores):
-                    ended.append(Hypothesis(one, total, dict(zip(by_scorer, parts))))
+                for ids, total, parts in zip(tokens[rows], totals[rows].float(), scores):
+                    ended.append(Hypothesis(ids, total, dict(zip(by_scorer, parts))))
                 length = tokens.shape[1]
                 best_of_length[length] = max(best_of_length.get(length, -math.inf), float(totals[rows].max()))
             if all(ends) or maxlenratio == 0 and _is_over(best_of_length, step):
@@ -127,7 +127,7 @@ class _FastSearch:
             end = full[:, self.eos]
             for key, (scores, end_scores) in by_ctc.items():
                 total, end = total + self.weights[key] * scores, end + self.weights[key] * end_scores
-            if candidates is not None and not self._batched:  # ends like any other token, where it is a candidate
+            if candidates is not None and not self._batched:  # ends like any other token, if it is a candidate
                 end = end.masked_fill((candidates != self.eos).all(1), -torch.inf)
             total = torch.cat([total, end[:, None]], 1)
         total = total + totals[:, None]
@@ -138,7 +138,8 @@ class _FastSearch:
             if candidates is None:
                 candidates = torch.arange(self.n_vocab, device=total.device).expand(len(total), -1)
             candidates = torch.cat([candidates, candidates.new_full((len(candidates), 1), self.eos)], 1)
-            by_ctc = {key: torch.cat([one, end[:, None]], 1)[parents, places] for key, (one, end) in by_ctc.items()}
+            whole = {key: torch.cat([scores, end[:, None]], 1) for key, (scores, end) in by_ctc.items()}
+            by_ctc = {key: scores[parents, places] for key, scores in whole.items()}
             new = candidates[parents, places]
         else:
             new = places
@@ -150,13 +151,13 @@ class _FastSearch:
 
 
 class FastBatchBeamSearch(_FastSearch, BatchBeamSearch):
-    """In place of ESPnet's ``BatchBeamSearch``, where every scorer takes hypotheses together."""
+    """In place of ESPnet's ``BatchBeamSearch``, if every scorer takes hypotheses together."""
 
     _batched = True
 
 
 class FastBeamSearch(_FastSearch, BeamSearch):
-    """In place of ESPnet's ``BeamSearch``, where one takes them one by one, such as an LSTM decoder."""
+    """In place of ESPnet's ``BeamSearch``, if one takes them one by one, such as an LSTM decoder."""
 
     _batched = False
 

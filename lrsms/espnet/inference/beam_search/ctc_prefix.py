@@ -47,14 +47,14 @@ class PrefixScores:
         """
         if candidates is None:
             tokens = torch.arange(len(self.probs), device=self.probs.device)[None]
-            found = _log_sum(self._before[:, 0], self.probs.T)
+            sums = _log_sum(self._before[:, 0], self.probs.T)
             again = _log_sum(self._before[:, 1:], self.probs[self._last][:, :, None])[:, 0]
         else:  # both in one product: before the candidates, and before the last token once more
             tokens = candidates
             both = _log_sum(self._before, self.probs[torch.cat([candidates, self._last[:, None]], 1)].transpose(1, 2))
-            found, again = both[:, 0, :-1], both[:, 1, -1:]
-        found = torch.where(tokens == self._last[:, None], again, found)
-        return found.clamp_(min=IMPOSSIBLE) - self._scores[:, None], self._ended.clamp(min=IMPOSSIBLE) - self._scores
+            sums, again = both[:, 0, :-1], both[:, 1, -1:]
+        sums = torch.where(tokens == self._last[:, None], again, sums)
+        return sums.clamp_(min=IMPOSSIBLE) - self._scores[:, None], self._ended.clamp(min=IMPOSSIBLE) - self._scores
 
     def extend(self, parents: torch.Tensor, tokens: torch.Tensor, scores: torch.Tensor) -> None:
         """Go on with hypotheses of one more token.

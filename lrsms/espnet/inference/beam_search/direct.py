@@ -12,7 +12,7 @@ from lrsms.lowrank.hooks import hooked_within
 
 
 def direct(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What ``module`` computes in evaluation, or ``module`` itself where somebody listens."""
+    """What ``module`` computes in evaluation, or ``module`` itself if somebody listens."""
     return module if hooked_within(module) else _function(module)
 
 

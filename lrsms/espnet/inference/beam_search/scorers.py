@@ -15,7 +15,7 @@ _ROOM = 64  # nodes before it is looked whether some are nobody's past
 
 
 class AnyScorer:
-    """A scorer of ESPnet's by its own methods, hypotheses together where it can."""
+    """A scorer of ESPnet's by its own methods, hypotheses together if it can."""
 
     def __init__(self, scorer, x: torch.Tensor, batched: bool):
         self._scorer, self._x, self._batched = scorer, x, batched
@@ -26,9 +26,9 @@ class AnyScorer:
         if self._batched:
             scores, self._states = self._scorer.batch_score(tokens, self._states, self._x.expand(len(tokens), -1, -1))
             return scores
-        found = [self._scorer.score(*one, self._x) for one in zip(tokens, self._states)]
-        self._states = [state for _, state in found]
-        return torch.stack([scores for scores, _ in found])
+        scored = [self._scorer.score(*hypothesis, self._x) for hypothesis in zip(tokens, self._states)]
+        self._states = [state for _, state in scored]
+        return torch.stack([scores for scores, _ in scored])
 
     def extend(self, parents: torch.Tensor) -> None:
         """Go on with these hypotheses, of those just scored."""
@@ -118,7 +118,7 @@ def can_cache(decoder: object) -> bool:
         isinstance(layer, DecoderLayer)
         and not layer.concat_after
         and layer.sequential_attn is None
-        and all(isinstance(one, MultiHeadedAttention) for one in (layer.self_attn, layer.src_attn))
+        and all(isinstance(attention, MultiHeadedAttention) for attention in (layer.self_attn, layer.src_attn))
         and not hooked(layer, layer.self_attn, layer.src_attn)
         for layer in decoder.decoders
     )
