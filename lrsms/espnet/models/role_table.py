@@ -138,11 +138,11 @@ def plan_ctc(ctc: nn.Module | None, config: LowRankConfig) -> RankPlan:
     """The plan of the linear layer between encoder and CTC, which ESPnet builds outside of both.
 
     Args:
-        ctc: ESPnet's CTC module; None where the model has none.
+        ctc: ESPnet's CTC module; None if the model has none.
         config: of the encoder; its ``output`` ratio and a rank of ``ctc.ctc_lo`` count.
 
     Raises:
-        LrsmsError: one of them is there, but there is no CTC.
+        LrsmsError: one of them is given, but the model has no CTC.
     """
     ratios = {role: ratio for role, ratio in config.ratios.items() if role == "output"}
     ranks = {path.removeprefix("ctc."): rank for path, rank in config.ranks.items() if path.startswith("ctc.")}
@@ -159,7 +159,7 @@ def _with_ours(signature: inspect.Signature) -> inspect.Signature:
         inspect.Parameter("low_rank", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Mapping | None),
         inspect.Parameter("fast", inspect.Parameter.KEYWORD_ONLY, default=True, annotation=bool | str),
     ]
-    known = [one for one in signature.parameters.values() if one.name not in ("low_rank", "fast")]
+    known = [option for option in signature.parameters.values() if option.name not in ("low_rank", "fast")]
     return signature.replace(parameters=[*known, *ours])
 
 
