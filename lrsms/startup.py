@@ -1,4 +1,4 @@
-"""A quick start of the commands: of ESPnet is loaded what a config names, and prepared what is called.
+"""What a command sets for its own process, first of all a quick start; ``import lrsms.espnet`` sets none of it.
 
 ESPnet's task modules import every class that a config could name, and with them what these need, though a model is
 made of a dozen; its ``@typechecked`` parses the file of a function once for each function, and that is half of all the
@@ -9,7 +9,9 @@ time its imports take. In the commands of :mod:`lrsms.bin`, and in the processes
 * a function of ESPnet gets its type checks when it is first called;
 * a command whose work is done leaves without taking apart what it has loaded.
 
-What is built, checked and said stays the same. ``import lrsms.espnet`` in other programs changes nothing of this.
+What is built, checked and said stays the same. A command also keeps ESPnet's remarks from the terminal
+(:mod:`lrsms.quiet`), and freed memory for its next use while it trains on a CPU
+(:mod:`lrsms.espnet.models.fast.allocator`).
 """
 
 from __future__ import annotations
@@ -29,14 +31,42 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from lrsms.quiet import quiet_espnet
+
 _TASKS = ("espnet2.tasks.", "espnet2.bin.")
 _NOT_A_TASK = "espnet2.tasks.abs_task"  # what it imports is replaced there, by lrsms.espnet.plugin.safe_loading too
 # Others of ESPnet that import much for a call or a question: speech synthesis, speech enhancement, setuptools.
 _OTHERS = (*("espnet2.main_funcs.calculate_all_attentions", "espnet2.layers.create_adapter_fn", "espnet2.utils.types"),)
+# English pronunciation and the text cleaner of speech synthesis, which ESPnet imports for every task: they take a fifth
+# to a third of its imports' time, and the first asks the network for NLTK's data.
+_SELDOM_USED = ("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
+_OF_ITS_RECIPES = ("h5py", "scipy.signal")  # of data and augmentation that ESPnet's own recipes have
+
+_is_command = False
+
+
+def start_command() -> None:
+    """Make this process one of our commands: quick to start and quiet. Calling it again changes nothing."""
+    start_quickly()
+    start_espnet_program()
+
+
+def start_espnet_program() -> None:
+    """Make this process an ESPnet program that our package runs: it loads all of ESPnet, and is quiet."""
+    global _is_command
+    _is_command = True
+    quiet_espnet()
+    if not any(isinstance(finder, _BeforeESPnet) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeESPnet())
+
+
+def is_command() -> bool:
+    """Whether this process is one of our commands, and settings for the whole process are ours to make."""
+    return _is_command
 
 
 def start_quickly() -> None:
-    """Have ESPnet, where it is not imported yet, imported as described above. Calling it again changes nothing."""
+    """Have ESPnet, if it is not imported yet, imported as described above. Calling it again changes nothing."""
     if not starts_quickly():
         sys.meta_path.insert(0, _Finder())
 
@@ -44,6 +74,49 @@ def start_quickly() -> None:
 def starts_quickly() -> bool:
     """Whether this process does."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
+
+
+def load_later(*names: str) -> None:
+    """Have modules loaded when they are first used, if a later ``import`` names them.
+
+    Args:
+        names: of modules; a package before its modules. One that is loaded already or not installed is left alone.
+    """
+    for name in names:
+        parent = sys.modules.get(name.partition(".")[0])
+        if name not in sys.modules and (isinstance(parent, _LaterModule) or _is_installed(name)):
+            sys.modules[name] = _LaterModule(name)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package that is not
+        return False
+
+
+class _LaterModule(ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") and name != "__path__":  # inspect asks every module for its __file__
+            raise AttributeError(f"module {self.__name__!r} is not loaded yet, and so has no {name}")
+        for other in [key for key, module in sys.modules.items() if isinstance(module, _LaterModule)]:
+            if other.split(".")[0] == self.__name__.split(".")[0]:
+                del sys.modules[other]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+class _BeforeESPnet(importlib.abc.MetaPathFinder):
+    """Finds nothing: when ESPnet is first imported, it has what ESPnet seldom needs loaded later."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("espnet", "espnet2"):
+            sys.meta_path.remove(self)
+            load_later(*_SELDOM_USED)
+            if starts_quickly():
+                load_later(*_OF_ITS_RECIPES)
+        return None
 
 
 def leave(status: int = 0) -> None:
@@ -64,13 +137,13 @@ class Later:
     """
 
     def __init__(self, module: str, name: str):
-        self._module, self._name, self._found = module, name, None
+        self._module, self._name, self._loaded = module, name, None
 
     def load(self) -> Any:
         """The thing itself."""
-        if self._found is None:
-            self._found = getattr(importlib.import_module(self._module), self._name)
-        return self._found
+        if self._loaded is None:
+            self._loaded = getattr(importlib.import_module(self._module), self._name)
+        return self._loaded
 
     def __call__(self, *args, **kwargs):
         return self.load()(*args, **kwargs)
@@ -99,12 +172,12 @@ class _Classes(UserDict):
         super().__init__(classes)
 
     def __getitem__(self, name: str) -> type:
-        found = self.data[name]
-        if isinstance(found, Later):
-            found = self.data[name] = found.load()
-            if self._base is not None and not issubclass(found, self._base):  # ESPnet's words
-                raise ValueError(f"must be {self._base.__name__}, but got {found}")
-        return found
+        cls = self.data[name]
+        if isinstance(cls, Later):
+            cls = self.data[name] = cls.load()
+            if self._base is not None and not issubclass(cls, self._base):  # ESPnet's words
+                raise ValueError(f"must be {self._base.__name__}, but got {cls}")
+        return cls
 
 
 def class_choices(original: type) -> type:
@@ -147,20 +220,20 @@ def _registered(tree: ast.Module) -> Iterator[ast.Name]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ClassChoices":
             for classes in (keyword.value for keyword in node.keywords if keyword.arg == "classes"):
-                yield from (one.value for one in getattr(classes, "keywords", ()) if isinstance(one.value, ast.Name))
+                yield from (entry.value for entry in getattr(classes, "keywords", ()) if isinstance(entry.value, ast.Name))
 
 
 def _harmless(function: ast.AST) -> list[ast.Name]:
-    found = list(_called_or_asked(function))
-    ids = {id(name) for name in found}
+    harmless = list(_called_or_asked(function))
+    ids = {id(name) for name in harmless}
     loads = [node for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     for node in ast.walk(function):  # task = OneTask if ... else Another
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             uses = [name for name in loads if name.id == node.targets[0].id]
             if all(id(name) in ids for name in uses):
                 values = (node.value.body, node.value.orelse) if isinstance(node.value, ast.IfExp) else (node.value,)
-                found += [value for value in values if isinstance(value, ast.Name)]
-    return found
+                harmless += [value for value in values if isinstance(value, ast.Name)]
+    return harmless
 
 
 def _called_or_asked(function: ast.AST) -> Iterator[ast.Name]:
@@ -171,8 +244,8 @@ def _called_or_asked(function: ast.AST) -> Iterator[ast.Name]:
             yield from _names(node.func)
             if isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
                 asked = node.args[1]
-                for one in asked.elts if isinstance(asked, ast.Tuple) else (asked,):
-                    yield from _names(one)
+                for cls in asked.elts if isinstance(asked, ast.Tuple) else (asked,):
+                    yield from _names(cls)
 
 
 def _names(node: ast.AST) -> Iterator[ast.Name]:

@@ -1,4 +1,4 @@
-"""Utterances that were left out, and why: ``data/<split>/excluded.tsv``.
+"""Utterances that were left out, and why: ``excluded.tsv`` of a split, ``data/<split>/``, and of a training.
 
 The file has the columns ``id``, ``stage``, ``reason`` and ``detail``. Each stage owns its rows: writing
 those of one stage keeps the rows of the others.
@@ -44,7 +44,7 @@ def _one_line(text: object) -> str:
 def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     """Replace the rows of ``stage`` in ``path`` by ``rows``; atomic, other stages' rows stay first.
 
-    Trainings that run side by side on the same data write the same file: each waits for its turn.
+    Of commands that run side by side and write the same file, each waits for its turn.
     """
     new = [dict(zip(COLUMNS, map(_one_line, (row.id, stage, row.reason, row.detail)))) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)

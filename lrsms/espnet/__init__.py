@@ -6,14 +6,17 @@
 
 This is the only package of ours that imports ESPnet. ESPnet's task takes seconds to import, so the classes are
 registered when it is imported, which may be later than this package, or never.
+
+The import registers, and installs one more thing: models of other people are read as data before ESPnet's loader, which
+unpickles, sees them (:mod:`lrsms.espnet.plugin.safe_loading`). It prints nothing, redirects nothing, and leaves log,
+warnings, environment, memory and all other modules of the process as they are; what our commands set for their own
+process is in :mod:`lrsms.startup`. ESPnet's other tasks do with their own files what they do without the import.
 """
 
 import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable
-
-import lrsms.espnet.compat  # noqa: F401  (before any other import of ESPnet: it keeps them quiet)
 
 _TASK, _EVERY_TASK = "espnet2.tasks.asr", "espnet2.tasks.abs_task"
 
@@ -57,11 +60,8 @@ class _Registration(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module):
-        from lrsms.espnet.compat import nothing_printed
-
-        module.__spec__.loader = module.__loader__ = self.loader  # what Python would have left there
-        with nothing_printed():  # ESPnet's imports report what optional parts they did not find
-            self.loader.exec_module(module)
+        module.__spec__.loader = module.__loader__ = self.loader  # what Python would have left in its place
+        self.loader.exec_module(module)
         self.then()
 
 

@@ -11,6 +11,11 @@ import runpy
 import sys
 
 import lrsms.espnet  # registers, in spawned children as well
+from lrsms.espnet.training.edit_distance import provide_editdistance
+from lrsms.startup import start_espnet_program
+
+start_espnet_program()
+provide_editdistance()
 
 # Spawned children skip a main module whose name ends in `.__main__`; under the package's name they run this one.
 __spec__ = lrsms.espnet.__spec__

@@ -1,114 +1,43 @@
-"""What differs between ESPnet 202511 and 202611, and what both say or load too often, in one place."""
+"""What differs between ESPnet 202511 and 202611, in one place."""
 
-import contextlib
 import datetime
-import importlib
-import importlib.machinery
-import importlib.util
 import inspect
-import logging
-import os
-import sys
-import types
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from lrsms.startup import starts_quickly
-
 _Value = TypeVar("_Value")
 
+try:  # 202611 moved espnet.nets to espnet2.legacy.nets
+    from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+    from espnet2.legacy.nets.beam_search import BeamSearch, Hypothesis
+    from espnet2.legacy.nets.pytorch_backend.conformer.convolution import ConvolutionModule, mask_padded_frames
+    from espnet2.legacy.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
+    from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
+    from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
+    from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
+    from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+    from espnet2.legacy.nets.pytorch_backend.transformer.embedding import PositionalEncoding
+    from espnet2.legacy.nets.pytorch_backend.transformer.layer_norm import LayerNorm
+    from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
+    from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
+except ImportError:
+    from espnet.nets.batch_beam_search import BatchBeamSearch
+    from espnet.nets.beam_search import BeamSearch, Hypothesis
+    from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
+    from espnet.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
+    from espnet.nets.pytorch_backend.conformer.swish import Swish
+    from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
+    from espnet.nets.pytorch_backend.transformer import attention, subsampling
+    from espnet.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
+    from espnet.nets.pytorch_backend.transformer.embedding import PositionalEncoding
+    from espnet.nets.pytorch_backend.transformer.layer_norm import LayerNorm
+    from espnet.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
+    from espnet.nets.scorers.ctc import CTCPrefixScorer
 
-@contextlib.contextmanager
-def nothing_printed() -> Iterator[None]:
-    """Keep the terminal quiet within this context."""
-    # The files, not sys.stdout itself: ESPnet's print_config keeps the sys.stdout of its import as a default argument.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    saved = {number: os.dup(number) for number in (1, 2)}
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number in saved:
-            os.dup2(null, number)
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        for number, copy in saved.items():
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(null)
-
-
-class _Later(types.ModuleType):
-    """Stands for a module until something of it is asked for."""
-
-    def __getattr__(self, name: str):
-        if name.startswith("__") and name != "__path__":  # inspect asks every module for its __file__
-            raise AttributeError(f"module {self.__name__!r} is not loaded yet, and so has no {name}")
-        for other in [key for key, module in sys.modules.items() if isinstance(module, _Later)]:
-            if other.split(".")[0] == self.__name__.split(".")[0]:
-                del sys.modules[other]
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-def load_later(*names: str) -> None:
-    """Have modules loaded when they are first used, where a later ``import`` names them.
-
-    Args:
-        names: of modules; a package before its modules. One that is loaded already or not installed is left alone.
-    """
-    for name in names:
-        parent = sys.modules.get(name.partition(".")[0])
-        if name not in sys.modules and (isinstance(parent, _Later) or _is_installed(name)):
-            sys.modules[name] = _Later(name)
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of a package that is not
-        return False
-
-
-# English pronunciation and TTS's text cleaner, which ESPnet imports for every task: they take a fifth to a third of
-# its imports' time, and the first asks the network for NLTK's data.
-load_later("g2p_en", "tacotron_cleaner", "tacotron_cleaner.cleaners")
-if starts_quickly():  # of data and augmentation that ESPnet's own recipes have
-    load_later("h5py", "scipy.signal")
-
-with nothing_printed():  # the second says that flash attention is not installed
-    try:  # 202611 moved espnet.nets to espnet2.legacy.nets
-        from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
-        from espnet2.legacy.nets.beam_search import BeamSearch, Hypothesis
-        from espnet2.legacy.nets.pytorch_backend.conformer.convolution import ConvolutionModule, mask_padded_frames
-        from espnet2.legacy.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
-        from espnet2.legacy.nets.pytorch_backend.conformer.swish import Swish
-        from espnet2.legacy.nets.pytorch_backend.nets_utils import make_pad_mask
-        from espnet2.legacy.nets.pytorch_backend.transformer import attention, subsampling
-        from espnet2.legacy.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
-        from espnet2.legacy.nets.pytorch_backend.transformer.embedding import PositionalEncoding
-        from espnet2.legacy.nets.pytorch_backend.transformer.layer_norm import LayerNorm
-        from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
-        from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
-    except ImportError:
-        from espnet.nets.batch_beam_search import BatchBeamSearch
-        from espnet.nets.beam_search import BeamSearch, Hypothesis
-        from espnet.nets.pytorch_backend.conformer.convolution import ConvolutionModule
-        from espnet.nets.pytorch_backend.conformer.encoder_layer import EncoderLayer as ConformerLayer
-        from espnet.nets.pytorch_backend.conformer.swish import Swish
-        from espnet.nets.pytorch_backend.nets_utils import make_pad_mask
-        from espnet.nets.pytorch_backend.transformer import attention, subsampling
-        from espnet.nets.pytorch_backend.transformer.decoder_layer import DecoderLayer
-        from espnet.nets.pytorch_backend.transformer.embedding import PositionalEncoding
-        from espnet.nets.pytorch_backend.transformer.layer_norm import LayerNorm
-        from espnet.nets.pytorch_backend.transformer.positionwise_feed_forward import PositionwiseFeedForward
-        from espnet.nets.scorers.ctc import CTCPrefixScorer
-
-        mask_padded_frames = None  # a convolution is not given a mask
+    mask_padded_frames = None  # a convolution is not given a mask
 
 MultiHeadedAttention = attention.MultiHeadedAttention
 RelPositionMultiHeadedAttention = attention.RelPositionMultiHeadedAttention
@@ -129,7 +58,7 @@ def current_names(model: nn.Module, weights: Mapping[str, _Value]) -> dict[str, 
 
     Since 202611 the linear layer behind the subsampling is ``embed.out`` and its positions are ``embed.pos_enc``;
     before they were ``embed.out.0`` and ``embed.out.1``. The two factors of a low-rank layer are ``.0`` and ``.1`` of
-    the layer's own name. Other names stay. Where both versions' names are there, as in ESPnet's ``--init_param``,
+    the layer's own name. Other names stay. If both versions' names occur, as in ESPnet's ``--init_param``,
     which adds a file's weights to the model's own, those of the other version are the file's.
     """
     renamed = dict(weights)
@@ -144,9 +73,9 @@ def current_paths(model: nn.Module, by_path: Mapping[str, _Value]) -> dict[str, 
     renamed = dict(by_path)
     for path, module in model.named_modules():
         if isinstance(module, _SUBSAMPLINGS):
-            ours, theirs = (f"{path}.out{end}" for end in ((".0", "") if _positions_inside(module) else ("", ".0")))
-            if theirs in renamed:
-                renamed[ours] = renamed.pop(theirs)
+            own, other = (f"{path}.out{end}" for end in ((".0", "") if _positions_inside(module) else ("", ".0")))
+            if other in renamed:
+                renamed[own] = renamed.pop(other)
     return renamed
 
 
@@ -187,34 +116,34 @@ def _rename(module: nn.Module, weights: dict, prefix: str) -> None:
     # A training that was guided keeps the dense weight by the layer's path: see lrsms.lowrank.self_guided.
     part, _, name = prefix.rstrip(".").rpartition(".")
     guide = f"{part}.self_guide.weights.{name}/out".lstrip(".")
-    ours, theirs = (f"{guide}{end}" for end in (("/0", "") if _positions_inside(module) else ("", "/0")))
-    if theirs in weights:
-        weights[ours] = weights.pop(theirs)
+    own, other = (f"{guide}{end}" for end in (("/0", "") if _positions_inside(module) else ("", "/0")))
+    if other in weights:
+        weights[own] = weights.pop(other)
 
 
 def _positions_in(weights: Mapping[str, _Value]) -> dict[str, _Value] | None:
-    """Names of 202611 as 202511's; None where they are that already."""
+    """Names of 202611 as 202511's; None if they are that already."""
     dense = "out.weight" in weights
     if not dense and not {"out.0.weight", "out.1.weight"} <= weights.keys():
         return None
     linear = ("out.weight", "out.bias") if dense else ("out.0.weight", "out.1.weight", "out.1.bias")
-    kept = {name: value for name, value in weights.items() if _is_of_positions(name, "out.1.")}
-    kept |= {_replaced(name, "out.", "out.0."): weights[name] for name in linear if name in weights}
-    return kept | {
+    renamed = {name: value for name, value in weights.items() if _is_of_positions(name, "out.1.")}
+    renamed |= {_replaced(name, "out.", "out.0."): weights[name] for name in linear if name in weights}
+    return renamed | {
         _replaced(name, "pos_enc.", "out.1."): value for name, value in weights.items() if name.startswith("pos_enc.")
     }
 
 
 def _positions_out(weights: Mapping[str, _Value]) -> dict[str, _Value] | None:
-    """Names of 202511 as 202611's; None where they are that already."""
+    """Names of 202511 as 202611's; None if they are that already."""
     factored = "out.0.0.weight" in weights
     dense = "out.0.bias" in weights or "out.0.weight" in weights and "out.1.weight" not in weights
     if not factored and not dense:
         return None
     linear = ("out.0.0.weight", "out.0.1.weight", "out.0.1.bias") if factored else ("out.0.weight", "out.0.bias")
-    kept = {name: value for name, value in weights.items() if name.startswith("pos_enc.")}
-    kept |= {_replaced(name, "out.0.", "out."): weights[name] for name in linear if name in weights}
-    return kept | {
+    renamed = {name: value for name, value in weights.items() if name.startswith("pos_enc.")}
+    renamed |= {_replaced(name, "out.0.", "out."): weights[name] for name in linear if name in weights}
+    return renamed | {
         _replaced(name, "out.1.", "pos_enc."): value
         for name, value in weights.items()
         if _is_of_positions(name, "out.1.")
@@ -260,35 +189,6 @@ def exact_scores(options: Mapping) -> dict:
     return ({"ctc_window_margin": 0} if "window_margin" in known else {}) | dict(options)
 
 
-def _count_edits(first: Sequence, second: Sequence) -> int:
-    from kaldialign import edit_distance
-
-    numbers: dict = {}
-    first, second = ([numbers.setdefault(one, len(numbers)) for one in some] for some in (first, second))
-    return edit_distance(first, second)["total"]
-
-
-def provide_editdistance() -> None:
-    """Give ESPnet the package by which it counts errors while it trains: 202611 does not require it any more."""
-    if importlib.util.find_spec("editdistance") is None:
-        module = types.ModuleType("editdistance", "The one function of the package that ESPnet calls.")
-        module.__spec__ = importlib.machinery.ModuleSpec("editdistance", None)
-        module.eval = _count_edits
-        sys.modules["editdistance"] = module
-
-
-provide_editdistance()
-
-# Of an error rate over no words, early in a training.
-for _message in ("Mean of empty slice", "invalid value encountered in scalar divide"):
-    warnings.filterwarnings("ignore", category=RuntimeWarning, message=_message, module=r"numpy\.")
-# On every forward pass, about a spelling of autocast that is ESPnet's own.
-warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
-# At every step of an LSTM decoder, about a list that is ESPnet's own.
-logging.getLogger().addFilter(lambda record: "make_pad_mask with a list" not in str(record.msg))
-# ESPnet's programs run inside lrsms.espnet.__main__, where typeguard looks for their source.
-warnings.filterwarnings("ignore", message="instrumentor did not find the target function")
-
 __all__ = [
     "CONV2D_SUBSAMPLINGS",
     "BatchBeamSearch",
@@ -311,7 +211,6 @@ __all__ = [
     "make_pad_mask",
     "mask_of_convolution",
     "mask_padded_frames",
-    "nothing_printed",
     "restore_durations",
     "seconds",
     "window_of_ctc",

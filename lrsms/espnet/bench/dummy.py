@@ -13,11 +13,11 @@ from espnet2.tasks import asr
 from torch import nn
 
 from lrsms.espnet.checkpoints.experiment import Experiment
-from lrsms.espnet.compat import nothing_printed
 from lrsms.espnet.config import check_training_config, sampling_rate
 from lrsms.espnet.models.cost import speech_for, trainable_parameters
 from lrsms.espnet.training.task import ASRTask
 from lrsms.lowrank import skip_initialization
+from lrsms.quiet import nothing_printed
 
 
 def made_up_model(config: Path, vocab_size: int, ngpu: int = 0) -> tuple[argparse.Namespace, nn.Module]:

@@ -12,9 +12,8 @@ from espnet2.train.distributed_utils import DistributedOption
 from lhotse import CutSet
 from tqdm import tqdm
 
-from lrsms.espnet.compat import nothing_printed
-from lrsms.espnet.data.cut_batches import usable_cuts
 from lrsms.espnet.training.task import ASRTask
+from lrsms.quiet import nothing_printed
 
 Batches = Iterable[tuple[list[str], dict]]
 
@@ -49,7 +48,7 @@ class FromCuts:
 
     def count(self) -> int:
         """Cuts of the manifest, read once from one end to the other."""
-        return sum(1 for _ in usable_cuts(self.cuts, "none"))
+        return sum(1 for _ in CutSet.from_jsonl_lazy(self.cuts))
 
 
 class FromDump:

@@ -7,7 +7,7 @@ import logging
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy
@@ -180,12 +180,19 @@ def repair(folder: Path) -> None:
             relink(folder / "latest.pth", weights.name)
 
 
-def rename_epochs(folder: Path, model: nn.Module) -> None:
+def rename_epochs(folder: Path, model: nn.Module, epochs: Iterable[int]) -> None:
     """Write epochs that another version of ESPnet saved again by ``model``'s names: averaging adds equal names up.
 
     What was done is logged.
+
+    Args:
+        folder: of the experiment.
+        model: that goes on.
+        epochs: the finished ones; a later file is what a killed run was writing.
     """
-    for path in sorted(folder.glob("*epoch.pth")):
+    for path in (folder / f"{epoch}epoch.pth" for epoch in sorted(epochs)):
+        if not path.exists():  # not among the best, and removed
+            continue
         weights = read_weights(path)
         renamed = current_names(model, weights)
         if renamed.keys() != weights.keys():

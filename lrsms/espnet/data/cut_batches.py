@@ -122,19 +122,19 @@ class CutsIterFactory(AbsIterFactory):
         )
 
 
-def usable_cuts(path: Path, stage: str) -> CutSet:
-    """The cuts of a manifest, less those that this training has excluded (``excluded.tsv`` beside it).
+def usable_cuts(path: Path, listed: Path, stage: str) -> CutSet:
+    """The cuts of a manifest, less those that a training has excluded.
 
     Args:
         path: manifest of cuts.
-        stage: whose exclusions count, as in the column of that name.
+        listed: the training's ``excluded.tsv``; if there is none, nothing is excluded.
+        stage: whose exclusions count, as in the column of that name: ``train_cuts`` or ``valid_cuts``.
 
     Raises:
         LrsmsError: the manifest is missing or has no cut left.
     """
     if not path.exists():
         raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
-    listed = path.parent / "excluded.tsv"
     excluded = {row.id for row in read_excluded(listed, stage)}
     cuts = CutSet.from_jsonl_lazy(path)
     if excluded:

@@ -57,7 +57,7 @@ class AudioFilterBank(nn.Module):
 
         Args:
             samples: ``(B, T * 640)``.
-            real: ``(B, T)``, false behind the end of an utterance; None where no utterance has padding.
+            real: ``(B, T)``, false behind the end of an utterance; None if no utterance has padding.
         """
         batch, frames = samples.shape[0], samples.shape[1] // SAMPLES
         if samples.is_meta:
@@ -223,7 +223,7 @@ class Stream(nn.Module):
             layer.conv_module.depthwise_conv = MaskedConv1d(layer.conv_module.depthwise_conv)
 
     def forward(self, x: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-        """Encode ``(B, ...)`` to ``(B, T, D)``; ``real (B, T)``: false behind an end, None where nothing is padded."""
+        """Encode ``(B, ...)`` to ``(B, T, D)``; ``real (B, T)``: false behind an end, None if nothing is padded."""
         features = self.frontend(x, real)
         padding = features.new_zeros(features.shape[:2], dtype=torch.bool) if real is None else ~real
         convolutions = [layer.conv_module.depthwise_conv for layer in self.conformer.encoders]

@@ -10,7 +10,7 @@ from lrsms.espnet.compat import make_pad_mask
 
 
 class KaldiFbank(AbsFrontend):
-    """``frontend: kaldi_fbank``: Lhotse's torch layer, so that a model also runs where Kaldi features are computed.
+    """``frontend: kaldi_fbank``: Lhotse's torch layer, so that a model also runs if Kaldi features are computed.
 
     Args:
         fs: sampling rate in Hz; ESPnet's recipes write it as ``16k``.
@@ -32,7 +32,7 @@ class KaldiFbank(AbsFrontend):
         high_freq: float = -400.0,
     ):
         super().__init__()
-        from lhotse.features.kaldi.layers import Wav2LogFilterBank  # half a second: only where a config names it
+        from lhotse.features.kaldi.layers import Wav2LogFilterBank  # half a second: only if a config names it
 
         fs = humanfriendly.parse_size(fs) if isinstance(fs, str) else fs
         self.num_filters = num_filters
@@ -70,7 +70,7 @@ class KaldiFbank(AbsFrontend):
         return features.masked_fill(make_pad_mask(lengths, features, 1), 0.0), lengths
 
     def _mirror_ends(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Write each utterance's mirror image behind its end, where it has padding."""
+        """Write each utterance's mirror image behind its end, if it has padding."""
         position = torch.arange(waveform.size(1), device=waveform.device)[None]
         end = lengths.to(waveform.device)[:, None]
         mirrored = torch.where(position < end, position, (2 * end - 1 - position).clamp(min=0))

@@ -52,10 +52,10 @@ class _AfterStep:
             guide.advance()
 
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
-        """Steps so far: the optimizer's own count where it keeps one, for that survives an interruption."""
+        """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption."""
         self.steps += 1
-        kept = next(iter(optimizer.state.values()), {}).get("step")
-        return self.steps if kept is None else int(kept)
+        counted = next(iter(optimizer.state.values()), {}).get("step")
+        return self.steps if counted is None else int(counted)
 
 
 def _without_weight_decay(optimizer: torch.optim.Optimizer, layers: list[Factored]) -> None:

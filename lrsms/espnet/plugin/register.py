@@ -28,6 +28,7 @@ from lrsms.fsa import import_k2
 from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
 from lrsms.lowrank.initialization import initialization_skipped, initialize_
 from lrsms.lowrank.recurrent import cell_matrix
+from lrsms.startup import is_command
 
 # (config file, checkpoint) that ESPnet is about to load into the model it builds.
 _loading: ContextVar[tuple[Path, Path] | None] = ContextVar("loading", default=None)
@@ -60,12 +61,19 @@ def register() -> None:
         task._lrsms_registered = True
 
 
+def _recognizes_speech(task: type) -> bool:
+    """Whether ``task`` has the encoders of ESPnet's ``ASRTask``: spoken language understanding inherits it, with its own."""
+    return asr.encoder_choices in task.class_choices_list
+
+
 def _explaining(get_parser):
     """Take a training YAML with ``base:``, and say what to write in place of the options that only our task has."""
 
     @functools.wraps(get_parser)
     def build(cls):
         parser = get_parser(cls)
+        if not _recognizes_speech(cls):
+            return parser
         refuse = parser.error
 
         def error(message: str):
@@ -88,6 +96,8 @@ def _building(build_model):
 
     @functools.wraps(build_model)
     def build(cls, args):
+        if not _recognizes_speech(cls):
+            return build_model(cls, args)
         if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
             import_k2("ctc_conf.ctc_type: brctc")
         if _loading.get() is not None:
@@ -97,7 +107,7 @@ def _building(build_model):
         _warn_of_streaming(model)
         factorize_ctc(model)
         fast = any(getattr(part, "fast", False) for part in (model.encoder, model.decoder))
-        if fast and not getattr(args, "ngpu", 0):
+        if fast and not getattr(args, "ngpu", 0) and is_command():
             keep_freed_memory()
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
@@ -109,7 +119,7 @@ def _building(build_model):
 
 
 def _find_statistics(args: argparse.Namespace, folder: Path) -> None:
-    """``normalize: global_mvn`` opens its statistics when it is built, wherever the working directory is."""
+    """``normalize: global_mvn`` opens its statistics when it is built, whichever the working directory is."""
     options = getattr(args, "normalize_conf", None) or {}
     if args.normalize == "global_mvn" and isinstance(options.get("stats_file"), str):
         path = named_file("normalize_conf.stats_file", options["stats_file"], folder)
@@ -134,6 +144,8 @@ def _with_aids(build_optimizers):
     @functools.wraps(build_optimizers)
     def build(cls, args, model):
         optimizers = build_optimizers(cls, args, model)
+        if not _recognizes_speech(cls):
+            return optimizers
         optimizer_hooks.install(model, optimizers[0])
         return optimizers
 
@@ -145,7 +157,7 @@ def _loading_checked(build_model_from_file):
 
     @functools.wraps(build_model_from_file)
     def build(cls, config_file=None, model_file=None, device="cpu"):
-        if model_file is None:
+        if model_file is None or not _recognizes_speech(cls):
             return build_model_from_file(cls, config_file, model_file, device)
         config = Path(config_file) if config_file is not None else Experiment.of(Path(model_file)).config_file
         token = _loading.set((config, Path(model_file)))

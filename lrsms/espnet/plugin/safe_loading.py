@@ -4,12 +4,16 @@ ESPnet unpickles checkpoints with ``weights_only=False`` and builds whatever cla
 three ways of reading a ``.pth`` file (building from file, ``--init_param``, resuming) are wrapped once for the whole
 process, whoever calls them: first the config and the weights are read without executing anything, and what is not
 data is refused with a sentence; then ESPnet reads, with torch's own switch set that allows weights alone.
+
+The config is that of a recognizer or a language model, whose classes are known here. ESPnet's other tasks (synthesis,
+enhancement, diarization, ...) have classes of their own: of their models, the checkpoint alone is looked at first.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -41,6 +45,8 @@ _SELF_CONTAINED = {
     },
     "lm": {"seq_rnn", "transformer"},
 }
+# Module of an ESPnet task -> its registry whose classes are listed above; a task that inherits it is read likewise.
+_KNOWN_TASKS = {"espnet2.tasks.asr": "encoder_choices", "espnet2.tasks.lm": "lm_choices"}
 _TOKEN_TYPES = {"char", "word", "bpe", "phn", None}
 _TORCH_SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _switch = threading.RLock()
@@ -142,6 +148,10 @@ def _building_from_file(build_model_from_file):
     def build(cls, config_file=None, model_file=None, device="cpu"):
         if config_file is None and model_file is None:
             return build_model_from_file(cls, config_file, model_file, device)
+        if not _is_known(cls):
+            if model_file is not None:
+                read_checkpoint(Path(model_file))
+            return build_model_from_file(cls, config_file, model_file, device)
         path = Path(config_file) if config_file is not None else Experiment.of(Path(model_file)).config_file
         config = check_config(path, cls)
         weights = None if model_file is None else read_weights(Path(model_file))
@@ -161,6 +171,12 @@ def _building_from_file(build_model_from_file):
         return model, args
 
     return build
+
+
+def _is_known(task: type) -> bool:
+    """Whether the classes that ``task`` chooses among are those of a recognizer or a language model."""
+    registries = [getattr(sys.modules.get(module), name, None) for module, name in _KNOWN_TASKS.items()]
+    return any(choices is registry for choices in task.class_choices_list for registry in registries)
 
 
 def _check_complete(model: torch.nn.Module, weights: Mapping, checkpoint: Path, config: Path) -> None:
@@ -193,6 +209,6 @@ def _resuming(resume):
             resume(checkpoint, model, reporter, *args, **kwargs)
         restore_durations(reporter)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            rename_epochs(Path(checkpoint).parent, model)
+            rename_epochs(Path(checkpoint).parent, model, reporter.stats)
 
     return go_on

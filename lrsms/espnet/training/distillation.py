@@ -57,7 +57,7 @@ def attach_teacher(model: nn.Module, checkpoint: Path, weight: float, temperatur
 @contextmanager
 def _outputs(model: nn.Module):
     """Logits of CTC and decoder with their lengths, as they pass by."""
-    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    logits: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     lengths = {}
 
     def encoder(_, __, output) -> None:
@@ -65,10 +65,10 @@ def _outputs(model: nn.Module):
 
     def ctc(_, __, output) -> None:
         if output.dim() == 3:
-            found["ctc"] = (output, lengths["encoder"])
+            logits["ctc"] = (output, lengths["encoder"])
 
     def decoder(_, __, output) -> None:
-        found["decoder"] = (output[0], output[1])
+        logits["decoder"] = (output[0], output[1])
 
     hooks = [model.encoder.register_forward_hook(encoder)]
     if model.ctc is not None:
@@ -76,7 +76,7 @@ def _outputs(model: nn.Module):
     if model.decoder is not None:
         hooks.append(model.decoder.register_forward_hook(decoder))
     try:
-        yield found
+        yield logits
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from espnet2.tasks import asr
+from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
 from lhotse import CutSet
+from lhotse.cut import Cut
 from torch import nn
 from tqdm import tqdm
 
 from lrsms.avsr.frames import SAMPLES
-from lrsms.avsr.loading import Loader, count_frames
+from lrsms.avsr.loading import count_frames
 from lrsms.data.ctc import ctc_length_ok
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
@@ -30,32 +33,38 @@ from lrsms.lowrank.plan import RankPlan
 from lrsms.provenance import provenance
 
 PREPARED = "prepared.json"
+EXCLUDED = "excluded.tsv"  # of the experiment; that beside the cuts is stage 1's
 STATISTICS = "feats_stats.npz"
 
 
-def exclusion_stage(args: argparse.Namespace) -> str:
-    """The name under which this training's exclusions stand in ``excluded.tsv``."""
-    return f"train {Path(args.output_dir).name}"
-
-
-def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) -> None:
+def prepare(args: argparse.Namespace, task: type) -> None:
     """Check the data against the model, print and save the rank plan, and record what the model costs.
 
-    Leaves ``rank_plan.yaml`` and ``prepared.json`` in the experiment's folder, and in ``excluded.tsv`` beside the
-    cuts the utterances that CTC cannot align because they are shorter than their transcript.
+    One process does it before the training, whose processes build the model anew. It leaves ``rank_plan.yaml`` and
+    ``prepared.json`` in the experiment's folder, in ``excluded.tsv`` the utterances that CTC cannot align because they
+    are shorter than their transcript, and for ``normalize: global_mvn`` without a ``stats_file`` the statistics of
+    ``train_cuts``.
+
+    Args:
+        args: of the task, with ``train_cuts`` and ``output_dir``.
+        task: :class:`lrsms.espnet.training.task.ASRTask`, which builds the model.
 
     Raises:
         LrsmsError: no utterance is left.
     """
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    fs = sampling_rate(args.frontend_conf)
-    frames = EncoderLength(model, fs)
-    loader = make_loader(args, train=True)  # None for audio
-    train = _exclude_too_short(Path(args.train_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
+    if not args.dry_run:
+        log_to_file(args)
+    if wants_statistics(args):
+        feature_statistics(args)
+    set_all_random_seed(args.seed)
+    model = task.build_model(args)
+    check = _LengthCheck(args, EncoderLength(model, sampling_rate(args.frontend_conf)), task.build_preprocess_fn)
+    train = check("train_cuts")
     if args.valid_cuts is not None:
-        _exclude_too_short(Path(args.valid_cuts), exclusion_stage(args), frames, preprocess, fs, loader)
-    costs = cost(model, fs, train["tokens"] / train["seconds"])
+        check("valid_cuts")
+    costs = cost(model, check.fs, train.tokens / train.seconds)
     plans = rank_plans(model)
     save_plans(output_dir / "rank_plan.yaml", plans, asdict(costs))
     if not (output_dir / "checkpoint.pth").exists():  # not again when a run resumes
@@ -63,9 +72,26 @@ def prepare(model: nn.Module, args: argparse.Namespace, preprocess: Callable) ->
             print(f"Rank plan of the {part} ({plan.config.of}, {plan.config.layer_map} map, {plan.config.init} init)")
             print(plan.table() + "\n")
     print(describe(costs), flush=True)
-    data = {"train_hours": train["seconds"] / 3600, "train_utterances": train["cuts"]}
-    prepared = {**asdict(costs), **data, **provenance()}
-    write_json(output_dir / PREPARED, prepared)
+    data = {"train_hours": train.seconds / 3600, "train_utterances": train.cuts}
+    write_json(output_dir / PREPARED, {**asdict(costs), **data, **provenance()})
+
+
+def log_to_file(args: argparse.Namespace) -> None:
+    """Send ESPnet's log to ``train.log`` of the experiment, so that the terminal keeps its progress bar.
+
+    Args:
+        args: of the task, with ``output_dir``, whose folder exists, and ``log_level``.
+    """
+    logging.basicConfig(
+        filename=Path(args.output_dir) / "train.log",
+        level=args.log_level,
+        format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
+    )
+
+
+def wants_statistics(args: argparse.Namespace) -> bool:
+    """Whether the model normalizes by statistics that the training's cuts are to give."""
+    return args.normalize == "global_mvn" and "stats_file" not in args.normalize_conf
 
 
 @torch.no_grad()
@@ -73,7 +99,7 @@ def feature_statistics(args: argparse.Namespace) -> Path:
     """What ESPnet's pass over the audio leaves for ``normalize: global_mvn``, of the training's cuts.
 
     ``count``, ``sum`` and ``sum_square`` of the front-end's features, in ``feats_stats.npz`` of the experiment's
-    folder; one that is there is taken as it is, so that a training that goes on sees the same features.
+    folder; a file from before is taken as it is, so that a training that goes on sees the same features.
 
     Args:
         args: of the task, with ``train_cuts``, ``frontend`` and ``output_dir``.
@@ -117,41 +143,57 @@ def describe(costs: Cost) -> str:
     )
 
 
-def _exclude_too_short(
-    manifest: Path,
-    stage: str,
-    frames: EncoderLength,
-    preprocess: Callable,
-    fs: int,
-    loader: Loader | None = None,
-) -> dict:
-    """List the cuts that are too short for CTC, and look at their video; returns totals over those kept."""
-    if not manifest.exists():
-        raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
-    excluded, kept = [], {"seconds": 0.0, "tokens": 0, "cuts": 0}
-    cuts = CutSet.from_jsonl_lazy(manifest)
-    video = VideoCheck(loader, manifest) if loader else None
-    for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
-        if cut.sampling_rate != fs:
-            raise LrsmsError(
-                f"{manifest}: {cut.id} has {cut.sampling_rate} Hz, but frontend_conf.fs is {fs}; "
-                f"run stage 1 with --fs {fs}, or change frontend_conf.fs"
-            )
-        tokens = preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]
+@dataclass
+class _Totals:
+    """What is left of a split: seconds of speech, tokens and cuts."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    cuts: int = 0
+
+
+class _LengthCheck:
+    """Lists the cuts of a split that are too short for CTC, and looks at their video."""
+
+    def __init__(self, args: argparse.Namespace, frames: EncoderLength, build_preprocess_fn: Callable):
+        self.args, self.frames = args, frames
+        self.preprocess = build_preprocess_fn(args, train=False)
+        self.fs = sampling_rate(args.frontend_conf)
+        self.loader = make_loader(args, train=True)  # None for audio
+
+    def __call__(self, option: str) -> _Totals:
+        """Check the manifest that ``option`` names (``train_cuts``, ``valid_cuts``); returns what is left of it."""
+        manifest = Path(getattr(self.args, option))
+        if not manifest.exists():
+            raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
+        excluded, left = [], _Totals()
+        video = VideoCheck(self.loader, manifest) if self.loader else None
+        cuts = CutSet.from_jsonl_lazy(manifest)
+        for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
+            self._check_rate(cut, manifest)
+            tokens = self.preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]
+            if video is not None:
+                video(cut)
+            available = self.frames(cut.num_samples if video is None else count_frames(cut) * SAMPLES)
+            if ctc_length_ok(tokens.tolist(), available):
+                left.seconds += cut.duration
+                left.tokens += len(tokens)
+                left.cuts += 1
+            else:
+                detail = f"{len(tokens)} tokens in {available} encoder frames ({cut.duration:.2f} s)"
+                excluded.append(Exclusion(cut.id, "too_short_for_ctc", detail))
+        listed = Path(self.args.output_dir) / EXCLUDED
+        write_excluded(listed, option, excluded)
+        print_summary(manifest.parent.name, excluded)
         if video is not None:
-            video(cut)
-        available = frames(cut.num_samples if video is None else count_frames(cut) * SAMPLES)
-        if ctc_length_ok(tokens.tolist(), available):
-            kept["seconds"] += cut.duration
-            kept["tokens"] += len(tokens)
-            kept["cuts"] += 1
-        else:
-            detail = f"{len(tokens)} tokens in {available} encoder frames ({cut.duration:.2f} s)"
-            excluded.append(Exclusion(cut.id, "too_short_for_ctc", detail))
-    write_excluded(manifest.parent / "excluded.tsv", stage, excluded)
-    print_summary(manifest.parent.name, excluded)
-    if video is not None:
-        video.finish()
-    if not kept["cuts"]:
-        raise LrsmsError(f"{manifest}: every utterance is too short for its transcript; see excluded.tsv beside it")
-    return kept
+            video.finish()
+        if not left.cuts:
+            raise LrsmsError(f"{manifest}: every utterance is too short for its transcript; see {listed}")
+        return left
+
+    def _check_rate(self, cut: Cut, manifest: Path) -> None:
+        if cut.sampling_rate != self.fs:
+            raise LrsmsError(
+                f"{manifest}: {cut.id} has {cut.sampling_rate} Hz, but frontend_conf.fs is {self.fs}; "
+                f"run stage 1 with --fs {self.fs}, or change frontend_conf.fs"
+            )

@@ -19,7 +19,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
 from lrsms.espnet.config import check_training_config, read_training_yaml
-from lrsms.espnet.training.preflight import PREPARED
+from lrsms.espnet.training import preflight
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import write_json, write_text
 
@@ -69,12 +69,14 @@ class Training:
         if not self._must_run(force, main):
             return
         after = self._after_warmup(main)
+        if main:
+            after._prepare()
         after._launch()
         if main:
             summarize(self)
 
     def _after_warmup(self, main: bool) -> Training:
-        """Train the dense warm-up, where one is asked for; returns what is left to train."""
+        """Train the dense warm-up, if one is asked for; returns what is left to train."""
         config = read_training_yaml(self.config)
         epochs = config.get("warmup_epochs", 0) if self.warmup_epochs is None else self.warmup_epochs
         if not epochs:
@@ -90,13 +92,13 @@ class Training:
         dense = replace(self, config=path, output_dir=folder, warmup_epochs=0)
         dense.run()
         rest = ["--max_epoch", str(total - epochs), "--init_param", str(folder / f"{epochs}epoch.pth")]
-        rest += ["--warmup_epochs", str(epochs)]  # the data go on from there
+        rest += ["--warmup_epochs", str(epochs)]  # the data go on from that epoch
         return replace(self, espnet_options=[*self.espnet_options, *rest])
 
     def _check_inputs(self) -> None:
         for path, stage in ((self.train_cuts, 1), (self.valid_cuts, 1), (self.lang_dir / "tokens.txt", 2)):
             if not path.exists():
-                raise LrsmsError(f"{path}: not there; run stage {stage} first")
+                raise LrsmsError(f"{path}: not found; run stage {stage} first")
         if self.ngpu > torch.cuda.device_count():
             raise LrsmsError(f"--ngpu {self.ngpu}: torch sees {torch.cuda.device_count()} GPUs here")
         if self.ngpu and self.num_processes > 1:
@@ -133,9 +135,13 @@ class Training:
         return True
 
     def _finished_epochs(self) -> int | None:
-        """The ``max_epoch`` of a training that has finished, -1 where it has not."""
+        """The ``max_epoch`` of a training that has finished, -1 if it has not."""
         summary = self.output_dir / "summary.json"
         return json.loads(summary.read_text()).get("max_epoch") if summary.exists() else -1
+
+    def _prepare(self) -> None:
+        """Check the data once, in this process: those that train begin together, and so wait for it."""
+        preflight.prepare(ASRTask.get_parser().parse_args(self._espnet_command()), ASRTask)
 
     def _launch(self) -> None:
         command = self._espnet_command()
@@ -217,7 +223,7 @@ def summarize(training: Training) -> None:
     summary = {
         "experiment": folder.name,
         "config": str(training.config),
-        **json.loads((folder / PREPARED).read_text()),
+        **json.loads((folder / preflight.PREPARED).read_text()),
         "train_step_seconds": statistics.median(curves["train"]["train_time"]),
         "epochs": len(epochs),
         "max_epoch": read_training_yaml(training.config).get("max_epoch"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import torch
@@ -15,12 +14,13 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.training.distillation import attach_teacher
-from lrsms.espnet.training.preflight import exclusion_stage, feature_statistics, prepare
-from lrsms.espnet.training.trainer import LowRankTrainer, is_main_process
+from lrsms.espnet.training.edit_distance import provide_editdistance
+from lrsms.espnet.training.preflight import EXCLUDED, STATISTICS, log_to_file, wants_statistics
+from lrsms.espnet.training.trainer import LowRankTrainer
 
 
 class ASRTask(asr.ASRTask):
-    """``espnet2.tasks.asr.ASRTask`` that trains from Lhotse cuts.
+    """``espnet2.tasks.asr.ASRTask`` that trains from Lhotse cuts, once :mod:`lrsms.espnet.training.preflight` is done.
 
     Options beside ESPnet's: ``--train_cuts``, ``--valid_cuts`` (manifests), ``--max_duration`` (seconds of audio per
     batch and process), ``--num_buckets``; ``--av_conf``, see :mod:`lrsms.avsr.config`; ``--distill_*``, see
@@ -50,37 +50,24 @@ class ASRTask(asr.ASRTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Send ESPnet's log of the main process to ``train.log``, so that the terminal keeps its progress bar."""
-        output_dir = Path(args.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         rank = getattr(args, "dist_rank", None) or 0
         if rank == 0 and not args.dry_run:
-            logging.basicConfig(
-                filename=output_dir / "train.log",
-                level=args.log_level,
-                format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
-            )
+            log_to_file(args)
+        provide_editdistance()
         super().main_worker(args)
 
     @classmethod
     def build_model(cls, args: argparse.Namespace):
-        """Build the model; the main process plans, measures and checks the data against it before training starts.
+        """Build the model, with its teacher if it has one.
 
-        ``normalize: global_mvn`` without a ``stats_file`` takes the statistics of ``train_cuts``.
+        ``normalize: global_mvn`` without a ``stats_file`` takes the statistics in the experiment's folder.
         """
-        if args.train_cuts is not None and args.normalize == "global_mvn" and "stats_file" not in args.normalize_conf:
-            if is_main_process():
-                feature_statistics(args)
-            if torch.distributed.is_initialized():
-                torch.distributed.barrier()
-            args.normalize_conf = {**args.normalize_conf, "stats_file": str(feature_statistics(args))}
+        if args.train_cuts is not None and wants_statistics(args):
+            args.normalize_conf = {**args.normalize_conf, "stats_file": str(Path(args.output_dir) / STATISTICS)}
         model = super().build_model(args)
         if args.train_cuts is not None and args.distill_from is not None:
             attach_teacher(model, Path(args.distill_from), args.distill_weight, args.distill_temperature)
-        if args.train_cuts is not None:
-            if is_main_process():
-                prepare(model, args, cls.build_preprocess_fn(args, train=False))
-            if torch.distributed.is_initialized():
-                torch.distributed.barrier()
         return model
 
     @classmethod
@@ -94,7 +81,7 @@ class ASRTask(asr.ASRTask):
             raise LrsmsError(f"--{option}: a manifest of cuts is needed")
         distributed = iter_options.distributed and torch.distributed.is_initialized()
         return CutsIterFactory(
-            usable_cuts(Path(getattr(args, option)), exclusion_stage(args)),
+            usable_cuts(Path(getattr(args, option)), Path(args.output_dir) / EXCLUDED, option),
             CutsDataset(
                 iter_options.preprocess_fn, iter_options.collate_fn, make_loader(args, train=train) or load_waveform
             ),

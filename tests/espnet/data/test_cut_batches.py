@@ -80,10 +80,10 @@ def test_excluded_cuts_are_left_out_for_the_training_that_excluded_them(cuts, tm
     names = list(cuts.ids)
     write_excluded(tmp_path / "excluded.tsv", "train a", [Exclusion(names[0], "too_short_for_ctc")])
     write_excluded(tmp_path / "excluded.tsv", "cuts", [Exclusion(names[1], "truncated")])
-    assert list(usable_cuts(tmp_path / "cuts.jsonl.gz", "train a").ids) == names[1:]
-    assert list(usable_cuts(tmp_path / "cuts.jsonl.gz", "train b").ids) == names
+    assert list(usable_cuts(tmp_path / "cuts.jsonl.gz", tmp_path / "excluded.tsv", "train a").ids) == names[1:]
+    assert list(usable_cuts(tmp_path / "cuts.jsonl.gz", tmp_path / "excluded.tsv", "train b").ids) == names
     write_excluded(tmp_path / "excluded.tsv", "train a", [Exclusion(name, "too_short_for_ctc") for name in names])
     with pytest.raises(LrsmsError, match=rf"no cut is left to train on; {len(names)} are excluded"):
-        usable_cuts(tmp_path / "cuts.jsonl.gz", "train a")
+        usable_cuts(tmp_path / "cuts.jsonl.gz", tmp_path / "excluded.tsv", "train a")
     with pytest.raises(LrsmsError, match="no such manifest of cuts; run stage 1 first"):
-        usable_cuts(tmp_path / "absent.jsonl.gz", "train a")
+        usable_cuts(tmp_path / "absent.jsonl.gz", tmp_path / "excluded.tsv", "train a")

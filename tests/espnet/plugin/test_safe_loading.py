@@ -151,7 +151,7 @@ def test_within_the_switch_torch_loads_weights_alone_and_outside_as_asked(spoile
 def test_a_training_resumes_through_the_door(experiment):
     """Its checkpoint holds the reporter's times and numpy scalars beside weights."""
     resumed = []
-    reporter = types.SimpleNamespace(load_state_dict=lambda state: resumed.append(max(state["stats"])))
+    reporter = types.SimpleNamespace(stats={}, load_state_dict=lambda state: resumed.append(max(state["stats"])))
     network = types.SimpleNamespace(load_state_dict=lambda state, strict: resumed.append(len(state)))
     Trainer.resume(experiment.output_dir / "checkpoint.pth", network, reporter, [], [], None)
     assert resumed[0] > 50 and resumed[1] == 3

@@ -1,5 +1,6 @@
 """Stage 3: what a training leaves, and that a killed one goes on as if nothing had happened."""
 
+import csv
 import dataclasses
 import gzip
 import hashlib
@@ -129,10 +130,19 @@ def test_curves(experiment):
 
 
 def test_an_utterance_too_short_for_ctc_is_listed_and_left_out(experiment, corpus):
-    rows = read_excluded(corpus / "train/excluded.tsv", "train tiny")
+    rows = read_excluded(experiment.output_dir / "excluded.tsv", "train_cuts")
     assert [(row.id, row.reason) for row in rows] == [("short-train", "too_short_for_ctc")]
     assert "tokens in" in rows[0].detail and "0.30 s" in rows[0].detail
-    assert read_excluded(corpus / "dev/excluded.tsv", "train tiny") == []
+    assert read_excluded(experiment.output_dir / "excluded.tsv") == rows  # none of the validation cuts
+
+
+def test_a_training_writes_nothing_beside_the_data(experiment, corpus):
+    stages = {row["stage"] for split in ("train", "dev") for row in _rows(corpus / split / "excluded.tsv")}
+    assert stages <= {"prepare", "cuts"}
+
+
+def _rows(path: Path) -> list[dict]:
+    return list(csv.DictReader(path.read_text().splitlines(), delimiter="\t")) if path.exists() else []
 
 
 def test_an_unchanged_training_is_skipped(experiment, capsys, monkeypatch):
@@ -200,8 +210,8 @@ def test_force_starts_again(experiment, write_config, make_training, tmp_path, m
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"train_cuts": "absent"}, "absent: not there; run stage 1 first"),
-        ({"lang_dir": "absent"}, "absent/tokens.txt: not there; run stage 2 first"),
+        ({"train_cuts": "absent"}, "absent: not found; run stage 1 first"),
+        ({"lang_dir": "absent"}, "absent/tokens.txt: not found; run stage 2 first"),
         ({"ngpu": 99}, "--ngpu 99: torch sees"),
     ],
 )

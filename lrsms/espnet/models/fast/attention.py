@@ -22,7 +22,7 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
 
     def forward(self, query, key, value, pos_emb, mask):
         """As ESPnet's: ``query (batch, frames, features)``, ``pos_emb (1, 2 * frames - 1, features)``,
-        ``mask (batch, 1, frames)`` or ``(batch, frames, frames)``, True where there is a frame."""
+        ``mask (batch, 1, frames)`` or ``(batch, frames, frames)``, True for a frame and False for padding."""
         frames = query.shape[1]
         known = key.shape[1] == frames and pos_emb.shape[:2] == (1, 2 * frames - 1) and not self.zero_triu
         if plain_wanted() or not known or not _is_bool(mask) or query.device.type == "meta":
@@ -42,7 +42,7 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
         return self.linear_out(out.permute(1, 2, 0, 3).flatten(2))
 
     def _may_fuse(self, x: torch.Tensor) -> bool:
-        # With somebody listening, ESPnet's plots of attention for one, the weights must be there to be seen.
+        # With somebody listening, ESPnet's plots of attention for one, the weights must be computed to be seen.
         return not hooked(self, self.dropout) and (x.is_cuda or not torch.is_grad_enabled())
 
     def _fused(self, q, k, v, bias, mask) -> torch.Tensor:
@@ -141,7 +141,7 @@ class FastAttention(MultiHeadedAttention):
 
 
 def _one_for_all(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """True for one memory expanded to all hypotheses, where no gradient is asked for."""
+    """True for one memory expanded to all hypotheses, if no gradient is asked for."""
     return not torch.is_grad_enabled() and query.shape[1] == 1 and (key.shape[0] == 1 or key.stride(0) == 0)
 
 
@@ -150,7 +150,7 @@ def _heads_second(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _version(tensor: torch.Tensor) -> int | None:
-    """Of the data; None where torch does not count, which means that nothing can be remembered."""
+    """Of the data; None if torch does not count, which means that nothing can be remembered."""
     return None if tensor.is_inference() else tensor._version
 
 

@@ -22,7 +22,7 @@ class FastConvolutionModule(ConvolutionModule):
     def forward(self, x: torch.Tensor, mask_pad: torch.Tensor | None = None) -> torch.Tensor:
         """``(batch, frames, channels)`` to the same shape.
 
-        ``mask_pad (batch, 1, frames)`` is True where there is a frame; None for no mask.
+        ``mask_pad (batch, 1, frames)`` is True for a frame and False for padding; None for no mask.
         """
         convolutions = (self.pointwise_conv1, self.depthwise_conv, self.pointwise_conv2)
         linear = isinstance(self.pointwise_conv1, PointwiseLinear)

@@ -19,19 +19,19 @@ class FastDropout(nn.Dropout):
         off = self.p == 0.0 or self.inplace
         if off or x.device.type != "cpu" or torch.compiler.is_compiling() or plain_wanted():
             return super().forward(x)
-        kept = round((1.0 - self.p) * _LEVELS)
-        return torch.zeros_like(x) if kept == 0 else _Drop.apply(x, kept)
+        levels = round((1.0 - self.p) * _LEVELS)
+        return torch.zeros_like(x) if levels == 0 else _Drop.apply(x, levels)
 
 
 class _Drop(torch.autograd.Function):
-    """Keeps each element with probability ``kept / 65536``; for backward, one byte an element is remembered."""
+    """Keeps each element with probability ``levels / 65536``; for backward, one byte an element is remembered."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, kept: int) -> torch.Tensor:
+    def forward(ctx, x: torch.Tensor, levels: int) -> torch.Tensor:
         count = x.numel()
         bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        mask = (bits[:count] < kept - _LEVELS // 2).view(x.shape)
-        ctx.scale = _LEVELS / kept
+        mask = (bits[:count] < levels - _LEVELS // 2).view(x.shape)
+        ctx.scale = _LEVELS / levels
         ctx.save_for_backward(mask)
         return torch.ops.aten.native_dropout_backward(x, mask, ctx.scale)
 

@@ -22,5 +22,5 @@ def plain_paths() -> Iterator[None]:
 
 
 def plain_wanted() -> bool:
-    """True within :func:`plain_paths`, and where a model is exported: its graph is to hold ESPnet's operations."""
+    """True within :func:`plain_paths`, and while a model is exported: its graph is to hold ESPnet's operations."""
     return _plain.get() or torch.compiler.is_exporting() or torch.jit.is_tracing()
