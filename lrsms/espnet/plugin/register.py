@@ -62,7 +62,7 @@ def register() -> None:
 
 
 def _recognizes_speech(task: type) -> bool:
-    """Whether ``task`` has the encoders of ESPnet's ``ASRTask``: spoken language understanding inherits it, with its own."""
+    """Whether ``task`` has the encoders of ``ASRTask``: spoken language understanding inherits it, with its own."""
     return asr.encoder_choices in task.class_choices_list
 
 
