@@ -19,7 +19,13 @@ _LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s]+)(\))")
 def on_files(files, config):
     """Add README as ``index.md`` and the repository's documents, pictures and sources under ``repository/``."""
     files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text(encoding="utf-8")))
-    for name in sorted(_linked()):
+    names, folders = _linked()
+    for folder in sorted(folders):
+        inside = sorted(path.name for path in (ROOT / folder).iterdir() if path.is_file())
+        names |= {f"{folder}/{name}" for name in inside}
+        lines = [f"# {folder}", "", *(f"- [{name}]({name})" for name in inside)]
+        files.append(File.generated(config, f"{OUTSIDE}/{folder}/index.md", content="\n".join(lines)))
+    for name in sorted(names):
         files.append(File.generated(config, f"{OUTSIDE}/{name}", abs_src_path=str(ROOT / name)))
     return files
 
@@ -42,21 +48,27 @@ def _on_site(link: str, here: str, page: str) -> str:
     if (ROOT / path / "README.md").is_file():
         path = f"{path}/README.md"
     elif (ROOT / path).is_dir():
-        path = f"{path}/"
+        path = f"{path}/index.md"
     place = "index.md" if path == "README.md" else path.removeprefix("docs/")
     if not path.startswith("docs/") and path != "README.md":
         place = f"{OUTSIDE}/{path}"
     return posixpath.relpath(place, posixpath.dirname(page) or ".") + mark + part
 
 
-def _linked() -> set[str]:
-    """Files outside ``docs/`` that pages lead to, over any number of links."""
+def _linked() -> tuple[set[str], set[str]]:
+    """Files and folders outside ``docs/`` that documents link to, and the recipes' own documents."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     documents = {name for name in tracked.splitlines() if name.endswith(".md")}
-    found: set[str] = set()
+    files = {name for name in documents if name.startswith(("egs/", "benchmarks/"))}
+    folders: set[str] = set()
     for name in documents:
         for link in _LINK.findall((ROOT / name).read_text(encoding="utf-8")):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(name), link[1].partition("#")[0]))
-            found |= {path} if (ROOT / path).is_file() else set()
-    every = found | {name for name in documents if name.startswith(("egs/", "benchmarks/"))}
-    return {name for name in every if not name.startswith("docs/") and name not in ("README.md",)}
+            if (ROOT / path / "README.md").is_file():
+                files.add(f"{path}/README.md")
+            elif (ROOT / path).is_dir():
+                folders.add(path)
+            elif (ROOT / path).is_file():
+                files.add(path)
+    outside = {name for name in files if not name.startswith("docs/") and name != "README.md"}
+    return outside, {folder for folder in folders if not folder.startswith((".", "docs"))}
