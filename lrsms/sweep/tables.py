@@ -12,7 +12,7 @@ from lrsms.scoring.report import markdown_table
 
 FINDINGS = "findings"  # folder below a recipe's results
 _HEADING = "\n## Sweeps\n"
-_NEXT_HEADING = "\n## How each was made\n"
+_NEXT_HEADING = "\n## Provenance\n"
 _HEADER = (
     *("arm", "seeds", "parameters", "x fewer", "MMACs/s", "x fewer", "step s"),
     *("WER %, mean [95 %]", "CER %", "difference over seeds [95 %]", "over utterances [95 %]"),
@@ -45,7 +45,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _interval(values: Sequence[float | None] | None, form: str) -> str:
-    """``mean [low, high]`` of those three; the mean alone where there is no interval."""
+    """``mean [low, high]`` of those three; the mean alone if there is no interval."""
     if values is None:
         return ""
     mean, *bounds = (_number(value, form) for value in values)
