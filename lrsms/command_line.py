@@ -1,4 +1,4 @@
-"""What every command shares: how it ends, and how its options are written."""
+"""The part that every command shares: how it ends, and how its options are written."""
 
 import argparse
 import io
@@ -52,7 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """As :meth:`argparse.ArgumentParser.parse_known_args`."""
+        """Parse like :meth:`argparse.ArgumentParser.parse_known_args`."""
         args = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._with_underscores(word) for word in args], namespace)
 

@@ -35,13 +35,13 @@ _OTHERS = (*("espnet2.main_funcs.calculate_all_attentions", "espnet2.layers.crea
 
 
 def start_quickly() -> None:
-    """Have ESPnet, where it is not imported yet, imported as described above. Calling it again changes nothing."""
+    """Have ESPnet imported as described above, if it is not imported yet. Calling it again changes nothing."""
     if not starts_quickly():
         sys.meta_path.insert(0, _Finder())
 
 
 def starts_quickly() -> bool:
-    """Whether this process does."""
+    """Whether this process imports ESPnet so."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
 
@@ -58,7 +58,7 @@ class Later:
     """Stands for ``module.name`` in a module that calls it or asks ``isinstance`` of it.
 
     Args:
-        module: where it is defined.
+        module: the one that defines it.
         name: of a class or function there.
     """
 
@@ -66,7 +66,7 @@ class Later:
         self._module, self._name, self._found = module, name, None
 
     def load(self) -> object:
-        """The thing itself."""
+        """The class or function itself, imported now."""
         if self._found is None:
             self._found = getattr(importlib.import_module(self._module), self._name)
         return self._found
@@ -98,12 +98,12 @@ class _Classes(UserDict):
         super().__init__(classes)
 
     def __getitem__(self, name: str) -> type:
-        found = self.data[name]
-        if isinstance(found, Later):
-            found = self.data[name] = found.load()
-            if self._base is not None and not issubclass(found, self._base):  # ESPnet's words
-                raise ValueError(f"must be {self._base.__name__}, but got {found}")
-        return found
+        chosen_class = self.data[name]
+        if isinstance(chosen_class, Later):
+            chosen_class = self.data[name] = chosen_class.load()
+            if self._base is not None and not issubclass(chosen_class, self._base):  # ESPnet's words
+                raise ValueError(f"must be {self._base.__name__}, but got {chosen_class}")
+        return chosen_class
 
 
 def class_choices(original: type) -> type:
@@ -146,20 +146,22 @@ def _registered(tree: ast.Module) -> Iterator[ast.Name]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ClassChoices":
             for classes in (keyword.value for keyword in node.keywords if keyword.arg == "classes"):
-                yield from (one.value for one in getattr(classes, "keywords", ()) if isinstance(one.value, ast.Name))
+                yield from (
+                    keyword.value for keyword in getattr(classes, "keywords", ()) if isinstance(keyword.value, ast.Name)
+                )
 
 
 def _harmless(function: ast.AST) -> list[ast.Name]:
-    found = list(_called_or_asked(function))
-    ids = {id(name) for name in found}
+    names = list(_called_or_asked(function))
+    ids = {id(name) for name in names}
     loads = [node for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     for node in ast.walk(function):  # task = OneTask if ... else Another
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             uses = [name for name in loads if name.id == node.targets[0].id]
             if all(id(name) in ids for name in uses):
                 values = (node.value.body, node.value.orelse) if isinstance(node.value, ast.IfExp) else (node.value,)
-                found += [value for value in values if isinstance(value, ast.Name)]
-    return found
+                names += [value for value in values if isinstance(value, ast.Name)]
+    return names
 
 
 def _called_or_asked(function: ast.AST) -> Iterator[ast.Name]:
@@ -170,8 +172,8 @@ def _called_or_asked(function: ast.AST) -> Iterator[ast.Name]:
             yield from _names(node.func)
             if isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
                 asked = node.args[1]
-                for one in asked.elts if isinstance(asked, ast.Tuple) else (asked,):
-                    yield from _names(one)
+                for alternative in asked.elts if isinstance(asked, ast.Tuple) else (asked,):
+                    yield from _names(alternative)
 
 
 def _names(node: ast.AST) -> Iterator[ast.Name]:
