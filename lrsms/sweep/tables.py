@@ -13,6 +13,7 @@ from lrsms.scoring.report import markdown_table
 FINDINGS = "findings"  # folder below a recipe's results
 _HEADING = "\n## Sweeps\n"
 _NEXT_HEADING = "\n## Provenance\n"
+_EARLIER_NEXT_HEADING = "\n## How each was made\n"  # in pages that earlier versions have written
 _HEADER = (
     *("arm", "seeds", "parameters", "x fewer", "MMACs/s", "x fewer", "step s"),
     *("WER %, mean [95 %]", "CER %", "difference over seeds [95 %]", "over utterances [95 %]"),
@@ -69,7 +70,7 @@ def add_to_results(results_dir: Path) -> None:
     page = results_dir / "RESULTS.md"
     if not page.exists():
         return
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace(_EARLIER_NEXT_HEADING, _NEXT_HEADING)
     before, heading, rest = text.partition(_HEADING)
     if heading:
         _, heading, rest = rest.partition(_NEXT_HEADING)
