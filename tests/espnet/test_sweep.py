@@ -63,7 +63,8 @@ def test_an_option_that_espnet_does_not_have_is_named_with_sweep_and_arm(recipe,
     (recipe / "conf/sweep_tiny.yaml").write_text(yaml.safe_dump(sweep))
     wrong = dataclasses.replace(runner, sweep=type(runner.sweep).read(recipe / "conf/sweep_tiny.yaml"))
     with pytest.raises(
-        LrsmsError, match=r"sweep_tiny.yaml: arm 'low': .*low.yaml: line \d+: encoder_conf.low_rank.atention: unknown key"
+        LrsmsError,
+        match=r"sweep_tiny.yaml: arm 'low': .*low.yaml: line \d+: encoder_conf.low_rank.atention: unknown key",
     ):
         wrong.run()
     assert not list(wrong.folder.glob("low_seed*"))
