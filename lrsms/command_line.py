@@ -1,4 +1,4 @@
-"""What every command shares: how it ends, and how its options are written."""
+"""The part that every command shares: how it ends, and how its options are written."""
 
 import argparse
 import io

@@ -14,7 +14,7 @@ Context = ForkServerContext | SpawnContext
 
 
 def start_context(module: str, on_gpu: bool) -> Context:
-    """How to start processes that will import ``module``, which takes seconds where it imports ESPnet.
+    """How to start processes that will import ``module``, which takes seconds if it imports ESPnet.
 
     Without GPU they are forked from a server that has imported it once; a fork of the calling process itself is unsafe
     after torch has used threads. A server that has imported ESPnet has also counted the GPUs, and what it forks can

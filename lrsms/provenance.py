@@ -25,17 +25,17 @@ def command() -> str:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            versions[package] = "absent"
+    return versions
 
 
 def machine() -> str:
-    """One line: processor, cores, and the GPU where torch sees one."""
+    """One line: processor, cores, and the GPU if torch sees one."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Git commit of this package's checkout, ``-dirty`` when it has changes, ``unknown`` where it is installed."""
+    """Git commit of this package's checkout, ``-dirty`` when it has changes, ``unknown`` if it is installed."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -69,5 +69,5 @@ def commit() -> str:
 
 
 def provenance() -> dict:
-    """All of the above as one mapping, ready for JSON."""
+    """Versions, machine, command and commit as one mapping, ready for JSON."""
     return {"command": command(), "commit": commit(), "versions": versions(), "machine": machine()}

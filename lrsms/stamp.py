@@ -1,7 +1,7 @@
 """Remember what a stage was made from, so that an unchanged stage is skipped.
 
 A stamp is a small JSON file beside a stage's output. It holds the stage's arguments and a fingerprint of
-every input: the SHA-256 of a file's content, unpacked where it is a ``.gz``, whose header may have a time; of a
+every input: the SHA-256 of a file's content, unpacked if it is a ``.gz``, whose header may have a time; of a
 folder, that of its file names. Arguments that are mappings are compared as mappings: the order of their keys does not
 count.
 """
@@ -87,14 +87,15 @@ def _ordered(text: object) -> object:
 
 
 def _is_current_of_earlier(recorded: object, now: Mapping) -> bool:
-    """The same for a stamp that an earlier version has written."""
+    """True if a stamp that an earlier version has written is current."""
     if not isinstance(recorded, dict) or recorded.get("arguments") != now["arguments"]:
         return False
     before = recorded.get("inputs")
     if not isinstance(before, dict) or before.keys() != now["inputs"].keys():
         return False
     return all(
-        before[path] == one or before[path] in _earlier_fingerprints(Path(path)) for path, one in now["inputs"].items()
+        before[path] == fingerprint or before[path] in _earlier_fingerprints(Path(path))
+        for path, fingerprint in now["inputs"].items()
     )
 
 

@@ -72,7 +72,7 @@ def start_quickly() -> None:
 
 
 def starts_quickly() -> bool:
-    """Whether this process does."""
+    """Whether this process imports ESPnet so."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
 
@@ -132,7 +132,7 @@ class Later:
     """Stands for ``module.name`` in a module that calls it or asks ``isinstance`` of it.
 
     Args:
-        module: where it is defined.
+        module: the one that defines it.
         name: of a class or function there.
     """
 

@@ -17,7 +17,7 @@ from lrsms.errors import LrsmsError
 
 
 def open_study(storage: str | Path, name: str, **options) -> optuna.Study:
-    """The study of that name, made where there is none.
+    """The study of that name, made if there is none.
 
     Args:
         storage: URL of an Optuna storage, or the file of a journal.
@@ -61,7 +61,7 @@ def this_process() -> dict:
 def has_ended(owner: Mapping, observer: Mapping) -> bool | None:
     """Whether a process has ended, seen from ``observer``; both as :func:`this_process` describes them.
 
-    None where it is another machine's, of which nothing can be said from here.
+    None if it is another machine's, of which nothing can be said from here.
     """
     if owner.get("machine") != observer["machine"]:
         return None
@@ -79,7 +79,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; None where it has ended."""
+    """When a process of this machine began, in the kernel's ticks; None if it has ended."""
     if not Path("/proc/self/stat").exists():
         return _signaled(process)
     try:

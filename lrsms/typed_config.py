@@ -46,7 +46,7 @@ def from_yaml(cls: type[_Config], content: object, where: str, separator: str = 
     Raises:
         LrsmsError: an unknown key, with the nearest that is known, or a value that its key does not take.
     """
-    known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
+    known = {known_field.name: known_field for known_field in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(content, Mapping):
         raise LrsmsError(f"{where}: {content!r} is not a mapping with {', '.join(known)}")
     refuse_unknown(content, known, where)
@@ -60,7 +60,7 @@ def _checked(value: object, kind: Any, described: Field, where: str) -> Any:
     allowed = described.metadata.get("allowed")
     if allowed is not None:
         return _chosen(value, allowed, where)
-    block = next((one for one in (kind, *get_args(kind)) if is_dataclass(one)), None)
+    block = next((alternative for alternative in (kind, *get_args(kind)) if is_dataclass(alternative)), None)
     if isinstance(value, Mapping) and isinstance(block, type):
         return from_yaml(block, value, where)
     try:
@@ -81,9 +81,9 @@ def _chosen(value: object, allowed: tuple, where: str) -> Any:
 def _expected(kind: Any) -> str:
     """What a type takes, in words."""
     if get_origin(kind) is Annotated:
-        return [one.description for one in kind.__metadata__ if isinstance(one, Meta)][-1]
+        return [part.description for part in kind.__metadata__ if isinstance(part, Meta)][-1]
     if get_origin(kind) is tuple:
         return f"a list, each {_expected(get_args(kind)[0])}"
     if is_dataclass(kind):
-        return f"a mapping with {', '.join(one.name for one in fields(kind))}"
+        return f"a mapping with {', '.join(known_field.name for known_field in fields(kind))}"
     return _PLAIN[kind] if kind in _PLAIN else ", or ".join(map(_expected, get_args(kind)))

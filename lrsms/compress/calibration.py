@@ -60,21 +60,21 @@ def input_moments(
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, Moments | dict[str, Moments]] = {}
+    result: dict[str, Moments | dict[str, Moments]] = {}
     for path, total in sums.items():
         if isinstance(total, dict):
-            found[path] = {name: one.moments() for name, one in total.items() if one.count}
+            result[path] = {name: half.moments() for name, half in total.items() if half.count}
         elif total.count:
-            found[path] = total.moments()
-    return found
+            result[path] = total.moments()
+    return result
 
 
 def save_moments(moments: Mapping[str, Moments | Mapping[str, Moments]], path: Path) -> None:
     """Write what :func:`input_moments` has found, for other processes; atomic."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     plain = {
-        name: vars(one) if isinstance(one, Moments) else {inner: vars(two) for inner, two in one.items()}
-        for name, one in moments.items()
+        path: vars(seen) if isinstance(seen, Moments) else {name: vars(half) for name, half in seen.items()}
+        for path, seen in moments.items()
     }
     torch.save(plain, partial)
     os.replace(partial, path)
@@ -83,8 +83,8 @@ def save_moments(moments: Mapping[str, Moments | Mapping[str, Moments]], path: P
 def load_moments(path: Path) -> dict[str, Moments | dict[str, Moments]]:
     """What :func:`save_moments` wrote, the same to the last bit."""
     return {
-        name: Moments(**one) if "count" in one else {inner: Moments(**two) for inner, two in one.items()}
-        for name, one in torch.load(path, weights_only=True).items()
+        path: Moments(**values) if "count" in values else {half: Moments(**of) for half, of in values.items()}
+        for path, values in torch.load(path, weights_only=True).items()
     }
 
 
@@ -120,8 +120,8 @@ def _lstm_hook(sums: dict[str, _Sum]):
     def record(module: nn.LSTM, inputs: tuple, _) -> None:
         x = inputs[0]
         for layer in range(module.num_layers):
-            one = _single_layer(module, layer)
-            x, _ = one(x)
+            single = _single_layer(module, layer)
+            x, _ = single(x)
             hidden = _frames(x)
             for direction, suffix in enumerate(["", "_reverse"][: 1 + module.bidirectional]):
                 part = hidden[:, direction * module.hidden_size : (direction + 1) * module.hidden_size]
@@ -132,10 +132,10 @@ def _lstm_hook(sums: dict[str, _Sum]):
 
 def _single_layer(module: nn.LSTM, layer: int) -> nn.LSTM:
     size = getattr(module, f"weight_ih_l{layer}").shape[1]
-    one = nn.LSTM(
+    single = nn.LSTM(
         size, module.hidden_size, bias=module.bias, batch_first=module.batch_first, bidirectional=module.bidirectional
     )
     with torch.no_grad():
-        for name, parameter in one.named_parameters():
+        for name, parameter in single.named_parameters():
             parameter.copy_(getattr(module, name.replace("_l0", f"_l{layer}")))
-    return one.eval()
+    return single.eval()

@@ -107,4 +107,4 @@ class CompressConfig:
     @property
     def loop(self) -> Loop:
         """Options of the iteration."""
-        return Loop(**{one.name: getattr(self, one.name) for one in fields(Loop)})
+        return Loop(**{option.name: getattr(self, option.name) for option in fields(Loop)})

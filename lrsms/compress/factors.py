@@ -24,7 +24,7 @@ class FactorCache:
     """Factors by the content of what they are made from.
 
     Args:
-        folder: files are kept here; safe to share between processes and experiments.
+        folder: files are stored here; safe to share between processes and experiments.
     """
 
     def __init__(self, folder: Path):
@@ -32,7 +32,7 @@ class FactorCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, weight: torch.Tensor, method: str, moments: Moments | None, has_bias: bool) -> Factors:
-        """As :func:`lrsms.compress.truncation.factorize`, from disk where it has been done before."""
+        """As :func:`lrsms.compress.truncation.factorize`, from disk if it has been done before."""
         path = self.folder / f"{_digest(weight, method, moments, has_bias)}.pt"
         if path.exists():
             try:
@@ -81,9 +81,11 @@ class SlicedModel:
                 )
             else:
                 matrix, bias = _matrix(module)
-                found = moments.get(layer.path)
+                layer_moments = moments.get(layer.path)
                 # A layer that calibration never reached is truncated as a plain matrix.
-                self.factors[layer.path] = cache.get(matrix, method if found else "plain", found, bias is not None)
+                self.factors[layer.path] = cache.get(
+                    matrix, method if layer_moments else "plain", layer_moments, bias is not None
+                )
 
     @staticmethod
     def _reader_path(layer: Layer) -> str:
@@ -113,8 +115,8 @@ class SlicedModel:
         slices = iter([*([self.factors[f"{path}.input"]] if input_rank else []), *self.factors[path]])
 
         def take(_, rank):
-            one = next(slices)
-            return one.up[:, :rank], one.down[:rank]
+            factors = next(slices)
+            return factors.up[:, :rank], factors.down[:rank]
 
         weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), reader.weight.data, take)
         lstm.load_state_dict(weights)
@@ -129,7 +131,7 @@ class SlicedModel:
 
 
 def _module_path(layer: Layer) -> str:
-    """Of the module that is replaced; an LSTM's input is the LSTM's."""
+    """Path of the module that is replaced; an LSTM's input is part of the LSTM."""
     return layer.path.removesuffix(".input") if layer.entry.role == "recurrent_input" else layer.path
 
 
@@ -185,7 +187,7 @@ def _set(layer: nn.Module, first: torch.Tensor, second: torch.Tensor, bias, chan
 
 def _lstm_factors(lstm: nn.LSTM, reader: nn.Linear, cache: FactorCache, method: str, moments: Mapping) -> list[Factors]:
     """Factors of every layer and direction's stacked matrix, in the order in which they are asked for."""
-    found: list[Factors] = []
+    factors: list[Factors] = []
     names = [
         f"weight_hh_l{layer}{suffix}"
         for layer in range(lstm.num_layers)
@@ -196,9 +198,9 @@ def _lstm_factors(lstm: nn.LSTM, reader: nn.Linear, cache: FactorCache, method: 
     def collect(stacked: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         seen = moments.get(next(order))
         # No bias to correct: what a projection loses is read by several matrices.
-        found.append(cache.get(stacked, method if seen else "plain", seen, has_bias=False))
+        factors.append(cache.get(stacked, method if seen else "plain", seen, has_bias=False))
         return stacked.new_zeros(len(stacked), rank), stacked.new_zeros(rank, stacked.shape[1])
 
     target, _ = low_rank_lstm_like(lstm, "reader", reader, 1)
     factorize_lstm_weights(target, lstm.state_dict(), reader.weight.data, collect)
-    return found
+    return factors

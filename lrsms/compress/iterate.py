@@ -19,7 +19,7 @@ from lrsms.scoring.bootstrap import paired_bootstrap
 
 @dataclass(frozen=True)
 class Errors:
-    """Word errors on the dev set: of each utterance, and its words, in one order."""
+    """Word errors on the dev set: errors and words of each utterance, in the same order."""
 
     errors: Sequence[int]
     words: Sequence[int]
@@ -31,7 +31,7 @@ class Errors:
 
 
 class Toolkit(Protocol):
-    """What the loop needs done, by whoever knows the models."""
+    """The steps of the loop that need to know the models."""
 
     def cost(self, experiment: Path) -> float:
         """Cost of an experiment's model, in the unit of the budget."""
@@ -55,7 +55,7 @@ class Loop:
         target: stop when the whole is so many times smaller than the original.
         max_iterations: stop after so many accepted ones.
         tolerance: points of WER that dev may lose against the original.
-        confidence: an iteration is accepted where the loss is at most ``tolerance`` in at least this share of
+        confidence: an iteration is accepted if the loss is at most ``tolerance`` in at least this share of
             bootstrap resamples; 0.5 asks for the observed loss itself.
         retries: after a rejection, try again with the square root of the step it tried, so many times.
     """
@@ -94,7 +94,7 @@ class Iteration:
 
     @property
     def compression(self) -> float:
-        """How many times smaller than the original."""
+        """How many times smaller the model is than the original."""
         return self.original_cost / self.cost
 
 
@@ -117,7 +117,9 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iterat
     reference, original_cost = toolkit.dev_errors(original), toolkit.cost(original)
     source, cost, step, retries = original, original_cost, loop.compression, loop.retries
     done: list[Iteration] = []
-    while sum(one.accepted for one in done) < loop.max_iterations and original_cost / cost < loop.target * 0.999:
+    while (
+        sum(earlier.accepted for earlier in done) < loop.max_iterations and original_cost / cost < loop.target * 0.999
+    ):
         folder = root / f"iter{len(done) + 1}"
         # The last step goes no further than asked.
         limit = max(cost / step, original_cost / loop.target)
@@ -155,7 +157,7 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
         write_json(chosen, {"source": source.name, "limit": limit, "ranks": dict(ranks)})
     toolkit.finetune(source, json.loads(chosen.read_text())["ranks"], folder)
     errors = toolkit.dev_errors(folder)
-    accepted, found = accept(reference, errors, loop)
+    accepted, comparison = accept(reference, errors, loop)
     iteration = Iteration(
         folder=folder.name,
         source=source.name,
@@ -163,9 +165,9 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
         original_cost=original_cost,
         wer=errors.rate,
         original_wer=reference.rate,
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
+        difference=comparison.difference,
+        low=comparison.low,
+        high=comparison.high,
         accepted=accepted,
     )
     write_json(finished, asdict(iteration))
@@ -174,13 +176,13 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
 
 def accept(reference: Errors, errors: Errors, loop: Loop):
     """Whether dev WER is worse than the original's by no more than the tolerance, and the paired bootstrap."""
-    found = paired_bootstrap(reference.errors, errors.errors, reference.words)
+    comparison = paired_bootstrap(reference.errors, errors.errors, reference.words)
     words = sum(reference.words)
     # The tolerance as errors taken off the candidate, spread over utterances by their words.
     allowed = [loop.tolerance / 100.0 * count for count in reference.words]
     lenient = [error - less for error, less in zip(errors.errors, allowed)]
     share = paired_bootstrap(reference.errors, lenient, reference.words).not_worse if words else 1.0
-    return share >= loop.confidence, found
+    return share >= loop.confidence, comparison
 
 
 def _sentence(iteration: Iteration) -> str:

@@ -35,8 +35,8 @@ def trials(searches: Mapping[str, Sequence[Finished]], original_cost: float, uni
         Whether there was anything to draw.
     """
     points = {
-        name: [(original_cost / one.cost, one.error) for one in found if np.isfinite(one.error)]
-        for name, found in searches.items()
+        name: [(original_cost / trial.cost, trial.error) for trial in trials if np.isfinite(trial.error)]
+        for name, trials in searches.items()
     }
     if not any(points.values()):
         picture.unlink(missing_ok=True)
@@ -78,8 +78,8 @@ def best_so_far(
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
         handles = []
-        for index, (name, found) in enumerate(searches.items()):
-            errors = [one.error if one.cost <= limits[name] else np.inf for one in found]
+        for index, (name, trials) in enumerate(searches.items()):
+            errors = [trial.error if trial.cost <= limits[name] else np.inf for trial in trials]
             best = np.minimum.accumulate(errors) if errors else []
             shown = [(number + 1, error) for number, error in enumerate(best) if np.isfinite(error)]
             if shown:
@@ -98,7 +98,7 @@ def ranks_over_iterations(plans: Mapping[str, Mapping[str, float]], picture: Pat
     """Share of full rank of every layer (rows) after each iteration (columns).
 
     Args:
-        plans: iteration -> layer -> rank / full rank, 1 where it is dense.
+        plans: iteration -> layer -> rank / full rank, 1 if it is dense.
         picture: file to write.
     """
     names = list(dict.fromkeys(layer for plan in plans.values() for layer in plan))
@@ -128,11 +128,12 @@ def loop(iterations: Sequence[Iteration], picture: Path) -> bool:
         axis.axhline(original, color="0.5", linestyle="--", linewidth=1)
         axis.plot(1, original, "s", color="0.3")
         axis.annotate("original", (1, original), (6, 6), textcoords="offset points", fontsize=8)
-        for one in iterations:
-            low, high = one.wer - (one.difference - one.low), one.wer + (one.high - one.difference)
-            axis.plot([one.compression] * 2, [max(0, low), high], color="C0", linewidth=1)
-            axis.plot(one.compression, one.wer, "o", color="C0", markerfacecolor="C0" if one.accepted else "white")
-            axis.annotate(one.folder, (one.compression, one.wer), (6, 6), textcoords="offset points", fontsize=8)
+        for iteration in iterations:
+            times, wer = iteration.compression, iteration.wer
+            low, high = wer - (iteration.difference - iteration.low), wer + (iteration.high - iteration.difference)
+            axis.plot([times] * 2, [max(0, low), high], color="C0", linewidth=1)
+            axis.plot(times, wer, "o", color="C0", markerfacecolor="C0" if iteration.accepted else "white")
+            axis.annotate(iteration.folder, (times, wer), (6, 6), textcoords="offset points", fontsize=8)
         axis.set(xlabel="times smaller than the original", ylabel="dev WER, %")
         axis.set_title("filled: accepted; hollow: rejected; bars: 95 % interval of the difference to the original")
         axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))

@@ -43,31 +43,33 @@ def write_report(
         The table.
     """
     searches, limits = {}, {}
-    for one in iterations:
-        chosen = json.loads((root / one.folder / "ranks.json").read_text())
-        searches[one.folder] = finished_trials(open_study(storage, f"{root.name}/{one.folder}"))
-        limits[one.folder] = chosen["limit"]
+    for iteration in iterations:
+        chosen = json.loads((root / iteration.folder / "ranks.json").read_text())
+        searches[iteration.folder] = finished_trials(open_study(storage, f"{root.name}/{iteration.folder}"))
+        limits[iteration.folder] = chosen["limit"]
     drawn = _draw(root, iterations, searches, limits, fidelity, full_ranks)
     table = _table(iterations, searches, budget)
     write_text(root / "COMPRESSION.md", _page(root, table, drawn))
     content = {
         "budget": budget,
-        "iterations": [{**asdict(one), "compression": one.compression} for one in iterations],
-        "trials": {name: len(found) for name, found in searches.items()},
+        "iterations": [{**asdict(iteration), "compression": iteration.compression} for iteration in iterations],
+        "trials": {name: len(trials) for name, trials in searches.items()},
         **{key: without_folders(value) for key, value in provenance().items()},
     }
     if (root / "search_set.json").exists():
-        found = json.loads((root / "search_set.json").read_text())
-        content["search_set"] = {**found, "utterances": len(found["utterances"])}
+        search_set = json.loads((root / "search_set.json").read_text())
+        content["search_set"] = {**search_set, "utterances": len(search_set["utterances"])}
     write_json(root / "compression.json", content)
     return table
 
 
 def _draw(root, iterations, searches: dict[str, list[Finished]], limits, fidelity: str, full_ranks) -> list[str]:
     plans = {}
-    for one in iterations:
-        ranks = json.loads((root / one.folder / "ranks.json").read_text())["ranks"]
-        plans[one.folder] = {path: ranks[path] / full if path in ranks else 1.0 for path, full in full_ranks.items()}
+    for iteration in iterations:
+        ranks = json.loads((root / iteration.folder / "ranks.json").read_text())["ranks"]
+        plans[iteration.folder] = {
+            path: ranks[path] / full if path in ranks else 1.0 for path, full in full_ranks.items()
+        }
     unit = UNITS[fidelity]
     drawn = {
         "loop.png": pictures.loop(iterations, root / "loop.png"),
@@ -84,16 +86,16 @@ def _table(iterations: Sequence[Iteration], searches: Mapping[str, Sequence[Fini
     header = ("iteration", "from", budget, "x smaller", "trials", "dev WER %", "difference, points [95 %]", "")
     rows = [
         (
-            one.folder,
-            one.source,
-            f"{one.cost:,.0f}",
-            f"{one.compression:.2f}",
-            str(len(searches[one.folder])),
-            f"{one.wer:.2f}",
-            f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
-            "accepted" if one.accepted else "rejected",
+            iteration.folder,
+            iteration.source,
+            f"{iteration.cost:,.0f}",
+            f"{iteration.compression:.2f}",
+            str(len(searches[iteration.folder])),
+            f"{iteration.wer:.2f}",
+            f"{iteration.difference:+.2f} [{iteration.low:+.2f}, {iteration.high:+.2f}]",
+            "accepted" if iteration.accepted else "rejected",
         )
-        for one in iterations
+        for iteration in iterations
     ]
     return markdown_table(header, rows, left=2)
 
@@ -103,10 +105,10 @@ def _page(root: Path, table: str, drawn: Sequence[str]) -> str:
     lines = ["# Compression", "", table, ""]
     lines += ["Differences to the original on dev: paired bootstrap over utterances.", ""]
     if (root / "search_set.json").exists():
-        found = json.loads((root / "search_set.json").read_text())
+        search_set = json.loads((root / "search_set.json").read_text())
         lines += [
-            f"Search set: {len(found['utterances'])} utterances; rank correlation of its error rate with all of dev's "
-            f"{found['correlation']:.2f} over {found['candidates']} random candidates.",
+            f"Search set: {len(search_set['utterances'])} utterances; rank correlation of its error rate with all of "
+            f"dev's {search_set['correlation']:.2f} over {search_set['candidates']} random candidates.",
             "",
         ]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in drawn]

@@ -77,14 +77,14 @@ class Search:
         return self.best(study)
 
     def run_trials(self, progress: bool = True) -> optuna.Study:
-        """Run trials until all workers together have run as many as asked for."""
+        """Run trials until all workers together have run the number asked for."""
         with tqdm(total=self.trials, desc=self.name, unit="trial", dynamic_ncols=True, disable=not progress) as bar:
             for study, scored in self.steps():
                 bar.update(min(self.trials, scored) - bar.n)
         return study
 
     def steps(self) -> Iterator[tuple[optuna.Study, int]]:
-        """The same, one trial at a time: yields study and scored trials before each, and once when all are there."""
+        """The same, one trial at a time: yields study and scored trials before each, and once when all are done."""
         self.space.check(self.limit)
         controller = make(self.controller, Context(self.space, self.limit, self.seed, self.trials, self.values))
         study = self._study(controller)

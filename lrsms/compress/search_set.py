@@ -45,7 +45,7 @@ def choose(
         original_errors: ``(utterances,)`` word errors of the model to be compressed.
         candidate_errors: ``(candidates, utterances)`` word errors of random candidates.
         words: ``(utterances,)`` reference words.
-        size: how many to choose; the whole set where it has no more.
+        size: how many to choose; the whole set if it has no more.
         draws: stratified draws to compare.
         seed: of the draws.
 
@@ -66,9 +66,9 @@ def choose(
     best, best_fit = None, -np.inf
     for _ in range(draws):
         chosen = _draw(strata, size, generator)
-        found = _correlation(fit, words, chosen)
-        if found > best_fit:
-            best, best_fit = chosen, found
+        fit_of_chosen = _correlation(fit, words, chosen)
+        if fit_of_chosen > best_fit:
+            best, best_fit = chosen, fit_of_chosen
     return SearchSet(tuple(map(int, best)), _correlation(held_out, words, best), len(held_out))
 
 
@@ -85,7 +85,7 @@ def _draw(strata: list[np.ndarray], size: int, generator: np.random.Generator) -
     counts = [int(share) for share in shares]
     for index in np.argsort([count - share for count, share in zip(counts, shares)])[: size - sum(counts)]:
         counts[index] += 1
-    return np.sort(np.concatenate([generator.permutation(one)[:count] for one, count in zip(strata, counts)]))
+    return np.sort(np.concatenate([generator.permutation(stratum)[:count] for stratum, count in zip(strata, counts)]))
 
 
 def _correlation(errors: np.ndarray, words: np.ndarray, chosen: np.ndarray) -> float:

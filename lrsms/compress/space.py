@@ -21,7 +21,7 @@ class Layer:
     Attributes:
         path: in the model, such as ``encoder.encoders.0.feed_forward.w_1``.
         entry: its plan entry: role, shape, and how its size follows its rank.
-        rank: the rank it has now; None where it is dense.
+        rank: the rank it has now; None if it is dense.
         positions: outputs per second of audio: its MACs are this times its weights.
     """
 
@@ -122,11 +122,11 @@ class SearchSpace:
         return tuple(len(group.ranks) - 1 for group in self.groups)
 
     def cost(self, choice: Sequence[int]) -> float:
-        """Of the whole model at a level for each group."""
+        """Cost of the whole model at a level for each group."""
         return self.fixed + sum(costs[level] for costs, level in zip(self._costs, choice))
 
     def costs(self, group: int) -> tuple[float, ...]:
-        """Of one group at each of its levels."""
+        """Cost of one group at each of its levels."""
         return self._costs[group]
 
     def ranks(self, choice: Sequence[int]) -> dict[str, int | None]:
@@ -171,10 +171,10 @@ class SearchSpace:
         by_need = sorted(range(len(choice)), key=lambda i: choice[i] - (preference[i] + low))
         for index in by_need:
             if choice[index] + 1 < len(self._costs[index]):
-                more = self._costs[index][choice[index] + 1] - self._costs[index][choice[index]]
-                if spent + more <= limit:
+                extra = self._costs[index][choice[index] + 1] - self._costs[index][choice[index]]
+                if spent + extra <= limit:
                     choice[index] += 1
-                    spent += more
+                    spent += extra
         return tuple(choice)
 
     def _clipped(self, preference: Sequence[float], shift: float) -> tuple[int, ...]:

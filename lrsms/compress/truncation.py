@@ -46,8 +46,10 @@ class Factors:
         if self.mean_output is None:
             return None
         # The columns of up are orthogonal; undo their scaling to project.
-        kept = self.up[:, :rank]
-        return self.mean_output - kept @ ((kept.T @ self.mean_output) / kept.square().sum(0).clamp_min(1e-30))
+        directions = self.up[:, :rank]
+        return self.mean_output - directions @ (
+            (directions.T @ self.mean_output) / directions.square().sum(0).clamp_min(1e-30)
+        )
 
 
 def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bias: bool) -> Factors:

@@ -30,7 +30,7 @@ _CHECKED = 100  # training sentences that a new graph must accept
 def make_graph(
     lang: Path, cuts: Sequence[Path], *, order: int = 3, arpa: Path | None = None, force: bool = False
 ) -> Path:
-    """Make lexicon, language model and graph of the training text, unless they are there and nothing has changed.
+    """Make lexicon, language model and graph of the training text, unless they exist and nothing has changed.
 
     The folder then holds ``HLG.pt``, ``lm.arpa``, ``lexicon.txt`` (a word and its tokens), ``missing_words.tsv``
     (words of the text that the tokens cannot spell) and ``graph.json`` (sizes).
@@ -53,7 +53,7 @@ def make_graph(
     files = [folder / name for name in (GRAPH, MODEL, LEXICON, MISSING, REPORT)]
     marker = folder / "inputs.json"
     if not force and all(path.exists() for path in files) and stamp.is_current(marker, arguments, inputs):
-        print(f"{folder}: the decoding graph is there and its inputs have not changed; skipped")
+        print(f"{folder}: the decoding graph exists and its inputs have not changed; skipped")
         return folder
     language = make_language(lang, cuts, order, arpa)
     model, lexicon, sentences = language.model, language.lexicon, language.sentences
@@ -142,10 +142,10 @@ def check_graph(graph: Graph, model: NGram, sentences: Iterable[Sequence[str]]) 
         frames = [0, *(label for token in ids for label in (token, 0))]
         scores = torch.full((len(frames), len(graph.lexicon.token_list)), -1e4)
         scores[torch.arange(len(frames)), frames] = 0.0
-        found = search.best(scores)
-        if found is None or found.words != words or found.token_ids != ids or found.score < known[words] - 0.01:
+        best = search.best(scores)
+        if best is None or best.words != words or best.token_ids != ids or best.score < known[words] - 0.01:
             raise LrsmsError(
                 f"the decoding graph does not accept the training sentence {' '.join(words)!r} with its probability "
-                f"{known[words]:.3f}: {found}; this k2 cannot be used"
+                f"{known[words]:.3f}: {best}; this k2 cannot be used"
             )
     return sum(count for words, count in counts.items() if words and words not in known)

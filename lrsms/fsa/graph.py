@@ -42,7 +42,7 @@ class Graph:
 
     @property
     def states(self) -> int:
-        """How many there are."""
+        """Number of states of the graph."""
         return int(self.arcs[:, :2].max()) + 1
 
     def save(self, path: Path) -> None:
@@ -91,8 +91,8 @@ def check_tokens(of_model: Sequence[str], config: Path, of_graph: Sequence[str],
         return
     places = enumerate(zip(of_model, of_graph))
     first = next((i for i, pair in places if pair[0] != pair[1]), min(len(of_model), len(of_graph)))
-    one, other = (repr(tokens[first]) if first < len(tokens) else "nothing" for tokens in (of_model, of_graph))
+    ours, other = (repr(tokens[first]) if first < len(tokens) else "nothing" for tokens in (of_model, of_graph))
     raise LrsmsError(
-        f"{config} has {len(of_model)} tokens and {graph} {len(of_graph)}, which differ: number {first} is {one} in "
+        f"{config} has {len(of_model)} tokens and {graph} {len(of_graph)}, which differ: number {first} is {ours} in "
         f"the model and {other} in the graph; decode with the data folder, token type and vocabulary of its training"
     )

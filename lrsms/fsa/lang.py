@@ -82,7 +82,7 @@ def make_language(lang: Path, cuts: Sequence[Path], order: int = 3, arpa: Path |
 def prepare_lang(
     lang: Path, cuts: Sequence[Path], *, order: int = 3, arpa: Path | None = None, force: bool = False
 ) -> Path:
-    """Write lexicon and language model alone, unless they are there and nothing has changed.
+    """Write lexicon and language model alone, unless they exist and nothing has changed.
 
     Args:
         lang, cuts, order, arpa: see :func:`make_language`.
@@ -97,7 +97,7 @@ def prepare_lang(
     folder, arguments, inputs = graph_folder(lang, order, arpa), {"order": order}, inputs_of(lang, cuts, arpa)
     complete = all((folder / name).exists() for name in (LEXICON, MISSING, MODEL))
     if not force and complete and stamp.is_current(folder / _MARKER, arguments, inputs):
-        print(f"{folder}: lexicon and language model are there and their inputs have not changed; skipped")
+        print(f"{folder}: lexicon and language model exist and their inputs have not changed; skipped")
         return folder
     language = make_language(lang, cuts, order, arpa)
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class LatticeSearch:
 
     Args:
         graph: words that may be said and how likely they are; None for any sequence of tokens.
-        num_tokens: size of CTC's output, where there is no graph.
+        num_tokens: size of CTC's output, if there is no graph.
         lm_scale: of the graph's language model.
         options: beams, sizes.
         device: where to search; a k2 without CUDA searches on the CPU.
@@ -73,7 +73,7 @@ class LatticeSearch:
         )  # fmt: skip
 
     def best(self, scores: torch.Tensor) -> LatticePath | None:
-        """The best path, None where the beams leave none."""
+        """The best path, or None if the beams leave none."""
         return self._best_of(self.lattice(scores))
 
     def nbest(self, scores: torch.Tensor) -> list[LatticePath]:
@@ -86,7 +86,7 @@ class LatticeSearch:
         best = self._best_of(lattice)
         if best is None:
             return []
-        found = {_key(best): best}
+        best_paths = {_key(best): best}
         unscaled = lattice.scores.clone()
         lattice.scores = lattice.scores * self._options.nbest_scale
         drawn = self._k2.random_paths(lattice, use_double_scores=True, num_paths=self._options.num_paths)
@@ -94,9 +94,9 @@ class LatticeSearch:
         columns = self._columns(lattice)
         for arcs in drawn.tolist()[0]:
             path = self._along(columns, arcs)
-            if _key(path) not in found or path.score > found[_key(path)].score:
-                found[_key(path)] = path
-        return sorted(found.values(), key=lambda path: -path.score)
+            if _key(path) not in best_paths or path.score > best_paths[_key(path)].score:
+                best_paths[_key(path)] = path
+        return sorted(best_paths.values(), key=lambda path: -path.score)
 
     def _best_of(self, lattice) -> LatticePath | None:
         if lattice.num_arcs == 0:

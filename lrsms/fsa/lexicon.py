@@ -27,7 +27,7 @@ class Lexicon:
     Attributes:
         token_list: the model's tokens, an id being its position.
         spellings: token ids of each word, without the token between words.
-        space: id of the token between words; None where words follow each other at once.
+        space: id of the token between words; None if words follow each other at once.
         missing: words that the tokens cannot spell, with how often they were said.
     """
 
@@ -38,7 +38,7 @@ class Lexicon:
 
     @property
     def words(self) -> list[str]:
-        """Words by number, 0 being none of them."""
+        """Words by their number; 0 is no word."""
         return ["<eps>", *self.spellings]
 
     @property

@@ -31,7 +31,7 @@ class NGram:
         order: words of its longest n-grams.
         log10: log10 of the probability of an n-gram's last word after the others.
         backoff: log10 of the weight of the next shorter history, where an n-gram with this history is not in ``log10``;
-            0 where there is none.
+            0 if there is none.
     """
 
     order: int
@@ -40,7 +40,7 @@ class NGram:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Its words, ``<s>`` and ``</s>`` aside."""
+        """The model's words, without ``<s>`` and ``</s>``."""
         return sorted(ngram[0] for ngram in self.log10 if len(ngram) == 1 and ngram[0] not in (BOS, EOS))
 
     def word_log10(self, history: Words, word: str) -> float:
@@ -124,7 +124,7 @@ def read_arpa(path: Path) -> NGram:
     except UnicodeDecodeError:
         raise LrsmsError(f"{path}: not UTF-8 text; expected a language model in the ARPA format") from None
     announced: dict[int, int] = {}
-    found: Counter = Counter()
+    counts: Counter = Counter()
     log10: dict[Words, float] = {}
     backoff: dict[Words, float] = {}
     for number, section, line in _sections(lines, path):
@@ -144,9 +144,9 @@ def read_arpa(path: Path) -> NGram:
                 raise ValueError
         except (ValueError, IndexError):
             raise LrsmsError(f"{path}: line {number}: {line!r}: not an n-gram of {section} words") from None
-        found[section] += 1
-    if not log10 or announced != dict(found):
-        raise LrsmsError(f"{path}: damaged: announces n-grams {announced} and holds {dict(found)}")
+        counts[section] += 1
+    if not log10 or announced != dict(counts):
+        raise LrsmsError(f"{path}: damaged: announces n-grams {announced} and holds {dict(counts)}")
     for ngram in log10:
         if len(ngram) > 1 and ngram[:-1] not in log10:
             raise LrsmsError(f"{path}: {' '.join(ngram)}: its history {' '.join(ngram[:-1])} is not in the model")

@@ -74,9 +74,9 @@ class K2Options:
         Raises:
             LrsmsError: an unknown key or a value out of range; names both and what is allowed.
         """
-        found = from_yaml(cls, {} if block is None else block, where)
-        if found.min_active > found.max_active:
-            raise LrsmsError(f"{where}.min_active: {found.min_active}: above max_active, {found.max_active}")
-        if not (found.ctc_weight or found.attention_weight or found.lm_weight):
+        options = from_yaml(cls, {} if block is None else block, where)
+        if options.min_active > options.max_active:
+            raise LrsmsError(f"{where}.min_active: {options.min_active}: above max_active, {options.max_active}")
+        if not (options.ctc_weight or options.attention_weight or options.lm_weight):
             raise LrsmsError(f"{where}: ctc_weight, attention_weight and lm_weight are all 0: nothing would be scored")
-        return found
+        return options

@@ -44,7 +44,7 @@ def write_graph(
 ) -> None:
     """Trace a module into an ONNX file that is never half-written.
 
-    Torch's TorchScript exporter: for a Conformer of six blocks it takes 1.2 s of a CPU where its exporter for
+    Torch's TorchScript exporter: for a Conformer of six blocks it takes 1.2 s of a CPU, whereas its exporter for
     torch.export takes a minute, and the file is a sixth smaller.
 
     Args:
@@ -101,7 +101,7 @@ def _quiet():
 
 
 def add_metadata(path: Path, entries: Mapping[str, object]) -> None:
-    """Put named values into an ONNX file, for those who open it."""
+    """Put named values into an ONNX file, for the program that opens it."""
     onnx = optional("onnx")
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {key: str(value) for key, value in entries.items()})

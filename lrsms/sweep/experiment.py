@@ -36,7 +36,7 @@ class Settings(Protocol):
 
 
 def check_config(path: Path) -> None:
-    """Raise LrsmsError where ESPnet would not take the training YAML ``path``."""
+    """Raise LrsmsError if ESPnet would not take the training YAML ``path``."""
     check_training_config(path, ASRTask)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval, None where one seed alone is known."""
+    """A value and its 95 % interval, None if one seed alone is known."""
 
     mean: float
     low: float | None = None

@@ -36,14 +36,14 @@ class Claims:
         self._study = open_study(storage, study)
         self._owner = this_process()
         self._alive()
-        # Whoever ends a point from now on has ended it for us too; what ended before may be tried again.
+        # A point that any process ends from now on is ended for us too; what ended before may be tried again.
         self._ended_before = {trial.number for trial in self._trials() if trial.state.is_finished()}
 
     def take(self, point: str) -> int | None:
         """Claim ``point``.
 
         Returns:
-            The claim's number, or None where another process has the point or has ended it meanwhile.
+            The claim's number, or None if another process has the point or has ended it meanwhile.
         """
         if self._blocked(point, self._trials()):
             return None
@@ -62,7 +62,7 @@ class Claims:
         self._end(number, TrialState.COMPLETE, error_rate)
 
     def failed(self, number: int) -> None:
-        """The claimed point has failed; who starts after this may try it again."""
+        """The claimed point has failed; a process that starts later may try it again."""
         self._end(number, TrialState.FAIL)
 
     def give_back(self, number: int) -> None:
@@ -70,12 +70,12 @@ class Claims:
         self._end(number, TrialState.PRUNED)
 
     def heartbeat(self) -> None:
-        """Say to the other machines that this process lives; cheap to call often."""
+        """Tell the other machines that this process lives; cheap to call often."""
         if time.time() - self._heard > HEARTBEAT_SECONDS:
             self._alive()
 
     def still_mine(self, numbers: Iterable[int]) -> set[int]:
-        """Those claims that no other machine has taken for dead."""
+        """The claims among these that no other machine has taken for dead."""
         running = {trial.number for trial in self._trials() if trial.state is TrialState.RUNNING}
         return running.intersection(numbers)
 

@@ -73,7 +73,7 @@ def draw(content: Mapping, curves: Mapping[str, Sequence[Mapping]], folder: Path
 
 
 def picture_files(folder: Path, stem: str) -> list[Path]:
-    """All that may be drawn."""
+    """Every picture that may be drawn."""
     return [folder / f"{stem}_{kind}.png" for kind in KINDS]
 
 
@@ -118,7 +118,7 @@ def _over_parameters(rows: Sequence[dict], looks: Mapping, content: Mapping, pat
 
 
 def _by_arm(rows: Sequence[dict], looks: Mapping, content: Mapping, path: Path) -> None:
-    """One line per arm, where all are of one size."""
+    """Draw one line per arm, if all arms have the same size."""
     figure, axis = plt.subplots(figsize=(10, 1.4 + 0.4 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
         color, marker = looks[row["arm"]]
@@ -159,7 +159,7 @@ def _reference_line(line, rows: Sequence[dict], reference: str) -> None:
 
 
 def _top(rows: Sequence[dict]) -> float:
-    """The axis ends where every seed is on it, and most of the intervals: those of two seeds know no bounds."""
+    """The axis shows every seed, and most of the intervals: those of two seeds know no bounds."""
     seeds = max(error for row in rows for error in row["wer"])
     bounds = max((row["wer_mean"][2] or 0.0 for row in rows), default=0.0)
     return 1.05 * max(seeds, min(bounds, 1.5 * seeds)) or 1.0
@@ -178,7 +178,7 @@ def _lines(rows: Sequence[dict]) -> list[_Line]:
             first, *others = row["values"].items()
             name = ", ".join(f"{key} {value}" for key, value in others) or str(first[0])
             lines.setdefault(name, {})[str(first[1])] = row
-    return [_Line(name, found) for name, found in lines.items()]
+    return [_Line(name, points_of_line) for name, points_of_line in lines.items()]
 
 
 def _has_grid(rows: Sequence[dict]) -> bool:
@@ -186,7 +186,7 @@ def _has_grid(rows: Sequence[dict]) -> bool:
 
 
 def _over_value(rows: Sequence[dict], content: Mapping, path: Path) -> None:
-    """Over the first key of the grid, one line per combination of the others; the values evenly spaced."""
+    """Draw WER over the first key of the grid, one line per combination of the others; the values evenly spaced."""
     lines = _lines(rows)
     key = next(iter(next(row["values"] for row in rows if row["values"])))
     numbers = {text: row["values"][key] for line in lines for text, row in line.rows.items()}
@@ -245,7 +245,7 @@ def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Pa
 
 
 def _draw_curve(axis: Axes, by_epoch: Mapping, look: tuple[str, str], is_reference: bool, band: bool) -> list[float]:
-    """Returns the means after the first third of the epochs."""
+    """Draw the curves; returns the means after the first third of the epochs."""
     means = [fmean(values) for values in by_epoch.values()]
     color, marker = look
     emphasis = {"linewidth": 2.4, "zorder": 3} if is_reference else {"linewidth": 1.4}
@@ -258,9 +258,9 @@ def _draw_curve(axis: Axes, by_epoch: Mapping, look: tuple[str, str], is_referen
 
 def _by_epoch(seeds: Sequence[Mapping], key: str, scale: float) -> dict[int, list[float]]:
     """Values of all seeds by epoch, as far as every seed has come."""
-    found: dict[int, list[float]] = {}
+    values_by_epoch: dict[int, list[float]] = {}
     for curve in seeds:
         for epoch, value in zip(curve.get("epoch", []), curve.get(key, []), strict=False):
             if value is not None:
-                found.setdefault(epoch, []).append(scale * value)
-    return {epoch: values for epoch, values in sorted(found.items()) if len(values) == len(seeds)}
+                values_by_epoch.setdefault(epoch, []).append(scale * value)
+    return {epoch: values for epoch, values in sorted(values_by_epoch.items()) if len(values) == len(seeds)}

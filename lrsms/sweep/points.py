@@ -133,7 +133,7 @@ class Sweep:
         )
 
     def differences(self, arm: Arm) -> dict[str, object]:
-        """Dotted keys whose value in ``arm`` is not that of the reference; None where ``arm`` does not have the key."""
+        """Dotted keys whose value in ``arm`` is not that of the reference; None if ``arm`` does not have the key."""
         reference = next(flat(other.config) for other in self.arms if other.name == self.reference)
         own = flat(arm.config)
         keys = [*own, *(key for key in reference if key not in own)]
@@ -164,7 +164,7 @@ def _mapping(value: object, where: str) -> dict:
 def _seeds(path: Path, seeds: int | Sequence[int]) -> tuple[int, ...]:
     seeds = (seeds,) if isinstance(seeds, int) else tuple(seeds)
     if len(set(seeds)) != len(seeds):
-        raise LrsmsError(f"{path}: seeds: {list(seeds)} names one twice")
+        raise LrsmsError(f"{path}: seeds: {list(seeds)} has a seed twice")
     return seeds
 
 
@@ -199,7 +199,7 @@ def _without_spaces(value: object) -> str:
 
 
 def _short_keys(keys: list[str]) -> list[str]:
-    """Last part of each key, such as ``attention``; where two are then alike, the keys as they are."""
+    """Last part of each key, such as ``attention``; if two are then alike, the keys as they are."""
     first = [key.split()[0] for key in keys]
     short = [key.rpartition(".")[2] for key in first]
     return short if len(set(short)) == len(short) else first
@@ -207,10 +207,10 @@ def _short_keys(keys: list[str]) -> list[str]:
 
 def flat(config: Mapping, prefix: str = "") -> dict[str, object]:
     """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            values[f"{prefix}{key}"] = value
+    return values

@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 10
 
 
 def threads_for_each(nj: int) -> int:
-    """A share of the cores for each of ``nj`` processes, and no more than OMP_NUM_THREADS where that is set."""
+    """A share of the cores for each of ``nj`` processes, and no more than OMP_NUM_THREADS if that is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores // nj, int(allowed) if allowed.isdigit() else cores))
@@ -39,7 +39,7 @@ def prepare(module: str, threads: int, ngpu: int) -> Context:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """What is started within inherits the mask: Ctrl-C is for the runner alone, which then stops its processes."""
+    """Block Ctrl-C for processes started within this context: it is for the runner alone, which then stops them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -90,7 +90,7 @@ def _end_with_parent() -> None:
 
 
 def stop(processes: Sequence[BaseProcess]) -> None:
-    """End those that run; one that has not started, or has ended, is left alone."""
+    """End the processes that run; one that has not started, or has ended, is left alone."""
     alive = [process for process in processes if process.is_alive()]
     for process in alive:
         process.terminate()

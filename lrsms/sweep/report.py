@@ -41,23 +41,23 @@ class ArmResult:
 
     @property
     def wer(self) -> list[float]:
-        """In percent."""
+        """Word error rate of each seed in percent."""
         return [score.wer.rate for score in self.scores]
 
     @property
     def cer(self) -> list[float]:
-        """In percent."""
+        """Character error rate of each seed in percent."""
         return [score.cer.rate for score in self.scores]
 
     def word_errors(self, seeds: Sequence[int]) -> list[int]:
-        """Of each utterance, summed over ``seeds``."""
+        """Errors of each utterance, summed over ``seeds``."""
         chosen = [s.wer.counts.values() for p, s in zip(self.points, self.scores, strict=True) if p.seed in seeds]
         return [sum(count.errors for count in counts) for counts in zip(*chosen, strict=True)]
 
 
 def collect(runner: Runner, split: str) -> list[ArmResult]:
     """Score every finished point of ``runner`` on ``split``."""
-    found = []
+    results = []
     finished = [point for point in runner.points() if runner.finished(point)]
     for arm in runner.sweep.arms:
         points = [point for point in finished if point.arm is arm]
@@ -66,8 +66,8 @@ def collect(runner: Runner, split: str) -> list[ArmResult]:
             summaries = [_read_json(point.experiment / "summary.json", _SUMMARY_KEYS) for point in points]
             decodes = [_read_json(folder / "decode.json", _DECODE_KEYS) for folder in folders]
             scores = [score_decoding(folder, runner.cuts(split)) for folder in folders]
-            found.append(ArmResult(arm, split, points, summaries, decodes, scores))
-    return found
+            results.append(ArmResult(arm, split, points, summaries, decodes, scores))
+    return results
 
 
 def _read_json(path: Path, keys: Sequence[str]) -> dict:
@@ -141,7 +141,7 @@ def _content(runner: Runner, results: list[ArmResult]) -> dict:
         "seeds": list(sweep.seeds),
         "unfinished": [point.key for point in runner.points() if not runner.finished(point)],
         "arms": [_row(runner, result, reference.get(result.split)) for result in results],
-        "versions": [found for index, found in enumerate(versions) if found not in versions[:index]],
+        "versions": [packages for index, packages in enumerate(versions) if packages not in versions[:index]],
         "reported_by": {key: without_folders(value) for key, value in provenance().items()},
     }
 
@@ -177,7 +177,7 @@ def _row(runner: Runner, result: ArmResult, reference: ArmResult | None) -> dict
 
 
 def _rate_interval(rates: Sequence[float]) -> tuple[float | None, ...]:
-    """Student's interval knows nothing of error rates, which are not below 0."""
+    """Cut an interval at 0: Student's knows nothing of error rates, which are never negative."""
     mean, *bounds = astuple(mean_interval(rates))
     return (mean, *(bound and max(0.0, bound) for bound in bounds))
 
@@ -236,10 +236,10 @@ def _made(content: dict) -> list[str]:
 
     decoding = experiments[0]["decoding"]
     versions = [
-        "; " + ", ".join(f"{name} {version}" for name, version in found.items()) for found in content["versions"]
+        "; " + ", ".join(f"{name} {version}" for name, version in packages.items()) for packages in content["versions"]
     ]
     return [
-        "## How each was made",
+        "## Provenance",
         "",
         f"- sweep `{content['sweep']}`: {', '.join(f'`{command}`' for command in every('command'))}",
         f"- decoding: configuration `{decoding['config']}`, checkpoint {decoding['checkpoint']}",

@@ -73,7 +73,7 @@ class Runner:
 
     @property
     def folder(self) -> Path:
-        """Where this sweep's experiments are."""
+        """The folder of this sweep's experiments."""
         return self.root / self.sweep.folder
 
     def config(self, arm: Arm) -> Path:
@@ -85,7 +85,7 @@ class Runner:
         return self.data_dir / split / "cuts.jsonl.gz"
 
     def points(self) -> list[Point]:
-        """Seed by seed, so that an unfinished sweep has whole columns of a table."""
+        """All points, seed by seed, so that an unfinished sweep has whole columns of a table."""
         return [
             Point(arm, seed, self.folder / f"{arm.name}_seed{seed}")
             for seed in self.sweep.seeds
@@ -171,7 +171,7 @@ class Runner:
         needed = {**{self.cuts(split): 1 for split in splits}, self._lang_dir / "tokens.txt": 2}
         for path, stage in needed.items():
             if not path.exists():
-                raise LrsmsError(f"{path}: not there; run stage {stage} first")
+                raise LrsmsError(f"{path}: not found; run stage {stage} first")
         if self.ngpu:
             import torch
 
@@ -207,35 +207,37 @@ class Runner:
                         start(process, slot % self.ngpu if self.ngpu else None)
                     if not running:
                         return failed
-                    connection.wait([one.process.sentinel for one in running.values()], _POLL_SECONDS)
-                    progress.update([one.point for one in running.values()])
+                    connection.wait(
+                        [running_point.process.sentinel for running_point in running.values()], _POLL_SECONDS
+                    )
+                    progress.update([running_point.point for running_point in running.values()])
                     claims.heartbeat()
                     failed += self._collect(claims, running)
         finally:
-            stop([one.process for one in running.values()])
-            for one in running.values():
-                claims.give_back(one.claim)
+            stop([running_point.process for running_point in running.values()])
+            for running_point in running.values():
+                claims.give_back(running_point.claim)
 
     def _collect(self, claims: Claims, running: dict[int, _Running]) -> list[Point]:
-        """Take what has ended out of ``running``; returns the points that failed."""
+        """Take the processes that have ended out of ``running``; returns the points that failed."""
         failed = []
-        mine = claims.still_mine(one.claim for one in running.values())
-        for slot, one in list(running.items()):
-            if one.claim not in mine:  # another machine took this one for dead, and has the point now
-                stop([one.process])
+        mine = claims.still_mine(running_point.claim for running_point in running.values())
+        for slot, running_point in list(running.items()):
+            if running_point.claim not in mine:  # another machine took this one for dead, and has the point now
+                stop([running_point.process])
                 del running[slot]
-            elif not one.process.is_alive():
+            elif not running_point.process.is_alive():
                 del running[slot]
-                error_rate = self._error_rate(one)
+                error_rate = self._error_rate(running_point)
                 if error_rate is None:
-                    failed.append(one.point)
-                    claims.failed(one.claim)
+                    failed.append(running_point.point)
+                    claims.failed(running_point.claim)
                 else:
-                    claims.done(one.claim, error_rate)
+                    claims.done(running_point.claim, error_rate)
         return failed
 
     def _error_rate(self, ended: _Running) -> float | None:
-        """WER of the first test split in percent, which Optuna keeps; None where the point failed."""
+        """WER of the first test split in percent, which Optuna keeps; None if the point failed."""
         if ended.process.exitcode or not self.finished(ended.point):
             return None
         split = self.test_splits[0]
@@ -262,7 +264,7 @@ def _read_yaml(path: Path) -> object:
 
 
 def _inputs(folder: Path) -> dict[str, str] | None:
-    """Fingerprints of what ``folder`` was made from, by path; None where that is not recorded."""
+    """Fingerprints of what ``folder`` was made from, by path; None if that is not recorded."""
     try:
         return json.loads((folder / "inputs.json").read_text())["inputs"]
     except (OSError, ValueError, KeyError):
@@ -270,7 +272,7 @@ def _inputs(folder: Path) -> dict[str, str] | None:
 
 
 class _Progress:
-    """A bar over the epochs of the points that were open at the start, whoever runs them."""
+    """A bar over the epochs of the points that were open at the start, in whatever process they run."""
 
     def __init__(self, runner: Runner, points: list[Point]) -> None:
         self._runner, self._points = runner, list(points)

@@ -12,7 +12,8 @@ from lrsms.scoring.report import markdown_table
 
 FINDINGS = "findings"  # folder below a recipe's results
 _HEADING = "\n## Sweeps\n"
-_NEXT_HEADING = "\n## How each was made\n"
+_NEXT_HEADING = "\n## Provenance\n"
+_EARLIER_NEXT_HEADING = "\n## How each was made\n"  # in pages that earlier versions have written
 _HEADER = (
     *("arm", "seeds", "parameters", "x fewer", "MMACs/s", "x fewer", "step s"),
     *("WER %, mean [95 %]", "CER %", "difference over seeds [95 %]", "over utterances [95 %]"),
@@ -45,7 +46,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _interval(values: Sequence[float | None] | None, form: str) -> str:
-    """``mean [low, high]`` of those three; the mean alone where there is no interval."""
+    """``mean [low, high]`` of those three; the mean alone if there is no interval."""
     if values is None:
         return ""
     mean, *bounds = (_number(value, form) for value in values)
@@ -69,7 +70,7 @@ def add_to_results(results_dir: Path) -> None:
     page = results_dir / "RESULTS.md"
     if not page.exists():
         return
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace(_EARLIER_NEXT_HEADING, _NEXT_HEADING)
     before, heading, rest = text.partition(_HEADING)
     if heading:
         _, heading, rest = rest.partition(_NEXT_HEADING)

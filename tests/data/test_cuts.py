@@ -1,3 +1,4 @@
+import json
 import struct
 
 import numpy as np
@@ -154,6 +155,16 @@ def test_length_limits_spare_the_test_set(corpus):
     cuts = build(corpus, min_utterance=0.1, max_utterance=1.5)
     assert [len(cuts[split]) for split in ("train", "dev", "test")] == [2, 2, 4]
     assert {row.reason for row in read_excluded(corpus / "dev" / "excluded.tsv")} == {"too_short", "too_long"}
+
+
+def test_the_earlier_names_of_the_length_limits_are_taken(corpus, run_module):
+    stage = ("lrsms.bin.cuts", "--data_dir", corpus, "--train_splits", "train", "--eval_splits", "dev test")
+    first = run_module(*stage, "--min_duration", 0.1, "--max_duration", 1.5, cwd=corpus)
+    assert first.returncode == 0, first.stderr
+    state = json.loads((corpus / ".stamps/cuts.json").read_text())["arguments"]
+    assert (state["min_duration"], state["max_duration"]) == ("0.1", "1.5")  # as stamps of earlier versions have them
+    again = run_module(*stage, "--min_utterance", 0.1, "--max_utterance", 1.5, cwd=corpus)
+    assert "up to date, skipped" in again.stdout
 
 
 def test_lazy_resampling_and_speed_perturbation(corpus, capsys):

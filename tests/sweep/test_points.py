@@ -96,7 +96,7 @@ def test_the_sweeps_of_the_recipes_are_read(root, monkeypatch):
         ({"color": 1}, "sweep.yaml: unknown key 'color'; it takes: title, base"),
         ({"base": None}, "sweep.yaml: base: None: write the training YAML"),
         ({"base": "conf/absent.yaml"}, "sweep.yaml: base: conf/absent.yaml: no such file"),
-        ({"seeds": [0, 0]}, r"sweep.yaml: seeds: \[0, 0\] names one twice"),
+        ({"seeds": [0, 0]}, r"sweep.yaml: seeds: \[0, 0\] has a seed twice"),
         ({"seeds": ["one"]}, r"sweep.yaml: seeds: \['one'\]: expected a whole number of at least 0, or a list of them"),
         ({"seeds": []}, r"sweep.yaml: seeds: \[\]: expected a whole number of at least 0, or a list"),
         ({"reference": "big"}, "sweep.yaml: reference: 'big' is no arm; one of dense, small"),

@@ -134,7 +134,7 @@ def test_the_page_says_what_differs_and_how_it_was_made(make_runner, report):
 def test_findings_and_the_section_of_results_are_written_and_replaced(make_runner, report, recipe, pictures):
     results = recipe / "results"
     results.mkdir()
-    (results / "RESULTS.md").write_text("# Results\n\n## WER\n\na\n\n## How each was made\n\nb\n")
+    (results / "RESULTS.md").write_text("# Results\n\n## WER\n\na\n\n## Provenance\n\nb\n")
     page, found = report(make_runner(content={"title": "Sizes"}), results_dir=results)
     assert (results / "findings/sweep.md").read_text() == page
     assert json.loads((results / "findings/sweep.json").read_text()) == found
@@ -143,7 +143,7 @@ def test_findings_and_the_section_of_results_are_written_and_replaced(make_runne
     report(make_runner("tiny", {"title": "Tiny", "seeds": [0]}), results_dir=results)
     text = (results / "RESULTS.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        *("# Results", "## WER", "## Sweeps", "### Sizes", "### Tiny", "## How each was made")
+        *("# Results", "## WER", "## Sweeps", "### Sizes", "### Tiny", "## Provenance")
     ]
     assert "[findings/sweep.md](findings/sweep.md)" in text and cells(text, "small")[1] == "2"
     report(make_runner(content={"title": "Other sizes"}), results_dir=results)

@@ -168,9 +168,9 @@ def test_another_decoding_config_opens_the_points_again(make_runner, recipe, run
 @pytest.mark.parametrize(
     ("absent", "message"),
     [
-        ("data/train/cuts.jsonl.gz", "data/train/cuts.jsonl.gz: not there; run stage 1 first"),
-        ("data/test/cuts.jsonl.gz", "data/test/cuts.jsonl.gz: not there; run stage 1 first"),
-        ("data/lang_char/tokens.txt", "data/lang_char/tokens.txt: not there; run stage 2 first"),
+        ("data/train/cuts.jsonl.gz", "data/train/cuts.jsonl.gz: not found; run stage 1 first"),
+        ("data/test/cuts.jsonl.gz", "data/test/cuts.jsonl.gz: not found; run stage 1 first"),
+        ("data/lang_char/tokens.txt", "data/lang_char/tokens.txt: not found; run stage 2 first"),
         ("conf/decode.yaml", "conf/decode.yaml: no such decoding YAML"),
     ],
 )

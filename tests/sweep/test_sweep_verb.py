@@ -103,6 +103,6 @@ def test_scoring_the_recipe_keeps_the_section(sweep, write_sweep, recipe, made_u
     score.main()
     text = (recipe / "RESULTS.md").read_text()
     assert (
-        text.index("## CER") < text.index("## Sweeps") < text.index("[findings/sweep.md]") < text.index("## How each")
+        text.index("## CER") < text.index("## Sweeps") < text.index("[findings/sweep.md]") < text.index("## Provenance")
     )
     assert "## Sweeps" not in (recipe / "exp/RESULTS.md").read_text()

@@ -30,6 +30,15 @@ def test_the_section_comes_last_where_nothing_else_follows(results):
     assert (results / "RESULTS.md").read_text() == text
 
 
+@pytest.mark.parametrize("heading", ["Provenance", "How each was made"])
+def test_what_follows_the_section_stays_in_pages_of_earlier_versions_too(results, heading):
+    page = f"# Results\n\n## Sweeps\n\nold\n\n## {heading}\n\n### dense\n"
+    (results / "RESULTS.md").write_text(page)
+    add_to_results(results)
+    text = (results / "RESULTS.md").read_text()
+    assert text.endswith("\n## Provenance\n\n### dense\n") and "old" not in text and "### Sizes" in text
+
+
 def test_without_findings_the_section_goes(results):
     add_to_results(results)
     (results / "findings/sizes.json").unlink()

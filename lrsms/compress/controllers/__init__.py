@@ -14,7 +14,7 @@ def make(name: str, context: Context) -> Controller:
     """A controller by its name in ``compress.yaml``.
 
     Raises:
-        LrsmsError: there is none of that name.
+        LrsmsError: no controller has that name.
     """
     if name not in CONTROLLERS:
         raise LrsmsError(f"compress: controller: {name!r} is unknown; one of {', '.join(CONTROLLERS)}")

@@ -24,7 +24,7 @@ class Energy:
         self.context = context
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """Each trial another power; the first is the energy itself."""
+        """Propose with another power in each trial; the first is the energy itself."""
         power = POWERS[trial.number % len(POWERS)]
         space, low, high = self.context.space, 0.0, 1.0
         shares = [self._shares(group, power) for group in space.groups]
@@ -36,15 +36,15 @@ class Energy:
 
     def _shares(self, group: Group, power: float) -> list[float]:
         """Share of energy that each level keeps, of all layers of the group together."""
-        kept = []
+        shares = []
         for ranks in group.ranks:
             total = part = 0.0
             for layer, rank in zip(group.layers, ranks):
                 energy = [value**power for value in self.context.values[layer.path]]
                 total += sum(energy)
                 part += sum(energy[:rank])
-            kept.append(part / total if total else 1.0)
-        return kept
+            shares.append(part / total if total else 1.0)
+        return shares
 
 
 def _levels(shares: list[list[float]], threshold: float) -> list[int]:
@@ -56,5 +56,5 @@ def _levels(shares: list[list[float]], threshold: float) -> list[int]:
 
 
 def make(context: Context) -> Energy:
-    """The controller."""
+    """Make the controller."""
     return Energy(context)

@@ -18,11 +18,11 @@ class Random:
         self.context = context
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """Independent of the history."""
+        """Propose a choice that does not depend on the history."""
         generator = self.context.generator(trial.number)
         return Proposal(tuple(generator.uniform(0, len(group.ranks) - 1) for group in self.context.space.groups))
 
 
 def make(context: Context) -> Random:
-    """The controller."""
+    """Make the controller."""
     return Random(context)

@@ -79,7 +79,7 @@ class Reinforce:
         self.baseline, self.spread = None, 0.0
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """Learn from what is new, then sample."""
+        """Learn from the trials that are new, then sample."""
         for finished in history:
             if finished.number not in self.told:
                 self._learn(finished)
@@ -109,5 +109,5 @@ class Reinforce:
 
 
 def make(context: Context) -> Reinforce:
-    """The controller."""
+    """Make the controller."""
     return Reinforce(context)

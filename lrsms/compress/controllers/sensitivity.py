@@ -20,7 +20,7 @@ _STATES = 20_000  # cost values kept apart in dynamic programming; below that ma
 
 
 class Sensitivity:
-    """See the module."""
+    """The controller that this module describes."""
 
     sampler, objectives = None, 1
 
@@ -31,8 +31,8 @@ class Sensitivity:
         order = [
             (group, level) for group in range(len(space.groups)) for level in range(len(space.groups[group].ranks) - 1)
         ]
-        order = sorted(order, key=lambda one: (_bits(one[1]), one))[: int(_SHARE * context.trials)]
-        self.singles = [self._single(*one) for one in order]
+        order = sorted(order, key=lambda change: (_bits(change[1]), change))[: int(_SHARE * context.trials)]
+        self.singles = [self._single(*change) for change in order]
         self.energy, self.starts = energy.make(context), min(len(energy.POWERS), context.trials // 2)
 
     def _single(self, group: int, level: int) -> tuple[int, ...]:
@@ -41,7 +41,7 @@ class Sensitivity:
         return tuple(choice)
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """Equal energy, a single, the planned choice, or an exchange."""
+        """Propose equal energy, a single change, the planned choice, or an exchange."""
         tried = {finished.choice for finished in history}
         if trial.number < self.starts:
             return self.energy.propose(trial, history)
@@ -62,8 +62,8 @@ class Sensitivity:
         errors = {finished.choice: finished.error for finished in history}
         base = min(errors.values(), default=0.0)
         curves = []
-        for group, one in enumerate(space.groups):
-            top = len(one.ranks) - 1
+        for group, group_of_layers in enumerate(space.groups):
+            top = len(group_of_layers.ranks) - 1
             known = {
                 level: errors[self._single(group, level)]
                 for level in range(top)
@@ -74,7 +74,7 @@ class Sensitivity:
         return curves
 
     def _exchange(self, best: tuple[int, ...], number: int, tried: set) -> tuple[int, ...]:
-        """One group down a level, others up as far as the budget goes; a new choice where there is one."""
+        """One group down a level, others up as far as the budget goes; a new choice if there is one."""
         space, generator = self.context.space, self.context.generator(number)
         candidate = best
         for _ in range(50):
@@ -98,7 +98,7 @@ def _bits(level: int) -> int:
 
 
 def _between(known: dict[int, float], level: int) -> float:
-    """Piecewise linear; outside of what is known, the nearest."""
+    """Interpolate piecewise linearly; outside of what is known, take the nearest value."""
     below = max((k for k in known if k <= level), default=None)
     above = min((k for k in known if k >= level), default=None)
     if below is None or above is None:
@@ -134,28 +134,28 @@ def plan(space, curves: Sequence[Sequence[float]], limit: float) -> tuple[int, .
             for level, cost in enumerate(space.costs(group)):
                 total = spent + cost
                 if total + least_to_come <= room:
-                    found = (error + curve[level], (*levels, level))
-                    if total not in reached or found < reached[total]:
-                        reached[total] = found
+                    state = (error + curve[level], (*levels, level))
+                    if total not in reached or state < reached[total]:
+                        reached[total] = state
         states = _undominated(reached, room)
     return min(states.values())[1]
 
 
 def _undominated(states: dict, room: float) -> dict:
     """States that no cheaper one beats; of too many, the best in each step of cost."""
-    kept, best = {}, float("inf")
+    frontier, best = {}, float("inf")
     for spent in sorted(states):
         error = states[spent][0]
         if error < best:
-            kept[spent], best = states[spent], error
-    if len(kept) <= _STATES:
-        return kept
+            frontier[spent], best = states[spent], error
+    if len(frontier) <= _STATES:
+        return frontier
     thinned: dict[int, tuple] = {}
-    for spent, state in kept.items():  # in rising cost, falling error: the last of a step is its best
+    for spent, state in frontier.items():  # in rising cost, falling error: the last of a step is its best
         thinned[int(spent / room * _STATES)] = (spent, state)
     return dict(thinned.values())
 
 
 def make(context: Context) -> Sensitivity:
-    """The controller."""
+    """Make the controller."""
     return Sensitivity(context)

@@ -18,10 +18,10 @@ class Uniform:
         self.levels = (0.0,) * len(context.space.groups)
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
-        """Independent of the history."""
+        """Propose the one choice; it does not depend on the history."""
         return Proposal(self.levels)
 
 
 def make(context: Context) -> Uniform:
-    """The controller."""
+    """Make the controller."""
     return Uniform(context)
