@@ -221,7 +221,9 @@ def _registered(tree: ast.Module) -> Iterator[ast.Name]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ClassChoices":
             for classes in (keyword.value for keyword in node.keywords if keyword.arg == "classes"):
-                yield from (entry.value for entry in getattr(classes, "keywords", ()) if isinstance(entry.value, ast.Name))
+                yield from (
+                    entry.value for entry in getattr(classes, "keywords", ()) if isinstance(entry.value, ast.Name)
+                )
 
 
 def _harmless(function: ast.AST) -> list[ast.Name]:
