@@ -48,9 +48,7 @@ def quiet_espnet() -> None:
     for message in ("Mean of empty slice", "invalid value encountered in scalar divide"):
         warnings.filterwarnings("ignore", category=RuntimeWarning, message=message, module=r"numpy\.")
     # On every forward pass, about a spelling of autocast that is ESPnet's own.
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\."
-    )
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch.cuda.amp.autocast", module=r"espnet2\.")
     # ESPnet's programs run inside lrsms.espnet.__main__, where typeguard looks for their source.
     warnings.filterwarnings("ignore", message="instrumentor did not find the target function")
     logging.getLogger().addFilter(_is_of_interest)

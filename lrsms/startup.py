@@ -110,9 +110,11 @@ class _LaterModule(ModuleType):
 class _BeforeESPnet(importlib.abc.MetaPathFinder):
     """Finds nothing: when ESPnet is first imported, it has what ESPnet seldom needs loaded later."""
 
+    done = False
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("espnet", "espnet2"):
-            sys.meta_path.remove(self)
+        if not self.done and name.partition(".")[0] in ("espnet", "espnet2"):
+            self.done = True  # it stays in its place: Python goes through the finders just now
             load_later(*_SELDOM_USED)
             if starts_quickly():
                 load_later(*_OF_ITS_RECIPES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lrsms.startup import Later, checks_later, class_choices, names_for_later
+from lrsms.startup import Later, checks_later, class_choices, load_later, names_for_later
 
 QUICK = "from lrsms.startup import start_quickly\nstart_quickly()\n"
 
@@ -156,6 +156,42 @@ def test_a_command_starts_quickly_and_leaves_with_what_it_said(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error: ")
     assert said("import lrsms.bin, json\nfrom lrsms.startup import starts_quickly\nprint(json.dumps(starts_quickly()))")
     assert not said("import lrsms, json\nfrom lrsms.startup import starts_quickly\nprint(json.dumps(starts_quickly()))")
+
+
+def test_a_module_that_is_seldom_used_is_loaded_when_it_is_used(tmp_path, monkeypatch):
+    """In place of g2p_en and TTS's text cleaner, which ESPnet imports for every task."""
+    (tmp_path / "english.py").write_text("class Speaker: pass\n")
+    (tmp_path / "cleaner").mkdir()
+    (tmp_path / "cleaner" / "__init__.py").touch()
+    (tmp_path / "cleaner" / "words.py").write_text("def clean(text): return text.upper()\n")
+    code = (
+        "import sys, inspect, json\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from lrsms.startup import load_later\n"
+        "load_later('english', 'cleaner', 'cleaner.words')\n"
+        "import cleaner.words, english\n"
+        "inspect.stack()\n"  # looks at every module
+        "later = [hasattr(sys.modules[name], '__file__') for name in ('english', 'cleaner.words')]\n"
+        "from cleaner.words import clean\n"
+        "print(json.dumps([later, clean('three cats'), english.Speaker.__name__]))\n"
+    )
+    assert said(code) == [[False, False], "THREE CATS", "Speaker"]
+
+
+def test_later_leaves_alone_what_is_loaded_or_not_installed():
+    load_later("json", "no_such_module_here", "no_such_package_here.module")
+    assert type(sys.modules["json"]).__name__ == "module"
+    assert not {"no_such_module_here", "no_such_package_here.module"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("program", ["lrsms.bin", "lrsms.espnet.__main__"])
+def test_a_command_has_espnet_load_what_it_seldom_uses_later(program, tmp_path):
+    (tmp_path / "g2p_en.py").write_text("raise SystemExit('loaded')\n")
+    code = (
+        f"import json, sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport {program}\n"
+        "import espnet2\nprint(json.dumps(type(sys.modules['g2p_en']).__name__ != 'module'))\n"
+    )
+    assert said(code)
 
 
 def test_leaving_runs_what_was_to_be_run_at_the_end(tmp_path):

@@ -197,7 +197,7 @@ def rename_epochs(folder: Path, model: nn.Module, epochs: Iterable[int]) -> None
         renamed = current_names(model, weights)
         if renamed.keys() != weights.keys():
             logging.warning(f"{path}: by the names of another version of ESPnet; written again by this one's")
-            write_whole(renamed, path)
+            write_whole({name: renamed[name] for name in model.state_dict() if name in renamed} | renamed, path)
 
 
 def write_whole(weights: dict, path: Path) -> None:

@@ -136,6 +136,20 @@ def test_an_utterance_too_short_for_ctc_is_listed_and_left_out(experiment, corpu
     assert read_excluded(experiment.output_dir / "excluded.tsv") == rows  # none of the validation cuts
 
 
+def test_a_training_whose_exclusions_stood_beside_the_data_goes_on_with_the_same(
+    experiment, make_training, write_config, tmp_path
+):
+    """As version 0.1.0 left it."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(experiment.output_dir, folder, symlinks=True)
+    (folder / "excluded.tsv").unlink()
+    make_training(write_config(tmp_path / "train.yaml", max_epoch=4), folder).run()
+    assert read_excluded(folder / "excluded.tsv") == read_excluded(experiment.output_dir / "excluded.tsv") != []
+    prepared = [json.loads((path / "prepared.json").read_text()) for path in (folder, experiment.output_dir)]
+    assert prepared[0]["train_hours"] == prepared[1]["train_hours"]
+    assert read_checkpoint(folder / "checkpoint.pth")["reporter"]["stats"].keys() == {1, 2, 3, 4}
+
+
 def test_a_training_writes_nothing_beside_the_data(experiment, corpus):
     stages = {row["stage"] for split in ("train", "dev") for row in _rows(corpus / split / "excluded.tsv")}
     assert stages <= {"prepare", "cuts"}
