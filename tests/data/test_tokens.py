@@ -2,6 +2,7 @@ import pytest
 from lhotse import CutSet, MonoCut, SupervisionSegment
 
 from lrsms.data.tokens import Tokens, build_lang, lang_dir, train_tokens, transcripts
+from lrsms.defaults import TOKEN_TYPES, espnet_token_type, recipe_token_types
 from lrsms.errors import LrsmsError
 
 TRAIN = ["THE CAT SAT", "THE MAT", "A CAT AND A RAT", "THAT HAT"]
@@ -122,3 +123,9 @@ def test_a_failure_keeps_the_list_of_before(data_dir):
     with pytest.raises(LrsmsError, match="run stage 1 first"):
         build(data_dir, "bpe", 20)
     assert (folder / "tokens.txt").read_text() == before
+
+
+def test_names_of_token_types_go_to_espnets_and_back():
+    assert recipe_token_types("bpe") == ("unigram", "bpe") and recipe_token_types("phn") == ("phn",)
+    for token_type in TOKEN_TYPES:
+        assert token_type in recipe_token_types(espnet_token_type(token_type))

@@ -161,7 +161,7 @@ def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_
 def test_a_check_leaves_a_table_and_catches_another_text(chatty, onnx, corpus, decode_config):
     options = {"merge": "none", "precisions": ["fp32", "int8"], "utterances": 1}
     cuts = corpus / "test" / "cuts.jsonl.gz"
-    table = check_export(onnx, chatty, cuts, decode_config, CHECKPOINT, **options)
+    table = check_export(onnx, Experiment(chatty, CHECKPOINT), cuts, decode_config, **options)
     results = json.loads((onnx.folder / "check.json").read_text())["results"]
     assert {(one["form"], one["precision"], one["search"]) for one in results} == {
         (form, precision, search)
@@ -174,7 +174,7 @@ def test_a_check_leaves_a_table_and_catches_another_text(chatty, onnx, corpus, d
     try:
         onnx.encoder_file("fp32").write_bytes(_scrambled(other))
         with pytest.raises(LrsmsError, match="has the checkpoint's text for 0 of 1"):
-            check_export(onnx, chatty, cuts, decode_config, CHECKPOINT, **options)
+            check_export(onnx, Experiment(chatty, CHECKPOINT), cuts, decode_config, **options)
     finally:
         onnx.encoder_file("fp32").write_bytes(other)
 
