@@ -9,11 +9,11 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 
-from lrsms.avsr.frames import FRAME_SHIFT, SAMPLING_RATE, split  # noqa: E402
+from lrsms.avsr.frames import FRAME_SHIFT, SAMPLING_RATE, split
 
 _CROPS = 13  # mouths side by side; more would be too small to read lips
 _AXIS_INCHES = 10.8  # width of the axis of time

@@ -84,7 +84,7 @@ for _symbols, _viseme in (
     ("aU aU@", Viseme((_A, _U))),
     ("oU @U", Viseme((_O, _U))),
 ):
-    _TABLE.update({_symbol: _viseme for _symbol in _symbols.split()})
+    _TABLE.update(dict.fromkeys(_symbols.split(), _viseme))
 # Vowels whose end is looser than their beginning.
 _TABLE.update({"i@": Viseme((_I, _SCHWA)), "e@": Viseme((_E, _SCHWA)), "U@": Viseme((_U, _SCHWA))})
 

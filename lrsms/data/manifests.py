@@ -97,7 +97,6 @@ def open_recordings(
     Returns:
         The recordings by id, and an exclusion for each file that is missing or has no readable header.
     """
-
     from lhotse import Recording
 
     def open_one(item: tuple[str, Path]) -> Recording | Exclusion:

@@ -137,7 +137,7 @@ def _positions_in(weights: Mapping[str, _Value]) -> dict[str, _Value] | None:
 def _positions_out(weights: Mapping[str, _Value]) -> dict[str, _Value] | None:
     """Names of 202511 as 202611's; None if they are that already."""
     factored = "out.0.0.weight" in weights
-    dense = "out.0.bias" in weights or "out.0.weight" in weights and "out.1.weight" not in weights
+    dense = "out.0.bias" in weights or ("out.0.weight" in weights and "out.1.weight" not in weights)
     if not factored and not dense:
         return None
     linear = ("out.0.0.weight", "out.0.1.weight", "out.0.1.bias") if factored else ("out.0.weight", "out.0.bias")

@@ -90,7 +90,7 @@ def write_own_data(folder: Path) -> None:
         text = {name: _WORDS[at % 4] for at, name in enumerate(wav)}
         write_table(folder / split / "wav.scp", {name: str(path) for name, path in wav.items()})
         write_table(folder / split / "text", text)
-        write_table(folder / split / "utt2spk", {name: f"{split}-speaker" for name in wav})
+        write_table(folder / split / "utt2spk", dict.fromkeys(wav, f"{split}-speaker"))
         recordings = [Recording.from_file(path, recording_id=name) for name, path in wav.items()]
         segments = [
             SupervisionSegment(name, name, 0.0, 2.0, text=text[name], speaker=f"{split}-speaker") for name in wav

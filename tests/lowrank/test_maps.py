@@ -20,7 +20,7 @@ def test_sum_bounds_and_multiples(layer_map):
         case = (mean, layers, multiple, largest, ranks)
         assert len(ranks) == layers, case
         assert sum(ranks) == mean * layers, case
-        assert 0 < min(ranks) and max(ranks) <= largest, case
+        assert min(ranks) > 0 and max(ranks) <= largest, case
         assert all(rank % multiple == 0 for rank in ranks), case
 
 
@@ -62,7 +62,7 @@ def test_weights_keep_sum_bounds_and_order(weights):
         ranks = spread_ranks(mean, len(weights), weights, multiple=multiple, largest=largest)
         case = (mean, weights, multiple, largest, ranks)
         assert sum(ranks) == mean * len(weights), case
-        assert 0 < min(ranks) and max(ranks) <= largest, case
+        assert min(ranks) > 0 and max(ranks) <= largest, case
         assert all(rank % multiple == 0 for rank in ranks), case
         pairs = itertools.combinations(zip(weights, ranks), 2)
         assert all((a[0] - b[0]) * (a[1] - b[1]) >= 0 for a, b in pairs), case

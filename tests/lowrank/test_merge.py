@@ -41,7 +41,7 @@ ROLES |= {"rnn": Recurrent("last"), "cell": "recurrent"}
 def everything() -> nn.Module:
     torch.manual_seed(0)
     model = Everything()
-    roles = {role: 0.25 for role in ("embedding", "subsampling", "convolution", "feed_forward", "recurrent")}
+    roles = dict.fromkeys(("embedding", "subsampling", "convolution", "feed_forward", "recurrent"), 0.25)
     return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse(roles | {"multiple": 2}))).eval()
 
 

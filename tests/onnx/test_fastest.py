@@ -22,7 +22,7 @@ def test_the_rule_takes_what_was_measured_once_for_each_shape(monkeypatch):
         {name: LowRankLinear(8, 8, rank=2) for name in ("a", "b")} | {"c": LowRankConv1d(8, 8, rank=2)}
     )
     layers = dict(low_rank_layers(model))
-    rule = fastest.faster_dense(layers, {name: (1, 5, 8) for name in layers}, "int8")
+    rule = fastest.faster_dense(layers, dict.fromkeys(layers, (1, 5, 8)), "int8")
     assert measured == [("LowRankLinear", (1, 5, 8), "int8"), ("LowRankConv1d", (1, 5, 8), "int8")]
     assert lrsms.merge_(model, only=rule) == ["a", "b"]
     assert type(model["a"]) is nn.Linear and type(model["c"]) is LowRankConv1d

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_FILES = ("path.sh", "utils/bootstrap.sh", "utils/test.sh", "utils/requirements.txt", "pyproject.toml")
-TOOLS = "bash cat cksum cp dirname env flock grep mkdir nproc rm sleep tail tee touch".split()
+TOOLS = ["bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "mkdir", "nproc", "rm", "sleep", "tail", "tee", "touch"]
 DEBIAN_13, FORKY = "ID=debian\nVERSION_CODENAME=trixie\n", "ID=debian\nVERSION_CODENAME=forky\n"
 NEEDED = "error: Python 3.11, 3.12 or 3.13 is needed"
 

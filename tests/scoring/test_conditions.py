@@ -12,7 +12,7 @@ from lrsms.scoring.condition_pictures import wer_over_snr
 from lrsms.scoring.conditions import conditions_folder, group_of, rows, score_conditions, section, snr_order
 from lrsms.scoring.results import write_results
 
-WORDS = "zero one two three four five six seven eight nine".split()
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SNRS = (None, 10.0, 0.0, -5.0)
 # Share of wrong words, by modality: at each of the ratios above.
 RATES = {"audio": (0.02, 0.1, 0.4, 0.8), "video": (0.3,), "audiovisual": (0.02, 0.06, 0.15, 0.28)}

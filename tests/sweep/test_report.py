@@ -21,7 +21,7 @@ def pictures(monkeypatch):
     def draw(content, curves, folder, stem):
         for name in names:
             (folder / name).touch()
-        return {name: "a picture" for name in names}
+        return dict.fromkeys(names, "a picture")
 
     names = ["sweep_arms.png"]
     monkeypatch.setattr(report_module, "draw", draw)

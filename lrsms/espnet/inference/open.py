@@ -100,7 +100,7 @@ def _to_quantize(model: torch.nn.Module) -> set[str]:
     return {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, torch.nn.LSTM) or type(layer) is torch.nn.Linear and layer.weight.numel() >= LEAST_INT8
+        if isinstance(layer, torch.nn.LSTM) or (type(layer) is torch.nn.Linear and layer.weight.numel() >= LEAST_INT8)
     }
 
 

@@ -219,4 +219,4 @@ def _trained_matrix(weights: dict, path: str, embedding: bool) -> torch.Tensor |
 def stable_rank(matrix: torch.Tensor) -> float:
     """Squared Frobenius norm over squared spectral norm: between 1 and the rank of ``matrix``."""
     values = torch.linalg.svdvals(matrix.float())
-    return float((values.square().sum() / values[0].square()))
+    return float(values.square().sum() / values[0].square())

@@ -89,7 +89,6 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
     Returns:
         A class whose instances are built dense by ``base`` and then factored; their ``rank_plan`` says how.
     """
-
     base_options = inspect.signature(base).parameters
 
     class LowRank(base):

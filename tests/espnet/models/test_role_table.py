@@ -81,7 +81,7 @@ def test_every_role_of_the_conformer():
     block |= {f"conv_module.pointwise_conv{number}": "convolution" for number in (1, 2)}
     expected = {f"encoders.{depth}.{name}": role for depth in (0, 1) for name, role in block.items()}
     behind = "embed.out" if isinstance(ConformerEncoder(80).embed.out, nn.Linear) else "embed.out.0"  # since 202611
-    expected |= {name: "subsampling" for name in ("embed.conv.0", "embed.conv.2", behind)}
+    expected |= dict.fromkeys(("embed.conv.0", "embed.conv.2", behind), "subsampling")
     assert roles == expected
     assert {entry.depth for entry in plan.entries} == {0, 1}
 

@@ -63,7 +63,7 @@ class _FastSearch:
         }
         tokens = torch.tensor([[self.sos]], device=x.device)
         totals = torch.zeros(1, dtype=torch.float64, device=x.device)
-        by_scorer = {key: totals for key in self.scorers}
+        by_scorer = dict.fromkeys(self.scorers, totals)
         ended: list[Hypothesis] = []
         best_of_length: dict[int, float] = {}
         for step in range(longest):
@@ -82,7 +82,7 @@ class _FastSearch:
                     ended.append(Hypothesis(ids, total, dict(zip(by_scorer, parts))))
                 length = tokens.shape[1]
                 best_of_length[length] = max(best_of_length.get(length, -math.inf), float(totals[rows].max()))
-            if all(ends) or maxlenratio == 0 and _is_over(best_of_length, step):
+            if all(ends) or (maxlenratio == 0 and _is_over(best_of_length, step)):
                 break
             if any(ends):
                 rows = (~is_end).nonzero().flatten()

@@ -22,7 +22,8 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
 
     def forward(self, query, key, value, pos_emb, mask):
         """As ESPnet's: ``query (batch, frames, features)``, ``pos_emb (1, 2 * frames - 1, features)``,
-        ``mask (batch, 1, frames)`` or ``(batch, frames, frames)``, True for a frame and False for padding."""
+        ``mask (batch, 1, frames)`` or ``(batch, frames, frames)``, True for a frame and False for padding.
+        """
         frames = query.shape[1]
         known = key.shape[1] == frames and pos_emb.shape[:2] == (1, 2 * frames - 1) and not self.zero_triu
         if plain_wanted() or not known or not _is_bool(mask) or query.device.type == "meta":

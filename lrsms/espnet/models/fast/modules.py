@@ -39,7 +39,7 @@ def make_fast_(part: nn.Module, fast: bool | str = True, where: str = "fast") ->
     Raises:
         LrsmsError: ``fast`` is something else.
     """
-    if fast not in FAST_CHOICES or isinstance(fast, int) and not isinstance(fast, bool):
+    if fast not in FAST_CHOICES or (isinstance(fast, int) and not isinstance(fast, bool)):
         raise LrsmsError(f"{where}: {fast!r} is unknown; choose one of true, false, compile")
     if not fast:
         return part
