@@ -26,7 +26,7 @@ Curve = list[tuple[float, float, float, float, bool]]  # parameters, WER, interv
 
 
 def from_loop(path: Path) -> Curve:
-    """The original and the loop's iterations in ``loop.json``; intervals are those of the difference to the original."""
+    """The original and the loop's iterations in ``loop.json``; intervals are of the difference to the original."""
     rows = [row for row in json.loads(path.read_text())["results"] if row["way"] in ("original", "loop")]
     original = rows[0]["wer"]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -71,10 +72,8 @@ def has_ended(owner: Mapping, observer: Mapping) -> bool | None:
 def _machine() -> str:
     """The host; on Linux also its boot and the container, within which alone a process number means something."""
     parts = [socket.gethostname()]
-    try:
+    with contextlib.suppress(OSError):
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
-    except OSError:
-        pass
     return " ".join(parts)
 
 

@@ -188,7 +188,7 @@ def _models(
                 name += ", merged" if kind == "merged" else ", merged where faster"
             parameters = 0
 
-            def change(model) -> None:
+            def change(model, kind=kind) -> None:
                 nonlocal parameters
                 if kind != "stored":
                     merge_(model, only="all" if kind == "merged" else kind, frames=rows_in_decoding)

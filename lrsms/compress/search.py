@@ -79,7 +79,7 @@ class Search:
     def run_trials(self, progress: bool = True) -> optuna.Study:
         """Run trials until all workers together have run the number asked for."""
         with tqdm(total=self.trials, desc=self.name, unit="trial", dynamic_ncols=True, disable=not progress) as bar:
-            for study, scored in self.steps():
+            for study, scored in self.steps():  # noqa: B007 (the last one is returned)
                 bar.update(min(self.trials, scored) - bar.n)
         return study
 

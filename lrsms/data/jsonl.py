@@ -25,11 +25,14 @@ def write_jsonl(path: Path, items: Iterable[Mapping], compresslevel: int = 9) ->
         compresslevel: gzip's.
     """
     count = 0
-    with path.open("wb") as file, gzip.GzipFile("", "wb", compresslevel, file, mtime=0) as packed:
-        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as lines:
-            for item in items:
-                lines.write(json.dumps(item, ensure_ascii=False) + "\n")
-                count += 1
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel, file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as lines,
+    ):
+        for item in items:
+            lines.write(json.dumps(item, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

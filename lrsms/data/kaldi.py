@@ -7,6 +7,7 @@ loader takes neither. Here every cut becomes a sound file of its own, or an entr
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -138,7 +139,7 @@ def in_kaldis_order(utterances: Iterable[KaldiUtterance], where: str) -> list[Ka
         speakers = [utterance.speaker for utterance in candidate]
         if speakers == sorted(speakers):
             return candidate
-    first = next(b for a, b in zip(speakers, speakers[1:]) if b < a)
+    first = next(b for a, b in itertools.pairwise(speakers) if b < a)
     raise LrsmsError(f"{where}: speaker {first!r} begins as another does and cannot be sorted by Kaldi; rename it")
 
 

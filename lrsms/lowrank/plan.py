@@ -16,7 +16,7 @@ from lrsms.lowrank.recurrent import lstm_weights
 
 
 class Recurrent(str):
-    """In a table of roles: ``recurrent``, ``recurrent_input`` for what its first layer takes in, and who reads it.
+    r"""In a table of roles: ``recurrent``, ``recurrent_input`` for what its first layer takes in, and who reads it.
 
     The string is the name of the linear layer beside the LSTM that reads its output, a template for the match of the
     LSTM's path (``bt\\1``).

@@ -7,6 +7,7 @@ finished is not asked here: the experiments' folders say that, and a study may b
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -108,10 +109,8 @@ class Claims:
         return time.time() - self._study.user_attrs.get(_heartbeat_key(owner), 0) > DEAD_SECONDS
 
     def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
-        try:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # another process gave it back just now
             self._study.tell(number, value, state, skip_if_finished=True)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            pass  # another process gave it back at the same moment
 
 
 def _heartbeat_key(owner: Mapping) -> str:

@@ -17,7 +17,7 @@ def test_a_block_as_recipes_write_it():
 
 
 @pytest.mark.parametrize(
-    "block, message",
+    ("block", "message"),
     [
         ({"snr": [0]}, "unknown key 'snr'; did you mean 'snrs'"),
         ({"snrs": 0}, "av_conf.snrs: 0: expected a list"),

@@ -47,7 +47,7 @@ def test_frames_without_a_face_are_interpolated(tmp_path, write_talking_head):
 
 
 @pytest.mark.parametrize(
-    "options, reason",
+    ("options", "reason"),
     [({"hidden": (0.3, 2)}, "no_face"), ({"hidden": (0, 2)}, "no_face"), ({"face_size": 0.2}, "small_face")],
 )
 def test_clips_whose_face_cannot_be_followed_are_refused(tmp_path, write_talking_head, options, reason):

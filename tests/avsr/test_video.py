@@ -26,7 +26,7 @@ def write(path, levels, rate=25, times=None, start=0.0):
 
 
 def levels_of(path):
-    return [int(round(float(frame.mean()) / 10)) for frame in gray_frames(path)]
+    return [round(float(frame.mean()) / 10) for frame in gray_frames(path)]
 
 
 def test_frames_at_25_per_second_come_as_they_are(tmp_path):
@@ -53,7 +53,7 @@ def test_a_gap_between_frames_is_filled_with_the_frame_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make, reason",
+    ("make", "reason"),
     [
         (lambda path: None, "missing_video"),
         (lambda path: path.write_bytes(b"not a video at all" * 100), "unreadable_video"),

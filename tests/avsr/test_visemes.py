@@ -54,7 +54,7 @@ def test_closures_and_openings_are_at_the_times_of_the_sounds(speak):
 
 
 @pytest.mark.parametrize(
-    "word, symbol, column, least",
+    ("word", "symbol", "column", "least"),
     [
         ("five", "f", TUCK, 0.7),  # lower lip under the teeth
         ("three", "T", TONGUE, 0.5),  # tongue between the teeth

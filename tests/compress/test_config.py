@@ -10,7 +10,7 @@ from lrsms.errors import LrsmsError
 def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
     content = yaml.safe_load((root / "conf" / "compress.yaml").read_text())
     config = CompressConfig.parse(content, "compress.yaml")
-    assert set(content) == {name for name in vars(config)}
+    assert set(content) == set(vars(config))
     assert config.loop.target == 8.0 and config.ratios[-1] == "dense"
     for name, value in vars(CompressConfig()).items():  # the defaults are those of the file
         if name != "finetune":

@@ -3,7 +3,7 @@ import pytest
 from lrsms.data.ctc import ctc_length_ok
 
 
-@pytest.mark.parametrize("tokens, needed", [([], 0), ([2], 1), ([2, 3, 2], 3), ([2, 2], 3), ([2, 2, 2, 3], 6)])
+@pytest.mark.parametrize(("tokens", "needed"), [([], 0), ([2], 1), ([2, 3, 2], 3), ([2, 2], 3), ([2, 2, 2, 3], 6)])
 def test_repeated_tokens_need_a_blank_between_them(tokens, needed):
     assert ctc_length_ok(tokens, needed)
     assert not ctc_length_ok(tokens, needed - 1)

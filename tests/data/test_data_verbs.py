@@ -54,7 +54,7 @@ def test_stages_0_to_2_run_then_skip_then_run_when_forced_or_changed(run, yesno_
 
 
 @pytest.mark.parametrize(
-    "corpus, message",
+    ("corpus", "message"),
     [
         ("speechocean762", "expected train/wav.scp"),
         ("librispeech", "expected train-clean-100, dev-clean"),
@@ -96,7 +96,7 @@ def test_empty_corpus_dir_is_the_same_as_none(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (("--speed_perturb", "fast"), "expected numbers"),
         (("--speed_perturb", "1.0 1.0"), "expected different factors"),

@@ -92,7 +92,7 @@ def test_voices_are_languages_with_and_without_variants(synthesizer):
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    ("changes", "words"),
     [
         ({"voice": "en-mars"}, ("en-mars", "en-us")),
         ({"voice": "en-us+nobody"}, ("nobody", "f1")),

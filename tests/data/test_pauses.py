@@ -1,5 +1,7 @@
 """Where long recordings are cut."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_without_a_pause_pieces_overlap_and_cover_everything():
     pieces = splitter(recording((31, SPEECH)))
     assert pieces[0].start == 0 and pieces[-1].end == 31 * RATE
     assert [piece.overlaps for piece in pieces] == [False] + [True] * (len(pieces) - 1)
-    for left, right in zip(pieces, pieces[1:]):
+    for left, right in itertools.pairwise(pieces):
         assert left.end - right.start == pytest.approx(3 * RATE, abs=RATE // 50)
     lengths = [piece.end - piece.start for piece in pieces]
     assert max(lengths) <= 10 * RATE and min(lengths) > 0.9 * max(lengths)  # no short rest

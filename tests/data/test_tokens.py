@@ -40,7 +40,7 @@ def test_perturbed_copies_are_read_once(data_dir):
 
 
 @pytest.mark.parametrize(
-    "token_type, vocab_size, name",
+    ("token_type", "vocab_size", "name"),
     [
         ("char", None, "lang_char"),
         ("word", 500, "lang_word"),

@@ -83,7 +83,7 @@ def test_yaml_builds_a_model(block, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command, message",
+    ("command", "message"),
     [
         ("./run.sh --decode-methd ctc_attention", "unknown option --decode-methd"),
         ("./run.sh --stage four", "--stage 'four': write a number"),
@@ -123,7 +123,7 @@ def test_options_are_checked_for_every_form_of_a_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("<!-- needs: gup -->\n```bash\nx\n```\n", "x.md:1: needs: gup is unknown; expected one of gpu"),
         ("<!-- needs: gpu: --ngpu -->\n```bash\nx\n```\n", "x.md:1: no command of the block contains '--ngpu'"),

@@ -8,7 +8,7 @@ STATE = """
 import ctypes, json, logging, os, sys, warnings
 
 class Heap(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "a", "b", "c", "d", "e", "f")]
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", *"abcdef")]
 
 def mapped_blocks():
     # Of 8 MiB, large enough to be mapped unless malloc has been told otherwise.

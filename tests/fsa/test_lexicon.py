@@ -43,7 +43,7 @@ def counts() -> dict[str, int]:
     return {word: words.count(word) for word in words}
 
 
-@pytest.mark.parametrize("kind, size", [("char", None), ("word", None), ("bpe", 12), ("unigram", 12)])
+@pytest.mark.parametrize(("kind", "size"), [("char", None), ("word", None), ("bpe", 12), ("unigram", 12)])
 def test_the_lexicon_spells_as_the_tokenizer_does(kind, size):
     tokens = tokens_of(kind, size)
     lexicon = make_lexicon(counts(), tokens)

@@ -70,7 +70,7 @@ def test_another_toolkits_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("hello\n", "cut off"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a\n", "cut off"),

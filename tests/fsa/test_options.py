@@ -16,7 +16,7 @@ def test_defaults_and_a_block():
 
 
 @pytest.mark.parametrize(
-    "block, message",
+    ("block", "message"),
     [
         ({"lm_scales": 1}, r"x: k2: unknown key 'lm_scales'; did you mean 'lm_scale'\?"),
         ({"lm_scale": "high"}, r"x: k2.lm_scale: 'high': expected a number of at least 0"),

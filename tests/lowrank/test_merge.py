@@ -128,4 +128,4 @@ def test_an_unknown_choice_is_refused():
 def test_the_package_hands_it_out():
     assert lrsms.merge_ is merge_
     with pytest.raises(AttributeError, match="no attribute 'merge'"):
-        lrsms.merge
+        lrsms.merge  # noqa: B018

@@ -44,7 +44,7 @@ class Session:
         self.clock[0] += self.seconds * (50 if self.runs % 7 == 3 else 1)
 
 
-@pytest.mark.parametrize("dense, expected", [(0.5e-4, True), (0.97e-4, False), (1e-4, False), (3e-4, False)])
+@pytest.mark.parametrize(("dense", "expected"), [(0.5e-4, True), (0.97e-4, False), (1e-4, False), (3e-4, False)])
 def test_dense_must_be_clearly_faster_whatever_interrupts(monkeypatch, dense, expected):
     clock = [0.0]
     monkeypatch.setattr(fastest.time, "perf_counter", lambda: clock[0])

@@ -17,7 +17,7 @@ def test_the_usual_features_need_no_further_options():
 
 
 @pytest.mark.parametrize(
-    "frontend, changes, message",
+    ("frontend", "changes", "message"),
     [
         ("default", {}, "frontend: default: sherpa-onnx computes Kaldi's filter banks"),
         ("kaldi_fbank", {"frame_shift": 0.03}, "config.yaml: frontend_conf.frame_shift: 0.03: .* 0.01 s only"),

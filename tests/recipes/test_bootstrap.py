@@ -11,7 +11,23 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHELL_FILES = ("path.sh", "utils/bootstrap.sh", "utils/test.sh", "utils/requirements.txt", "pyproject.toml")
-TOOLS = ["bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "mkdir", "nproc", "rm", "sleep", "tail", "tee", "touch"]
+TOOLS = [
+    "bash",
+    "cat",
+    "cksum",
+    "cp",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "mkdir",
+    "nproc",
+    "rm",
+    "sleep",
+    "tail",
+    "tee",
+    "touch",
+]
 DEBIAN_13, FORKY = "ID=debian\nVERSION_CODENAME=trixie\n", "ID=debian\nVERSION_CODENAME=forky\n"
 NEEDED = "error: Python 3.11, 3.12 or 3.13 is needed"
 
@@ -174,7 +190,7 @@ def test_the_command_that_installs_can_be_pasted(sandbox, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "version, message",
+    ("version", "message"),
     [
         (None, "which is not an executable Python"),
         ("broken", "does not start"),
@@ -210,7 +226,7 @@ def test_venv_is_made_once_with_one_line_about_it(sandbox):
 
 
 @pytest.mark.parametrize(
-    "pythons, chosen",
+    ("pythons", "chosen"),
     [
         ({"python3": "3.14", "python3_12": "3.12"}, "python3.12"),
         ({"python3": "3.9", "python3_13": "3.13"}, "python3.13"),
@@ -239,7 +255,7 @@ def test_a_venv_of_a_python_that_cannot_be_used_is_made_again(sandbox, left_behi
 
 
 @pytest.mark.parametrize(
-    "pythons, distribution, manager, reason, command",
+    ("pythons", "distribution", "manager", "reason", "command"),
     [
         ({}, FORKY, "", "no python3 is found", "uv python install 3.13"),
         ({"python3": "3.14"}, FORKY, "", "python3 is Python 3.14", "uv python install 3.13"),
@@ -281,7 +297,7 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(sandbox):
 
 
 @pytest.mark.parametrize(
-    "said, advice",
+    ("said", "advice"),
     [
         ("ERROR: Could not install: HTTPSConnectionPool(host='x'): Read timed out.", "run the same command again"),
         ("WARNING: Retrying after connection broken\nERROR: No matching distribution", "run the same command again"),

@@ -34,7 +34,7 @@ def recipe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "args, expected",
+    ("args", "expected"),
     [
         ([], "0|5||100|false|--a b|0"),
         (["--stage", "2", "--stop-stage", "3"], "2|3||100|false|--a b|0"),
@@ -53,7 +53,7 @@ def test_options(recipe, args, expected):
 
 
 @pytest.mark.parametrize(
-    "args, messages",
+    ("args", "messages"),
     [
         (["--stages", "1"], ["unknown option --stages", "--stage", "--stop_stage", "--force"]),
         (["--later", "2"], ["unknown option --later"]),

@@ -187,7 +187,7 @@ def snapshot(tree: Tree) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "arguments, messages",
+    ("arguments", "messages"),
     [
         (["--corpus", "yesno", "--corpus-dir", "nowhere"], ["--corpus_dir", "nowhere", "no such folder"]),
         (["--corpus-dir", "conf"], ["--corpus_dir", "digits does not read it"]),
@@ -205,7 +205,7 @@ def test_wrong_commands_are_named(digits, run_module, arguments, messages):
 
 
 @pytest.mark.parametrize(
-    "change, messages",
+    ("change", "messages"),
     [
         ({"max_epcoh": 3}, ["max_epcoh", "max_epoch"]),
         ({"encoder_conf": {"low_rank": {"attention": 1.5}}}, ["encoder_conf.low_rank.attention", "1.5", "(0, 1]"]),
@@ -276,7 +276,7 @@ def test_own_data_that_is_incomplete_is_named(tmp_path, missing):
     assert "--kaldi_dir" in error and ("dev" in error if arguments else "--manifest_dir" in error)
 
 
-@pytest.mark.parametrize("arguments, expected", [
+@pytest.mark.parametrize(("arguments", "expected"), [
     (["--mini"], "train-clean-5, dev-clean-2"),
     (["--train-parts", "train-clean-100 train-clean-360"], "train-clean-100, train-clean-360, dev-clean"),
 ])  # fmt: skip
@@ -310,7 +310,7 @@ def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
 
 
 @pytest.mark.parametrize(
-    "command, messages",
+    ("command", "messages"),
     [
         (["egs/grid/avsr1/run.sh"], ["--corpus_dir is not given", "alignments/*/*.align"]),
         (["egs/lrs3/avsr1/run.sh", "--corpus-dir", "conf"], ["expected pretrain/*/*.mp4", "test/*/*.txt"]),

@@ -16,7 +16,7 @@ BY_HAND = [  # ref, hyp: tokens, correct, substitutions, deletions, insertions
 ]
 
 
-@pytest.mark.parametrize("ref, hyp, tokens, correct, sub, dele, ins", BY_HAND)
+@pytest.mark.parametrize(("ref", "hyp", "tokens", "correct", "sub", "dele", "ins"), BY_HAND)
 def test_words_counted_by_hand(ref, hyp, tokens, correct, sub, dele, ins):
     counts = error_counts(to_words(ref), to_words(hyp))
     assert counts == Counts(1, tokens, correct, sub, dele, ins, int(ref != hyp))

@@ -57,7 +57,7 @@ def test_a_system_is_not_worse_than_itself():
 
 
 @pytest.mark.parametrize(
-    "errors, tokens, message", [([1], [1, 2], "one number"), ([1], [0], "no token"), ([], [], "no token")]
+    ("errors", "tokens", "message"), [([1], [1, 2], "one number"), ([1], [0], "no token"), ([], [], "no token")]
 )
 def test_what_has_no_error_rate_is_refused(errors, tokens, message):
     with pytest.raises(ValueError, match=message):

@@ -54,7 +54,7 @@ def test_missing_hypotheses_are_deletions_and_said(split):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("nobody-u1 one\n", "nobody-u1"),
         ("spk1-u1 one\nspk1-u1 one\n", "occurs twice"),

@@ -1,5 +1,6 @@
 """Which pictures are drawn, and that what they show lies within them."""
 
+import itertools
 from dataclasses import astuple
 
 import pytest
@@ -130,7 +131,7 @@ def test_arms_of_one_size_stand_beside_each_other(draw):
     _, figures = draw([*SIZES, row("twin", 500_000, [5.0]), row("third", 500_100, [5.0])])
     axis = figures["parameters"].axes[0]
     places = sorted(line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "None" and line.get_alpha())
-    assert all(b - a > 0.01 for a, b in zip(places, places[1:]))
+    assert all(b - a > 0.01 for a, b in itertools.pairwise(places))
 
 
 def test_values_are_in_order_and_the_other_keys_are_lines(draw):

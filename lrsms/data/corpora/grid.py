@@ -25,8 +25,19 @@ from lrsms.errors import LrsmsError
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
 _SILENCE = {"sil", "sp"}
-TEST_S1 = ["bbaf3s", "bbbf9a", "bgaa6n", "bgbo1a", "bgbozp", "bgig9a", "bgit7a", "bgwu6n", "bgwu9a", "brag1a", "bram4p", "bras7s", "brbm9a", "briz7s", "bwaa2p", "bwaazn", "bwag5s", "bwan1a", "lbad7s", "lbbezn", "lbid4p", "lbij8p", "lbwy8p", "lgal9s", "lgbf8n", "lgif1s", "lgif3a", "lrae3s", "lrbe6n", "lrby9s", "lrie1a", "lriq7s", "lrwf1s", "lrwl6p", "lrwz4p", "lwal4p", "lwar9a", "lwil1a", "lwir4p", "pbav3s", "pbib6n", "pbii3a", "pbwp9a", "pgayzn", "pgbr3a", "pgby7a", "pgwz1a", "prac9a", "prav9s", "prbd3a", "prbj7a", "pric5a", "prip3a", "priv5s", "prwq4p", "pwaq3a", "pwbk2p", "pwbq5s", "pwbq7a", "pwby1a", "pwic8n", "pwip7s", "pwwe3a", "sban2n", "sbia1s", "sbim9s", "sbinzp", "sbwh6n", "sbwu5s", "sgav7a", "sgwd2p", "srab3a", "srbo5a", "srbu7s", "sria8p", "sriu1a", "srwo8p", "swbo9s", "swbv4p", "swwc7a"]
-DEV_S1 = ["bbiz3a", "bbwm6p", "bgia4p", "bgwo4p", "brwg6n", "bwat3s", "bwwn7s", "bwwu2p", "bwwuzn", "lbbe3a", "lbby5a", "lbwr4p", "lgaf5s", "lgwg5a", "lgwm7s", "lrar1s", "lray4n", "lrwfzn", "lwar8p", "pbbi9s", "pbwp7s", "pgby4n", "prac8p", "prwx7s", "pwad3s", "pwbd8p", "pwwy4p", "sbag8n", "sbat7s", "sbba8n", "sbbn6n", "sbia2p", "sbit2n", "sgib9s", "srbo3s", "srih1s", "srih3a", "srwb9s", "swai1s", "swwv9a"]
+TEST_S1 = """
+bbaf3s bbbf9a bgaa6n bgbo1a bgbozp bgig9a bgit7a bgwu6n bgwu9a brag1a bram4p bras7s brbm9a briz7s
+bwaa2p bwaazn bwag5s bwan1a lbad7s lbbezn lbid4p lbij8p lbwy8p lgal9s lgbf8n lgif1s lgif3a lrae3s
+lrbe6n lrby9s lrie1a lriq7s lrwf1s lrwl6p lrwz4p lwal4p lwar9a lwil1a lwir4p pbav3s pbib6n pbii3a
+pbwp9a pgayzn pgbr3a pgby7a pgwz1a prac9a prav9s prbd3a prbj7a pric5a prip3a priv5s prwq4p pwaq3a
+pwbk2p pwbq5s pwbq7a pwby1a pwic8n pwip7s pwwe3a sban2n sbia1s sbim9s sbinzp sbwh6n sbwu5s sgav7a
+sgwd2p srab3a srbo5a srbu7s sria8p sriu1a srwo8p swbo9s swbv4p swwc7a
+""".split()
+DEV_S1 = """
+bbiz3a bbwm6p bgia4p bgwo4p brwg6n bwat3s bwwn7s bwwu2p bwwuzn lbbe3a lbby5a lbwr4p lgaf5s lgwg5a
+lgwm7s lrar1s lray4n lrwfzn lwar8p pbbi9s pbwp7s pgby4n prac8p prwx7s pwad3s pwbd8p pwwy4p sbag8n
+sbat7s sbba8n sbbn6n sbia2p sbit2n sgib9s srbo3s srih1s srih3a srwb9s swai1s swwv9a
+""".split()
 
 
 def read_alignment(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import time
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ class MadeUpTraining:
         else:
             moments.append(moments[-1])
         self.model.zero_grad(set_to_none=True)
-        parts = (after - before for before, after in zip(moments, moments[1:]))
+        parts = (after - before for before, after in itertools.pairwise(moments))
         return Step(*parts, audio, time.process_time() - worked)
 
     def _now(self) -> float:

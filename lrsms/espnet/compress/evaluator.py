@@ -68,7 +68,7 @@ class Evaluator:
     @torch.no_grad()
     def _loss(self, partial: Callable[[int, float], None]) -> float:
         total, count = 0.0, 0
-        with _features_in(self.model):
+        with _FeaturesIn(self.model):
             for step, batch in enumerate(self.batches):
                 loss, _, _ = self.model(*_pad(batch))
                 total, count = total + float(loss) * len(batch), count + len(batch)
@@ -78,13 +78,13 @@ class Evaluator:
     @torch.no_grad()
     def run(self, utterance: Utterance) -> None:
         """One utterance through the whole model, teacher-forced: for calibration."""
-        with _features_in(self.model):
+        with _FeaturesIn(self.model):
             self.model(*_pad([utterance]))
 
     @torch.no_grad()
     def _encode(self, batch: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
         features, lengths, _, _ = _pad(batch)
-        with _features_in(self.model):
+        with _FeaturesIn(self.model):
             encoded, encoded_lengths = self.model.encode(features, lengths)
         return (encoded[0] if isinstance(encoded, tuple) else encoded), encoded_lengths
 
@@ -123,7 +123,7 @@ class Evaluator:
         return self._recognizer
 
 
-class _features_in:
+class _FeaturesIn:
     """Within this context the model takes normalized features in place of waveforms."""
 
     def __init__(self, model: nn.Module):

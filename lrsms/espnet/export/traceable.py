@@ -255,7 +255,7 @@ def _adapt_rnn(module: nn.Module, padding: _Padding) -> None:
 
 
 def _adapt_projected_rnn(module: nn.Module, padding: _Padding) -> None:
-    """Layers with a linear one, and fewer frames, after each. (ESPnet drops out here even when it decodes.)"""
+    """Layers with a linear one, and fewer frames, after each. (ESPnet drops out here even when it decodes.)."""
 
     def forward(self, x, lengths, prev_state=None):
         for layer in range(self.elayers):

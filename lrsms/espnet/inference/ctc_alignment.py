@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def token_times(
     Returns:
         One entry for each token, in time; empty if the hypothesis has more tokens than CTC can place.
     """
-    repeats = sum(a == b for a, b in zip(ids, ids[1:]))
+    repeats = sum(a == b for a, b in itertools.pairwise(ids))
     if not ids or len(ids) + repeats > len(log_probabilities):
         return []
     targets = torch.tensor([list(ids)], dtype=torch.int32)

@@ -43,7 +43,7 @@ def cost(model: nn.Module, fs: int, tokens_per_second: float) -> Cost:
         tokens_per_second: mean token rate of the corpus, the decoder's share of the work.
     """
     parameters = trainable_parameters(model)
-    saved = {path: layer for path, layer in low_rank_layers(model)}
+    saved = dict(low_rank_layers(model))
     dense_parameters = parameters + sum(layer.parameters_saved for layer in saved.values())
     dense_parameters += sum(cell.biases_saved for cell in model.modules() if isinstance(cell, LowRankLSTMCell))
     macs, saved_macs = _count_macs(model, fs, tokens_per_second, saved)

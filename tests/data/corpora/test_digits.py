@@ -1,5 +1,6 @@
 """The embedded corpus: reproducible, honest splits, noise at the SNR it says, and never half-finished."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_utterances_are_long_enough_for_their_characters():
     for split in SPLITS:
         for utterance in designs(split, 60):
             text = utterance.text
-            needed = len(text) + sum(a == b for a, b in zip(text, text[1:]))
+            needed = len(text) + sum(a == b for a, b in itertools.pairwise(text))
             assert len(render_utterance(utterance)[0]) / SAMPLING_RATE * 25 > needed, utterance
 
 

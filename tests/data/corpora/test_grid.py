@@ -1,5 +1,8 @@
 """grid on a made-up copy of its layout, and on the real thing where it is there."""
 
+import functools
+import operator
+
 import av
 import numpy as np
 import pytest
@@ -133,7 +136,7 @@ def test_grid_with_mouth_regions(lists_dir, tmp_path, write_talking_head, capsys
     grid.prepare_grid(corpus_dir, output_dir, num_jobs=2, lists_dir=lists_dir, mouth_size=32)
     found = {split: read_manifest(output_dir / split) for split in ("train", "dev", "test")}
     listed = {split: [row.id for row in read_excluded(output_dir / split / WITHOUT_VIDEO)] for split in found}
-    assert sum(map(len, found.values())) == 4 and sum(listed.values(), []) == ["s1_clip3"]
+    assert sum(map(len, found.values())) == 4 and functools.reduce(operator.iadd, listed.values(), []) == ["s1_clip3"]
     assert all(list(array.shape) == [25, 32, 32] for mouths in found.values() for array in mouths.values())
     assert sum(sizes(output_dir, "train", "dev", "test")) == 5  # the fifth by its sound
     assert "1 without video: no_face" in capsys.readouterr().out and (output_dir / "mouths.png").exists()

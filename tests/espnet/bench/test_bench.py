@@ -144,7 +144,7 @@ def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_
 
 def test_training_steps_are_timed_on_made_up_speech(write_config, dense_parts, tmp_path):
     configs = [write_config(tmp_path / "dense.yaml", **dense_parts), write_config(tmp_path / "low.yaml")]
-    options = dict(batch=2, seconds=1.0, steps=2, vocab_size=20)
+    options = {"batch": 2, "seconds": 1.0, "steps": 2, "vocab_size": 20}
     table = training.train_speed(configs, tmp_path / "out", threads=1, **options)
     dense, low = read(tmp_path / "out", "train")["results"]
     assert dense["parameters"] > low["parameters"] and "| dense " in table

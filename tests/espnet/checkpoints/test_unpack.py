@@ -5,6 +5,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -96,7 +97,7 @@ def test_what_espnet_packs_opens_with_the_files_that_its_config_names(suffix, fo
     assert found["lm_train_config"].parent == folder
     config = yaml.safe_load(found["asr_train_config"].read_text())
     for name, content in ((config["bpemodel"], b"m"), (config["normalize_conf"]["stats_file"], b"s")):
-        assert os.path.dirname(name) == str(folder)
+        assert Path(name).parent == folder
         with open(name, "rb") as file:
             assert file.read() == content
 

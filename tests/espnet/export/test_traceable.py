@@ -174,7 +174,7 @@ def test_decoding_steps_are_those_of_espnets_decoder(build, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"model_conf": {"ctc_weight": 0.0}}, "the model has no CTC"),
         (

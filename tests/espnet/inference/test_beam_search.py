@@ -106,7 +106,7 @@ def test_a_trained_model_says_the_same(experiment, corpus):
 
 @pytest.mark.parametrize("normalize_before", [True, False])
 @pytest.mark.parametrize(
-    "low_rank, kinds",
+    ("low_rank", "kinds"),
     [
         (None, (PlainPast, PlainMemory)),
         ({"attention": 0.25, "feed_forward": 0.25, "multiple": 2}, (LatentPast, LatentMemory)),

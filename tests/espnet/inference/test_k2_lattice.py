@@ -110,7 +110,7 @@ def test_without_k2(experiment, corpus, config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "method, changes, message",
+    ("method", "changes", "message"),
     [
         (K2_CTC, {"model_conf": {"ctc_weight": 0.0}}, "ctc_weight: 0.0: the model has no CTC, which .*k2_ctc searches"),
         (K2_RESCORING, {"model_conf": {"ctc_weight": 1.0}}, "no attention decoder, .* decode it with k2_hlg"),

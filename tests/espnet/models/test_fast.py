@@ -53,7 +53,7 @@ def gradients(model, x, lengths):
 def assert_alike(found, expected):
     assert set(found) == set(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, **EXACT, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(found[name], value, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def assert_fast_is_plain(model, make_batch, lengths):

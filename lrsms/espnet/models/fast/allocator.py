@@ -28,4 +28,4 @@ def keep_freed_memory() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _PAD))  # -1: the largest number
-    return all([library.mallopt(name, value) == 1 for name, value in settings])
+    return all(library.mallopt(name, value) == 1 for name, value in settings)

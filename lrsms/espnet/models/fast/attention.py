@@ -21,8 +21,10 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
     """
 
     def forward(self, query, key, value, pos_emb, mask):
-        """As ESPnet's: ``query (batch, frames, features)``, ``pos_emb (1, 2 * frames - 1, features)``,
-        ``mask (batch, 1, frames)`` or ``(batch, frames, frames)``, True for a frame and False for padding.
+        """Compute what ESPnet's does.
+
+        Shapes: ``query (batch, frames, features)``, ``pos_emb (1, 2 * frames - 1, features)``, ``mask (batch, 1,
+        frames)`` or ``(batch, frames, frames)``, True for a frame and False for padding.
         """
         frames = query.shape[1]
         known = key.shape[1] == frames and pos_emb.shape[:2] == (1, 2 * frames - 1) and not self.zero_triu

@@ -144,10 +144,8 @@ class FastConv2dStack(nn.Sequential):
             return super().forward(x)
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self:
-            if isinstance(layer, nn.ReLU):
-                x = F.relu(x, inplace=True)  # a convolution's backward does not ask for its output
-            else:
-                x = _convolve(layer, x)
+            # In place: a convolution's backward does not ask for its output.
+            x = F.relu(x, inplace=True) if isinstance(layer, nn.ReLU) else _convolve(layer, x)
         return x
 
 
