@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -36,7 +37,7 @@ def run_module() -> Callable:
 
     def run(name: str, *options, cwd: Path) -> subprocess.CompletedProcess:
         command, status, out, err = [name, *map(str, options)], 0, io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
+        with mock.patch.dict(os.environ), pytest.MonkeyPatch.context() as patch:  # a verb may set variables
             patch.chdir(cwd)
             patch.setattr(sys, "argv", command)
             patch.delitem(sys.modules, name, raising=False)  # runpy warns of a module that has been imported

@@ -55,7 +55,7 @@ def data_speed(
     tokens = cuts.parent.parent / "lang_char" / "tokens.txt"
     for path, stage in ((cuts, 1), (tokens, 2)):
         if not path.exists():
-            raise LrsmsError(f"{path}: not there; run stage {stage} first, with --token-type char")
+            raise LrsmsError(f"{path}: not found; run stage {stage} first, with --token-type char")
     with tempfile.TemporaryDirectory() as scratch:
         ways = _both_ways(cuts, tokens, config, Path(scratch), max_duration)
         growth = [_growth(number, tokens, Path(scratch), max_duration) for number in tqdm(hours, desc="manifests")]

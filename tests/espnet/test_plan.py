@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,10 @@ def count(**given) -> tuple[int, str]:
     return vocabulary(argparse.Namespace(**{"config": Path("conf/x.yaml"), **dict.fromkeys(names), **given}))
 
 
-def test_parameters_are_those_of_the_trained_model(experiment, run_module):
+def test_parameters_are_those_of_the_trained_model(experiment, run_module, tmp_path):
     prepared = json.loads((experiment.output_dir / "prepared.json").read_text())
-    data = experiment.lang_dir.parent
+    data = tmp_path / "data"
+    shutil.copytree(experiment.lang_dir, data / "lang_char")
     done = run_module("lrsms.bin.plan", "--config", experiment.config, "--data-dir", data, cwd=experiment.output_dir)
     assert done.returncode == 0, done.stderr
     assert f"parameters        {prepared['parameters']:,} of dense's {prepared['dense_parameters']:,}" in done.stdout

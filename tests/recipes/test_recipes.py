@@ -315,7 +315,7 @@ def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
         (["egs/grid/avsr1/run.sh"], ["--corpus_dir is not given", "alignments/*/*.align"]),
         (["egs/lrs3/avsr1/run.sh", "--corpus-dir", "conf"], ["expected pretrain/*/*.mp4", "test/*/*.txt"]),
         (["./run.sh", "--mouth-size", "48"], ["--mouth_size is for grid, lrs3, talking_digits"]),
-        (["egs/talking_digits/avsr1/run.sh", "--mouth-size", "9"], ["--mouth_size 9: at least 24 pixels"]),
+        (["egs/talking_digits/avsr1/run.sh", "--mouth-size", "9"], ["--mouth_size 9: must be at least 24 pixels"]),
     ],
 )
 def test_wrong_audio_visual_commands_are_named(tmp_path, run_module, command, messages):

@@ -85,7 +85,7 @@ def test_data_is_loaded_both_ways_and_over_made_up_hours(corpus, tmp_path):
     cuts = corpus / "dev" / "cuts.jsonl.gz"
     options = {"hours": [0.02, 0.2], "max_duration": 10.0, "steps": 1}
     if not (corpus / "lang_char" / "tokens.txt").exists():
-        with pytest.raises(LrsmsError, match="tokens.txt: not there; run stage 2 first"):
+        with pytest.raises(LrsmsError, match="tokens.txt: not found; run stage 2 first"):
             data_speed(cuts, config, tmp_path / "out", **options)
         (corpus / "lang_char").mkdir()
         (corpus / "lang_char" / "tokens.txt").write_text("\n".join(["<blank>", "<unk>", *" eotn", "<sos/eos>"]) + "\n")

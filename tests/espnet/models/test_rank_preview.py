@@ -89,4 +89,4 @@ def test_the_verb_prints_draws_and_does_not_load_espnets_task(experiment, run_py
 
 def test_a_missing_token_list_is_an_error(experiment, run_module, tmp_path):
     done = run_module("lrsms.bin.plan", "--config", experiment.config, "--token_list", "no.txt", cwd=tmp_path)
-    assert done.returncode == 1 and "no.txt: not there" in done.stderr
+    assert done.returncode == 1 and "no.txt: not found" in done.stderr
