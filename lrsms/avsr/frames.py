@@ -84,8 +84,13 @@ def pack(
     if region is not None and size is not None and tuple(region.shape[1:]) != tuple(size):
         found, wanted = (" x ".join(map(str, pair)) for pair in (region.shape[1:], size))
         raise LrsmsError(f"mouth regions of {found} pixels where {wanted} are wanted")
-    height, width = size if region is None else region.shape[1:]
-    frames = math.ceil(len(samples) / SAMPLES) if region is None else len(region)
+    if region is not None:
+        height, width = region.shape[1:]
+        frames = len(region)
+    else:
+        assert samples is not None and size is not None  # as checked above
+        height, width = size
+        frames = math.ceil(len(samples) / SAMPLES)
     if frames == 0:
         raise LrsmsError("an utterance without a single frame")
     array = np.zeros((frames, row_size(height, width)), dtype=np.float32)

@@ -246,9 +246,10 @@ def _attach_mouths(
     Raises:
         LrsmsError: no regions of any split are usable.
     """
-    manifests = {split: mouths.read_manifest(data_dir / split) for split in done}
-    manifests = {split: found for split, found in manifests.items() if found is not None}
-    size, without = mouths.common_size(manifests.values()), {}
+    read = ((split, mouths.read_manifest(data_dir / split)) for split in done)
+    manifests = {split: manifest for split, manifest in read if manifest is not None}
+    size = mouths.common_size(manifests.values())
+    without: dict[str, list[Exclusion]] = {}
     for split, found in manifests.items():
         cuts, exclusions = done[split]
         known = read_excluded(data_dir / split / mouths.WITHOUT_VIDEO, PREPARE)

@@ -6,6 +6,7 @@ import argparse
 import resource
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -164,8 +165,8 @@ class MadeUpTraining:
         else:
             moments.append(moments[-1])
         self.model.zero_grad(set_to_none=True)
-        parts = (after - before for before, after in zip(moments, moments[1:]))
-        return Step(*parts, audio, time.process_time() - worked)
+        forward, backward, update = (after - before for before, after in pairwise(moments))
+        return Step(forward, backward, update, audio, time.process_time() - worked)
 
     def _now(self) -> float:
         if self.device == "cuda":

@@ -313,8 +313,11 @@ class EspnetToolkit:
         record = self.root / "search_set.json"
         if not record.exists():
             found = self._choose(compressible, sliced, space, dev)
-            ids = [dev[index].id for index in found.indices]
-            content = {"utterances": ids, "correlation": found.correlation, "candidates": found.candidates}
+            content = {
+                "utterances": [dev[index].id for index in found.indices],
+                "correlation": found.correlation,
+                "candidates": found.candidates,
+            }
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, content)
         ids = set(json.loads(record.read_text())["utterances"])

@@ -76,7 +76,7 @@ class LatticeDecoding:
             LrsmsError: there is none, or its tokens are others.
         """
         config = read_yaml(self.config)
-        tokens, kind = config["token_list"], config.get("token_type")
+        tokens, kind = config["token_list"], str(config.get("token_type"))
         kinds = SENTENCEPIECE_TYPES if kind == "bpe" else (kind,)
         folders = [lang_dir(self.data_dir, kind, len(tokens)) for kind in kinds]
         found = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
@@ -195,6 +195,7 @@ class LatticeRecognizer:
         spelled = [torch.tensor(path.token_ids, device=encoded.device, dtype=torch.long) for path in paths]
         total = option.ctc_weight * ctc_scores(scores, spelled)
         total = total + option.attention_weight * self._attention_scores(encoded, lengths, spelled)
+        assert self.language is not None
         said = torch.tensor([self.language.score(path.words) for path in paths], device=total.device)
         total = total + option.lm_weight * said
         best = int(total.argmax())

@@ -66,7 +66,7 @@ def resolve(args: argparse.Namespace, build: Callable[[argparse.Namespace], nn.M
     dense = _Model(model, configs, stable)
     configs = _reach_target(dense, sampling_rate(args.frontend_conf))
     for part, config in configs.items():
-        block = dict(blocks[part])
+        block = dict(blocks[part] or {})
         block.pop("target", None)
         block.update(config.ratios)
         if config.stable_rank_from is not None:
@@ -123,7 +123,7 @@ def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
         )
     ((what, times),) = targets
     if what == "parameters":
-        total = trainable_parameters(model)
+        total = float(trainable_parameters(model))
         counts = None
     else:
         total = cost(model, fs, NOMINAL_TOKENS_PER_SECOND).macs_per_second
@@ -163,7 +163,7 @@ def _stable_ranks(part: nn.Module, config: LowRankConfig, name: str) -> dict[str
     here have one shape, and so one such value.
     """
     where = f"{name}_conf.low_rank.stable_rank_from"
-    weights = current_names(nn.ModuleDict({name: part}), read_checkpoint(Path(config.stable_rank_from)))
+    weights = current_names(nn.ModuleDict({name: part}), read_checkpoint(Path(str(config.stable_rank_from))))
     dense = RankPlan.make(part, part.low_rank_roles, LowRankConfig(), where)
     ranks = {}
     for entry in dense.entries:

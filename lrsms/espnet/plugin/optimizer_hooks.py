@@ -54,8 +54,9 @@ class _AfterStep:
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
         """Steps so far: the optimizer's own count where it keeps one, for that survives an interruption."""
         self.steps += 1
-        kept = next(iter(optimizer.state.values()), {}).get("step")
-        return self.steps if kept is None else int(kept)
+        states: list[dict] = list(optimizer.state.values())
+        own = states[0].get("step") if states else None
+        return self.steps if own is None else int(own)
 
 
 def _without_weight_decay(optimizer: torch.optim.Optimizer, layers: list[Factored]) -> None:

@@ -87,8 +87,9 @@ def _building(build_model):
     def build(cls, args):
         if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
             import_k2("ctc_conf.ctc_type: brctc")
-        if _loading.get() is not None:
-            _find_statistics(args, _loading.get()[0].parent)
+        loading = _loading.get()
+        if loading is not None:
+            _find_statistics(args, loading[0].parent)
         resolve(args, lambda dense_args: build_model(cls, dense_args))
         model = build_model(cls, args)
         check_model(model)
@@ -99,8 +100,8 @@ def _building(build_model):
             keep_freed_memory()
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
-        if _loading.get() is not None:
-            check_fits(model, *_loading.get())
+        if loading is not None:
+            check_fits(model, *loading)
         return model
 
     return build
