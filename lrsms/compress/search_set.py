@@ -63,7 +63,7 @@ def choose(
         return SearchSet(tuple(range(count)), 1.0, len(held_out))
     generator = np.random.default_rng(seed)
     strata = _strata(np.asarray(lengths, float), np.asarray(original_errors))
-    best, best_fit = None, -np.inf
+    best, best_fit = np.empty(0, int), -np.inf
     for _ in range(draws):
         chosen = _draw(strata, size, generator)
         fit_of_chosen = _correlation(fit, words, chosen)

@@ -194,6 +194,7 @@ class LatticeRecognizer:
         spelled = [torch.tensor(path.token_ids, device=encoded.device, dtype=torch.long) for path in paths]
         total = option.ctc_weight * ctc_scores(scores, spelled)
         total = total + option.attention_weight * self._attention_scores(encoded, lengths, spelled)
+        assert self.language is not None
         said = torch.tensor([self.language.score(path.words) for path in paths], device=total.device)
         total = total + option.lm_weight * said
         best = int(total.argmax())

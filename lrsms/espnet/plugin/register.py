@@ -111,8 +111,8 @@ def _building(build_model):
             keep_freed_memory()
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
-        if _loading.get() is not None:
-            check_fits(model, *_loading.get())
+        if loading is not None:
+            check_fits(model, *loading)
         return model
 
     return build

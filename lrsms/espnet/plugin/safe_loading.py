@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def trusted() -> bool:
     return os.environ.get(TRUST, "").lower() in ("1", "true", "yes")
 
 
-def check_config(path: Path, task: type) -> dict:
+def check_config(path: Path, task: Any) -> dict:
     """Read a trained model's ``config.yaml`` as data.
 
     Args:

@@ -113,7 +113,8 @@ def feature_statistics(args: argparse.Namespace) -> Path:
     if args.input_size is not None or args.frontend is None:
         raise LrsmsError("normalize: global_mvn: no frontend whose features to count; give normalize_conf.stats_file")
     frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf).eval()
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total = squares = torch.zeros((), dtype=torch.double)
     cuts = CutSet.from_jsonl_lazy(args.train_cuts)
     for cut in tqdm(cuts, desc="feature statistics", unit="cut", leave=False, delay=2):
         speech = torch.from_numpy(load_waveform(cut)).unsqueeze(0)
