@@ -114,9 +114,9 @@ class SlicedModel:
         reader = self.dense[reader_path]
         lstm, thin = low_rank_lstm_like(dense, layer.entry.reader, reader, rank, input_rank)
         # In the order in which they are asked for.
-        recurrent, of_input = self.factors[path], self.factors.get(f"{path}.input")
-        assert isinstance(recurrent, list) and not isinstance(of_input, list)
-        slices = iter([of_input, *recurrent] if input_rank and of_input is not None else recurrent)
+        recurrent = self.factors[path]
+        assert isinstance(recurrent, list)
+        slices: Iterator = iter([*([self.factors[f"{path}.input"]] if input_rank else []), *recurrent])
 
         def take(_, rank):
             factors = next(slices)

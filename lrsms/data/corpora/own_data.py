@@ -71,7 +71,8 @@ def prepare_own_data(
     if kaldi_dir:
         require_layout(kaldi_dir, SPLITS, "--kaldi_dir")
         splits = {name: read_kaldi(kaldi_dir / name, num_jobs=num_jobs) for name in SPLITS}
-    elif manifest_dir:
+    else:
+        assert manifest_dir is not None
         require_layout(manifest_dir, SPLITS, "--manifest_dir")
         splits = {name: read_manifests(manifest_dir / name) for name in SPLITS}
     save_splits(output_dir, splits)

@@ -76,7 +76,7 @@ class LatticeDecoding:
             LrsmsError: there is none, or its tokens are others.
         """
         tokens, config_file = self.experiment.token_list, self.experiment.config_file
-        kinds = recipe_token_types(self.experiment.token_type)
+        kinds = recipe_token_types(str(self.experiment.token_type))
         folders = [lang_dir(self.data_dir, kind, len(tokens)) for kind in kinds]
         by_file = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
         if not by_file:

@@ -87,7 +87,7 @@ def _resolve(
     scaled = _reach_target(_Model(model, configs, stable), sampling_rate(args.frontend_conf))
     resolved = {}
     for part, config in scaled.items():
-        block = {**_block(args, part), **config.ratios}
+        block = {**(_block(args, part) or {}), **config.ratios}
         block.pop("target", None)
         changes: dict = {"target": None}
         if config.stable_rank_from is not None:

@@ -174,7 +174,7 @@ def _building_from_file(build_model_from_file):
     return build
 
 
-def _is_known(task: type) -> bool:
+def _is_known(task: Any) -> bool:
     """Whether the classes that ``task`` chooses among are those of a recognizer or a language model."""
     registries = [getattr(sys.modules.get(module), name, None) for module, name in _KNOWN_TASKS.items()]
     return any(choices is registry for choices in task.class_choices_list for registry in registries)

@@ -111,8 +111,8 @@ class _Past:
 
     def choose(self, rows: torch.Tensor) -> None:
         """Drop all rows but these."""
-        if self._kept is not None:
-            self._kept[: len(rows)] = self._kept[rows]
+        assert self._kept is not None
+        self._kept[: len(rows)] = self._kept[rows]
 
 
 class PlainPast(_Past):
