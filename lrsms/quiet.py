@@ -82,6 +82,7 @@ class _QuietLoader(importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self.loader  # what Python would have left there
         with contextlib.nullcontext() if _QuietLoader.loading else nothing_printed():
             _QuietLoader.loading += 1

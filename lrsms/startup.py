@@ -123,7 +123,7 @@ class _BeforeESPnet(importlib.abc.MetaPathFinder):
 
 def leave(status: int = 0) -> None:
     """End this process as Python does, but for taking its modules apart: beside torch that takes 0.3 s and 130 MB."""
-    threading._shutdown()  # waits for threads, and ends pools
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, and ends pools
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -209,6 +209,7 @@ def names_for_later(tree: ast.Module) -> set[str]:
 
 
 def _imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
+    """Of absolute modules, which have a name."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and not node.level and node.module != "__future__":
             yield node
@@ -307,7 +308,7 @@ class _Loader(importlib.abc.Loader):
 class _TypeguardLoader(_Loader):
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        module.typechecked = checks_later(module.typechecked)
+        vars(module)["typechecked"] = checks_later(vars(module)["typechecked"])
 
 
 class _TaskLoader(_Loader):
@@ -318,13 +319,13 @@ class _TaskLoader(_Loader):
             for alias in node.names:
                 name = alias.asname or alias.name
                 if name in later:
-                    setattr(module, name, Later(node.module, alias.name))
+                    setattr(module, name, Later(str(node.module), alias.name))
                 elif alias.name == "ClassChoices":
-                    original = importlib.import_module(node.module).ClassChoices
+                    original = importlib.import_module(str(node.module)).ClassChoices
                     setattr(module, name, class_choices(original))
             node.names = [alias for alias in node.names if (alias.asname or alias.name) not in vars(module)]
         tree.body = [node for node in tree.body if getattr(node, "names", True)]
-        exec(compile(tree, module.__file__, "exec", dont_inherit=True), vars(module))
+        exec(compile(tree, str(module.__file__), "exec", dont_inherit=True), vars(module))
 
 
 def _loader(name: str) -> type[_Loader] | None:

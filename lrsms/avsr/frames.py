@@ -84,8 +84,11 @@ def pack(
     if region is not None and size is not None and tuple(region.shape[1:]) != tuple(size):
         actual, wanted = (" x ".join(map(str, pair)) for pair in (region.shape[1:], size))
         raise LrsmsError(f"mouth regions of {actual} pixels, but {wanted} are wanted")
-    height, width = size if region is None else region.shape[1:]
-    frames = math.ceil(len(samples) / SAMPLES) if region is None else len(region)
+    if region is None:
+        assert samples is not None and size is not None
+        (height, width), frames = size, math.ceil(len(samples) / SAMPLES)
+    else:
+        (height, width), frames = region.shape[1:], len(region)
     if frames == 0:
         raise LrsmsError("an utterance without a single frame")
     array = np.zeros((frames, row_size(height, width)), dtype=np.float32)

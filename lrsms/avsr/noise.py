@@ -147,7 +147,8 @@ class Babble:
 
 def _sample(cuts: Iterable[Cut], limit: int, seed: int) -> list[Cut]:
     """``limit`` of ``cuts``, each as likely, in one pass over a manifest of any size (Vitter's algorithm R)."""
-    rng, sample = random.Random(seed), []
+    rng = random.Random(seed)
+    sample: list[Cut] = []
     seen = 0
     for cut in cuts:
         if _PERTURBED.search(cut.id):

@@ -89,14 +89,15 @@ def layer_speed(
             arms = {key: _pass(layer.to(device), x, what != "forward", amp) for key, layer in layers.items()}
             seconds = side_by_side(arms, rounds=rounds, warm_up=2, desc=f"{inputs} x {outputs}, {what}")
             base = Spread.of(seconds["dense", None]).median
-            for (name, ratio), values in seconds.items():
+            for key, values in seconds.items():
+                name, share = key
                 spread = Spread.of(values)
-                times = 1.0 if ratio is None else inputs * outputs / (ranks[ratio] * (inputs + outputs))
-                weights = sum(matrix.numel() for matrix in layers[name, ratio].parameters() if matrix.dim() > 1)
+                times = 1.0 if share is None else inputs * outputs / (ranks[share] * (inputs + outputs))
+                weights = sum(matrix.numel() for matrix in layers[key].parameters() if matrix.dim() > 1)
                 found.append(
                     {
-                        **{"in": inputs, "out": outputs, "layer": name, "ratio": ratio, "pass": what},
-                        **{"rank": ranks.get(ratio), "weights": weights, "seconds": spread.__dict__},
+                        **{"in": inputs, "out": outputs, "layer": name, "ratio": share, "pass": what},
+                        **{"rank": share and ranks[share], "weights": weights, "seconds": spread.__dict__},
                         **{"flop_ratio": times, "times_faster": base / spread.median},
                         "share": base / spread.median / times,
                     }

@@ -49,11 +49,12 @@ def input_moments(
     for path in paths:
         module = lstms[path] if path in lstms else model.get_submodule(path)
         if isinstance(module, nn.LSTM) and path not in lstms:
-            sums[path] = {name: _Sum() for name, _ in module.named_parameters() if name.startswith("weight_hh")}
-            hooks.append(module.register_forward_pre_hook(_lstm_hook(sums[path]), with_kwargs=True))
+            recurrent = {name: _Sum() for name, _ in module.named_parameters() if name.startswith("weight_hh")}
+            sums[path] = recurrent
+            hooks.append(module.register_forward_pre_hook(_lstm_hook(recurrent), with_kwargs=True))
         else:
-            sums[path] = _Sum()
-            hooks.append(module.register_forward_pre_hook(_hook(sums[path])))
+            sums[path] = inputs = _Sum()
+            hooks.append(module.register_forward_pre_hook(_hook(inputs)))
     try:
         with torch.no_grad():
             run()

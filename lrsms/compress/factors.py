@@ -100,7 +100,9 @@ class SlicedModel:
                 if isinstance(self.dense[path], nn.LSTM):
                     self._replace_lstm(path, wanted.get(path), wanted.get(f"{path}.input"))
                 else:
-                    _put(self.model, path, _slice(self.dense[path], self.factors[path], wanted[path]))
+                    factors, rank = self.factors[path], wanted[path]
+                    assert isinstance(factors, Factors) and rank is not None
+                    _put(self.model, path, _slice(self.dense[path], factors, rank))
             yield self.model
         finally:
             for path, module in self.dense.items():
@@ -112,7 +114,9 @@ class SlicedModel:
         reader = self.dense[reader_path]
         lstm, thin = low_rank_lstm_like(dense, layer.entry.reader, reader, rank, input_rank)
         # In the order in which they are asked for.
-        slices = iter([*([self.factors[f"{path}.input"]] if input_rank else []), *self.factors[path]])
+        recurrent = self.factors[path]
+        assert isinstance(recurrent, list)
+        slices: Iterator = iter([*([self.factors[f"{path}.input"]] if input_rank else []), *recurrent])
 
         def take(_, rank):
             factors = next(slices)

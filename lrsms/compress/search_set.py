@@ -63,12 +63,14 @@ def choose(
         return SearchSet(tuple(range(count)), 1.0, len(held_out))
     generator = np.random.default_rng(seed)
     strata = _strata(np.asarray(lengths, float), np.asarray(original_errors))
-    best, best_fit = None, -np.inf
+    best: np.ndarray | None = None
+    best_fit = -np.inf
     for _ in range(draws):
         chosen = _draw(strata, size, generator)
         fit_of_chosen = _correlation(fit, words, chosen)
         if fit_of_chosen > best_fit:
             best, best_fit = chosen, fit_of_chosen
+    assert best is not None
     return SearchSet(tuple(map(int, best)), _correlation(held_out, words, best), len(held_out))
 
 

@@ -246,8 +246,8 @@ def _attach_mouths(
     Raises:
         LrsmsError: no regions of any split are usable.
     """
-    manifests = {split: mouths.read_manifest(data_dir / split) for split in done}
-    manifests = {split: regions for split, regions in manifests.items() if regions is not None}
+    found = {split: mouths.read_manifest(data_dir / split) for split in done}
+    manifests = {split: regions for split, regions in found.items() if regions is not None}
     size, without = mouths.common_size(manifests.values()), {}
     for split, regions in manifests.items():
         cuts, exclusions = done[split]

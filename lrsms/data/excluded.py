@@ -51,8 +51,8 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     with path.with_name(f".{path.name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         of_other_stages = [row for row in _read_rows(path) if row["stage"] != stage]
-        rows = [dict(zip(COLUMNS, COLUMNS)), *of_other_stages, *new]
-        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in rows))
+        lines = [dict(zip(COLUMNS, COLUMNS)), *of_other_stages, *new]
+        write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in lines))
 
 
 def read_excluded(path: Path, stage: str | None = None) -> list[Exclusion]:

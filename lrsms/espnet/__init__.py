@@ -53,6 +53,7 @@ class _Registration(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None:
+            assert spec.loader is not None
             self.loader, spec.loader = spec.loader, self
         return spec
 

@@ -106,15 +106,18 @@ class LatticeSearch:
 
     def _columns(self, fsa) -> tuple[list[int], list[float], list[list[int]]]:
         """Label, score and words of every arc."""
-        outputs = fsa.aux_labels if self._words else None
-        if isinstance(outputs, torch.Tensor):
-            outputs = outputs[:, None]
-        return fsa.labels.tolist(), fsa.scores.tolist(), outputs.tolist() if self._words else [[]] * fsa.num_arcs
+        words: list[list[int]] = [[]] * fsa.num_arcs
+        if self._words:
+            outputs = fsa.aux_labels
+            words = (outputs[:, None] if isinstance(outputs, torch.Tensor) else outputs).tolist()
+        return fsa.labels.tolist(), fsa.scores.tolist(), words
 
     def _along(self, columns: tuple[list[int], list[float], list[list[int]]], arcs: Iterable[int]) -> LatticePath:
-        labels, scores, outputs = ([column[arc] for arc in arcs] for column in columns)
-        words = tuple(self._words[number] for row in outputs for number in row if number > 0)
-        return LatticePath(words, [label for label, _ in groupby(labels) if label > 0], sum(scores))
+        labels, scores, outputs = columns
+        path = list(arcs)
+        words = tuple(self._words[number] for arc in path for number in outputs[arc] if number > 0)
+        ids = [label for label, _ in groupby(labels[arc] for arc in path) if label > 0]
+        return LatticePath(words, ids, sum(scores[arc] for arc in path))
 
 
 def _key(path: LatticePath) -> tuple:

@@ -55,20 +55,22 @@ class Lexicon:
         """Token ids of a sentence."""
         ids: list[int] = []
         for word in words:
-            ids += [self.space] * (self.space is not None and bool(ids)) + list(self.spellings[word])
+            if self.space is not None and ids:
+                ids.append(self.space)
+            ids += self.spellings[word]
         return ids
 
     def arcs(self) -> list[Arc]:
         """Tokens to words, in any order and number."""
         arcs: list[Arc] = []
-        separated = self.space is not None
-        between = 1 if separated else 0  # 0 is the start: there, no space comes before the word
+        spaces = [] if self.space is None else [self.space]
+        between = len(spaces)  # 0 is the start: there, no space comes before the word
         states = between + 1
         marks = self._marks()
         for number, (word, spelling) in enumerate(self.spellings.items(), 1):
             labels = [*spelling, *([marks[word]] if word in marks else [])]
-            for source in (0, 1) if separated else (0,):
-                path = [self.space, *labels] if source else labels
+            for source in range(between + 1):
+                path = spaces * source + labels
                 inner = list(range(states, states + len(path) - 1))
                 states += len(inner)
                 ends = [source, *inner, between]
@@ -135,19 +137,19 @@ def language_arcs(model: NGram, lexicon: Lexicon) -> tuple[list[Arc], int]:
 
     arcs: list[Arc] = []
     for ngram in known:
-        *history, word = ngram
+        word = ngram[-1]
         score = model.log10[ngram] * to_natural
         if word == EOS:
-            arcs.append((states[tuple(history)], final, FINAL, FINAL, score))
+            arcs.append((states[ngram[:-1]], final, FINAL, FINAL, score))
         elif word != BOS:
             number = numbers[word]
-            arcs.append((states[tuple(history)], states[longest(ngram)], number, number, score))
+            arcs.append((states[ngram[:-1]], states[longest(ngram)], number, number, score))
     for history, state in states.items():
         if history:
-            weight, shorter = 0.0, history
-            while shorter == history or shorter not in states:
-                weight, shorter = weight + model.backoff.get(shorter, 0.0), shorter[1:]
-            arcs.append((state, states[shorter], lexicon.first_extra_word, 0, weight * to_natural))
+            weight, back = 0.0, history
+            while back == history or back not in states:
+                weight, back = weight + model.backoff.get(back, 0.0), back[1:]
+            arcs.append((state, states[back], lexicon.first_extra_word, 0, weight * to_natural))
     return arcs, len(model.log10) - len(known)
 
 

@@ -51,6 +51,7 @@ def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:
     parent_path, _, name = entry.module.rpartition(".")
     parent = model.get_submodule(parent_path)
     dense = getattr(parent, name)
+    assert entry.rank is not None
     if isinstance(dense, nn.LSTMCell):
         cell = LowRankLSTMCell(dense.input_size, dense.hidden_size, rank=entry.rank, bias=dense.bias)
         initialize_(cell.gates, *cell_matrix(dense.state_dict()), init)

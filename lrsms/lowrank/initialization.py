@@ -99,4 +99,5 @@ def initialize_(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None
         return
     layer.set_factors(*INITIALIZERS[method](layer.as_matrix(weight), layer.rank))
     if bias is not None:
+        assert layer.bias is not None
         layer.bias.copy_(bias)

@@ -159,7 +159,7 @@ class RankPlan:
         Args:
             macs: multiply-accumulates per second of audio by module path, for a column of their own.
         """
-        rows = [("module", "role", "in x out", "rank", "parameters", "of dense", "MMACs/s", "")]
+        rows: list[tuple[str, ...]] = [("module", "role", "in x out", "rank", "parameters", "of dense", "MMACs/s", "")]
         for entry in self.entries:
             rank = "dense" if entry.rank is None else str(entry.rank)
             share = f"{100 * entry.parameters / entry.dense_parameters:.0f} %"
@@ -185,7 +185,7 @@ def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
     modules = dict(model.named_modules())
     for path, module in modules.items():
         role, match = _role_of(path, roles)
-        if isinstance(role, Recurrent) and isinstance(module, nn.LSTM):
+        if match and isinstance(role, Recurrent) and isinstance(module, nn.LSTM):
             reader = match.expand(role)
             features = modules[".".join(filter(None, (path.rpartition(".")[0], reader)))].out_features
             hidden, directions = module.hidden_size, 1 + module.bidirectional
@@ -227,17 +227,19 @@ def _rank_groups(
         family = (entry.role, entry.inputs, entry.outputs) if weights is not None else _family(entry)
         families.setdefault(family, []).append(entry)
     chosen = {}
-    for family in families.values():
-        layer_map = config.layer_map if weights is None else [weights[entry.module] for entry in family]
-        if len(family) == 1:
+    for layers in families.values():
+        layer_map: str | Sequence[float] = config.layer_map
+        if weights is not None:
+            layer_map = [weights[entry.module] for entry in layers]
+        if len(layers) == 1:
             layer_map = "uniform"
-        elif not isinstance(layer_map, str) and len(layer_map) != len(family) and family[0].role in config.ratios:
+        elif not isinstance(layer_map, str) and len(layer_map) != len(layers) and layers[0].role in config.ratios:
             raise LrsmsError(
-                f"{where}.layer_map: {len(layer_map)} weights, but there are {len(family)} layers "
-                f"like {family[0].module}"
+                f"{where}.layer_map: {len(layer_map)} weights, but there are {len(layers)} layers "
+                f"like {layers[0].module}"
             )
-        ratio = config.ratios.get(family[0].role)
-        for entry, (rank, note) in zip(family, _family_ranks(family[0], len(family), ratio, config, layer_map)):
+        ratio = config.ratios.get(layers[0].role)
+        for entry, (rank, note) in zip(layers, _family_ranks(layers[0], len(layers), ratio, config, layer_map)):
             chosen[entry.module] = replace(entry, rank=rank, note=note)
     return [chosen[entry.module] for entry in entries]
 
@@ -275,7 +277,10 @@ def _override(entries: list[PlanEntry], model: nn.Module, ranks: Mapping[str, in
         shape = matrix_shape(modules[path]) if path in modules else None
         if path not in by_path and shape is None:
             raise LrsmsError(f"{where}.ranks.{path}: {type(model).__name__} has no layer of that path to factor")
-        known = by_path.get(path) or PlanEntry(path, "explicit", _depth(path), shape[1], shape[0], None)
+        known = by_path.get(path)
+        if known is None:
+            assert shape is not None
+            known = PlanEntry(path, "explicit", _depth(path), shape[1], shape[0], None)
         # Of an LSTM: torch wants proj_size < hidden_size, and weights tell a factored input by its size.
         most = known.full_rank - (bool(known.reader) or known.role == "recurrent_input")
         if rank > most:

@@ -82,7 +82,7 @@ def repetition(subsampling: int) -> tuple[int, int]:
     return (subsampling, _FRAMES) if subsampling > _FRAMES else (1, 1)
 
 
-def symbols(token_list: Sequence[str], token_type: str, where: str) -> str:
+def symbols(token_list: Sequence[str], token_type: str | None, where: str) -> str:
     """``tokens.txt`` of sherpa-onnx: a symbol and its number per line.
 
     Args:

@@ -38,7 +38,7 @@ def error_rate_interval(
 
 
 def paired_bootstrap(
-    errors_a: Sequence[int], errors_b: Sequence[int], tokens: Sequence[int], resamples: int = 10_000, seed: int = 0
+    errors_a: Sequence[float], errors_b: Sequence[float], tokens: Sequence[int], resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:
     """Compare systems a and b on the same utterances, all three ``(utterances,)`` and in the same order.
 
@@ -51,7 +51,7 @@ def paired_bootstrap(
     return PairedDifference(float(_rate(added_errors, tokens)), low, high, float(np.mean(differences <= 0)))
 
 
-def _check(columns: Sequence[Sequence[int]]) -> None:
+def _check(columns: Sequence[Sequence[float]]) -> None:
     if len({len(column) for column in columns}) != 1:
         raise ValueError(f"one number per utterance each: got {[len(column) for column in columns]}")
     if sum(columns[-1]) == 0:

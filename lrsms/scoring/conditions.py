@@ -183,8 +183,8 @@ def _gain_table(scored: Sequence[ScoredCondition]) -> str:
         by_key = {result.key: [result] for result in members}
         cells = []
         for snr in snrs:
-            pair = by_key.get(("audio", snr)), by_key.get(("audiovisual", snr))
-            cells.append(_difference(_paired(*pair)) if all(pair) else "-")
+            audio, audiovisual = by_key.get(("audio", snr)), by_key.get(("audiovisual", snr))
+            cells.append(_difference(_paired(audio, audiovisual)) if audio and audiovisual else "-")
         if any(cell != "-" for cell in cells):
             lines.append([experiment, *cells])
     header = ["experiment", *("clean" if snr is None else f"{snr:g} dB" for snr in snrs)]
@@ -230,7 +230,8 @@ def _paired(a: Sequence[ScoredCondition], b: Sequence[ScoredCondition]) -> Paire
         sums.append((errors, tokens))
     (errors_a, tokens), (errors_b, _) = sums
     names = sorted(errors_a)
-    return paired_bootstrap(*([table[name] for name in names] for table in (errors_a, errors_b, tokens)))
+    first, second, words = ([table[name] for name in names] for table in (errors_a, errors_b, tokens))
+    return paired_bootstrap(first, second, words)
 
 
 def _difference(comparison: PairedDifference) -> str:

@@ -192,7 +192,7 @@ def _over_value(rows: Sequence[dict], content: Mapping, path: Path) -> None:
     numbers = {text: row["values"][key] for line in lines for text, row in line.rows.items()}
     values = list(numbers)
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers.values()):
-        values.sort(key=numbers.get)
+        values.sort(key=lambda text: numbers[text])
     handles = []
     figure, (axis,) = _figure([line.name for line in lines])
     for index, line in enumerate(lines):

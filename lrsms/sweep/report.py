@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class ArmResult:
         """Character error rate of each seed in percent."""
         return [score.cer.rate for score in self.scores]
 
-    def word_errors(self, seeds: Sequence[int]) -> list[int]:
+    def word_errors(self, seeds: Collection[int]) -> list[int]:
         """Errors of each utterance, summed over ``seeds``."""
         chosen = [s.wer.counts.values() for p, s in zip(self.points, self.scores, strict=True) if p.seed in seeds]
         return [sum(count.errors for count in counts) for counts in zip(*chosen, strict=True)]

@@ -76,7 +76,8 @@ class Reinforce:
             )
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=RATE)
         self.told: set[int] = set()
-        self.baseline, self.spread = None, 0.0
+        self.baseline: float | None = None
+        self.spread = 0.0
 
     def propose(self, trial: Trial, history: Sequence[Finished]) -> Proposal:
         """Learn from the trials that are new, then sample."""

@@ -101,8 +101,10 @@ def _between(known: dict[int, float], level: int) -> float:
     """Interpolate piecewise linearly; outside of what is known, take the nearest value."""
     below = max((k for k in known if k <= level), default=None)
     above = min((k for k in known if k >= level), default=None)
-    if below is None or above is None:
-        return known[above if below is None else below]
+    if below is None:
+        return known[min(known)]
+    if above is None:
+        return known[below]
     if below == above:
         return known[below]
     share = (level - below) / (above - below)

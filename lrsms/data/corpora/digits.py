@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -212,7 +213,7 @@ def in_processes(
 ) -> list:
     """``write(output_dir, utterance)`` for each, with a progress bar; returns the results in order."""
     folders = [output_dir] * len(utterances)
-    bar = {"total": len(utterances), "desc": title, "unit": "utt"}
+    bar: dict[str, Any] = {"total": len(utterances), "desc": title, "unit": "utt"}
     if num_jobs == 1:
         return list(tqdm(map(write, folders, utterances), **bar))
     # Not fork: the caller may hold threads (torch, BLAS) that a forked child would wait for.

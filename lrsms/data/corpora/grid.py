@@ -113,7 +113,8 @@ def prepare_grid(
     from lrsms.avsr.extract import add_mouths
 
     corpus_dir = require_layout(corpus_dir, ["alignments/*/*.align"])
-    paths, exclusions = _find(corpus_dir, _AUDIO), []
+    paths = _find(corpus_dir, _AUDIO)
+    exclusions: list[Exclusion] = []
     videos = _find(corpus_dir, _VIDEO)
     if mouth_size and not videos:
         raise LrsmsError(f"--corpus_dir {corpus_dir}: no videos; expected one of {', '.join(_VIDEO)}")

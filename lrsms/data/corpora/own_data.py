@@ -48,7 +48,8 @@ def read_manifests(folder: Path) -> Split:
         else:
             whole = CutSet.from_file(cuts)
             check_unique((item.id for cut in whole for item in cut.supervisions), f"{cuts}: supervisions")
-            items = tuple(list(part or []) for part in whole.decompose()[:2])
+            recorded, supervised = whole.decompose()[:2]
+            items = list(recorded or []), list(supervised or [])
     except LrsmsError:
         raise
     except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
@@ -71,6 +72,7 @@ def prepare_own_data(
         require_layout(kaldi_dir, SPLITS, "--kaldi_dir")
         splits = {name: read_kaldi(kaldi_dir / name, num_jobs=num_jobs) for name in SPLITS}
     else:
+        assert manifest_dir is not None
         require_layout(manifest_dir, SPLITS, "--manifest_dir")
         splits = {name: read_manifests(manifest_dir / name) for name in SPLITS}
     save_splits(output_dir, splits)

@@ -165,8 +165,8 @@ class MadeUpTraining:
         else:
             moments.append(moments[-1])
         self.model.zero_grad(set_to_none=True)
-        parts = (after - before for before, after in itertools.pairwise(moments))
-        return Step(*parts, audio, time.process_time() - worked)
+        forward, backward, update = (after - before for before, after in itertools.pairwise(moments))
+        return Step(forward, backward, update, audio, time.process_time() - worked)
 
     def _now(self) -> float:
         if self.device == "cuda":

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shutil import copyfileobj, disk_usage
-from typing import IO
+from typing import IO, Any
 
 import yaml
 
@@ -130,8 +130,8 @@ class _Members:
         return str(target)
 
     def _open(self, entry: zipfile.ZipInfo | tarfile.TarInfo) -> IO[bytes]:
-        opener = self.opener
-        return opener.open(entry) if isinstance(opener, zipfile.ZipFile) else opener.extractfile(entry)
+        opener: Any = self.opener  # which goes with its own kind of entry
+        return opener.open(entry) if isinstance(entry, zipfile.ZipInfo) else opener.extractfile(entry)
 
 
 def _plain(name: str) -> str:

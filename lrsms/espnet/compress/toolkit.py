@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -255,7 +256,7 @@ class EspnetToolkit:
             train_cuts=self.cuts(self.train_split),
             valid_cuts=self.cuts(self.valid_split),
             lang_dir=lang,
-            token_type=compressible.experiment.token_type,
+            token_type=cast(str, compressible.experiment.token_type),
             seed=self.config.seed,
             ngpu=self.ngpu,
             espnet_options=further,
@@ -319,8 +320,8 @@ class EspnetToolkit:
             content = {"utterances": ids, "correlation": chosen.correlation, "candidates": chosen.candidates}
             record.parent.mkdir(parents=True, exist_ok=True)
             write_json(record, content)
-        ids = set(json.loads(record.read_text())["utterances"])
-        return self.evaluator(compressible, [utterance for utterance in dev if utterance.id in ids])
+        kept = set(json.loads(record.read_text())["utterances"])
+        return self.evaluator(compressible, [utterance for utterance in dev if utterance.id in kept])
 
     def evaluator(self, compressible: Compressible, utterances: list[Utterance]) -> Evaluator:
         """Scores the model on these utterances, ``beam`` with the options of the decoding config."""

@@ -76,7 +76,7 @@ class LatticeDecoding:
             LrsmsError: there is none, or its tokens are others.
         """
         tokens, config_file = self.experiment.token_list, self.experiment.config_file
-        kinds = recipe_token_types(self.experiment.token_type)
+        kinds = recipe_token_types(str(self.experiment.token_type))
         folders = [lang_dir(self.data_dir, kind, len(tokens)) for kind in kinds]
         by_file = {path: _tokens(path) for folder in folders if (path := folder / "tokens.txt").exists()}
         if not by_file:
@@ -194,6 +194,7 @@ class LatticeRecognizer:
         spelled = [torch.tensor(path.token_ids, device=encoded.device, dtype=torch.long) for path in paths]
         total = option.ctc_weight * ctc_scores(scores, spelled)
         total = total + option.attention_weight * self._attention_scores(encoded, lengths, spelled)
+        assert self.language is not None
         said = torch.tensor([self.language.score(path.words) for path in paths], device=total.device)
         total = total + option.lm_weight * said
         best = int(total.argmax())

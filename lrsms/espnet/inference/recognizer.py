@@ -116,7 +116,8 @@ class Recognizer:
         else:
             source = Path(audio) if isinstance(audio, str | Path) else audio
             samples = read_audio(source, self.sampling_rate, channel, name)
-        done, segments = 0, []
+        done = 0
+        segments: list[Segment] = []
         for piece in self._split(samples):
             segments = _appended(segments, self._segment(samples, piece), piece, self._tokenizer.separator)
             if progress is not None:

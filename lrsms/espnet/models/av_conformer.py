@@ -74,7 +74,7 @@ class AudioFilterBank(nn.Module):
         return bands.reshape(batch, frames, self.features)
 
 
-FRONTENDS = {
+FRONTENDS: dict[str, dict[str, type[nn.Module]]] = {
     "audio": {"resnet": AudioResNet, "fbank": AudioFilterBank},
     "video": {"resnet": MouthResNet},
 }

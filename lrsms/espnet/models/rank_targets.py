@@ -87,7 +87,7 @@ def _resolve(
     scaled = _reach_target(_Model(model, configs, stable), sampling_rate(args.frontend_conf))
     resolved = {}
     for part, config in scaled.items():
-        block = {**_block(args, part), **config.ratios}
+        block = {**(_block(args, part) or {}), **config.ratios}
         block.pop("target", None)
         changes: dict = {"target": None}
         if config.stable_rank_from is not None:
@@ -147,7 +147,7 @@ def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
         )
     ((what, times),) = targets
     if what == "parameters":
-        total = trainable_parameters(model)
+        total = float(trainable_parameters(model))
         counts = None
     else:
         total = cost(model, fs, NOMINAL_TOKENS_PER_SECOND).macs_per_second
@@ -187,7 +187,7 @@ def _stable_ranks(part: nn.Module, config: LowRankConfig, name: str) -> dict[str
     here have one shape, and so one such value.
     """
     where = f"{name}_conf.low_rank.stable_rank_from"
-    weights = current_names(nn.ModuleDict({name: part}), read_checkpoint(Path(config.stable_rank_from)))
+    weights = current_names(nn.ModuleDict({name: part}), read_checkpoint(Path(str(config.stable_rank_from))))
     dense = RankPlan.make(part, part.low_rank_roles, LowRankConfig(), where)
     ranks = {}
     for entry in dense.entries:

@@ -96,8 +96,9 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             super().__init__(*args, **kwargs, **({"fast": fast} if "fast" in base_options else {}))
             self.low_rank_where = f"{part}_conf.low_rank"
             # An object comes from rank_targets, a mapping from whoever builds the class by itself.
-            parsed = isinstance(low_rank, LowRankConfig)
-            config = low_rank if parsed else LowRankConfig.parse(low_rank, where=self.low_rank_where)
+            config = low_rank
+            if not isinstance(config, LowRankConfig):
+                config = LowRankConfig.parse(config, where=self.low_rank_where)
             if config.target is not None or config.stable_rank_from is not None:
                 raise LrsmsError(
                     f"{self.low_rank_where}: target and stable_rank_from look at the whole model: "

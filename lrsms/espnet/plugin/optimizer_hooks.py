@@ -54,7 +54,8 @@ class _AfterStep:
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
         """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption."""
         self.steps += 1
-        counted = next(iter(optimizer.state.values()), {}).get("step")
+        first: dict = next(iter(optimizer.state.values()), {})
+        counted = first.get("step")
         return self.steps if counted is None else int(counted)
 
 

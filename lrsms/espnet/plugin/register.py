@@ -7,6 +7,7 @@ import functools
 import logging
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from espnet2.asr.encoder.contextual_block_conformer_encoder import ContextualBlockConformerEncoder
 from espnet2.asr.encoder.contextual_block_transformer_encoder import ContextualBlockTransformerEncoder
@@ -61,7 +62,7 @@ def register() -> None:
         task._lrsms_registered = True
 
 
-def _recognizes_speech(task: type) -> bool:
+def _recognizes_speech(task: Any) -> bool:
     """Whether ``task`` has the encoders of ``ASRTask``: spoken language understanding inherits it, with its own."""
     return asr.encoder_choices in task.class_choices_list
 
@@ -100,8 +101,9 @@ def _building(build_model):
             return build_model(cls, args)
         if (getattr(args, "ctc_conf", None) or {}).get("ctc_type") == "brctc":
             import_k2("ctc_conf.ctc_type: brctc")
-        if _loading.get() is not None:
-            _find_statistics(args, _loading.get()[0].parent)
+        loading = _loading.get()
+        if loading is not None:
+            _find_statistics(args, loading[0].parent)
         model = build_low_rank(args, lambda options: build_model(cls, options))
         check_model(model)
         _warn_of_streaming(model)
@@ -111,8 +113,8 @@ def _building(build_model):
             keep_freed_memory()
         if getattr(args, "init", None) is not None:
             _initialize_factors_as(args.init, model)
-        if _loading.get() is not None:
-            check_fits(model, *_loading.get())
+        if loading is not None:
+            check_fits(model, *loading)
         return model
 
     return build

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,7 @@ def trusted() -> bool:
     return os.environ.get(TRUST, "").lower() in ("1", "true", "yes")
 
 
-def check_config(path: Path, task: type) -> dict:
+def check_config(path: Path, task: Any) -> dict:
     """Read a trained model's ``config.yaml`` as data.
 
     Args:
@@ -173,7 +174,7 @@ def _building_from_file(build_model_from_file):
     return build
 
 
-def _is_known(task: type) -> bool:
+def _is_known(task: Any) -> bool:
     """Whether the classes that ``task`` chooses among are those of a recognizer or a language model."""
     registries = [getattr(sys.modules.get(module), name, None) for module, name in _KNOWN_TASKS.items()]
     return any(choices is registry for choices in task.class_choices_list for registry in registries)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ EXCLUDED = "excluded.tsv"  # of the experiment; that beside the cuts is stage 1'
 STATISTICS = "feats_stats.npz"
 
 
-def prepare(args: argparse.Namespace, task: type) -> None:
+def prepare(args: argparse.Namespace, task: Any) -> None:
     """Check the data against the model, print and save the rank plan, and record what the model costs.
 
     One process does it before the training, whose processes build the model anew. It leaves ``rank_plan.yaml`` and
@@ -113,7 +114,9 @@ def feature_statistics(args: argparse.Namespace) -> Path:
     if args.input_size is not None or args.frontend is None:
         raise LrsmsError("normalize: global_mvn: no frontend whose features to count; give normalize_conf.stats_file")
     frontend = asr.frontend_choices.get_class(args.frontend)(**args.frontend_conf).eval()
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total: Any = 0.0
+    squares: Any = 0.0
     cuts = CutSet.from_jsonl_lazy(args.train_cuts)
     for cut in tqdm(cuts, desc="feature statistics", unit="cut", leave=False, delay=2):
         speech = torch.from_numpy(load_waveform(cut)).unsqueeze(0)

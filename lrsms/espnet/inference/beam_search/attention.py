@@ -111,6 +111,7 @@ class _Past:
 
     def choose(self, rows: torch.Tensor) -> None:
         """Drop all rows but these."""
+        assert self._kept is not None
         self._kept[: len(rows)] = self._kept[rows]
 
 

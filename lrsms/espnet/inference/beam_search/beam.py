@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from espnet2.bin.asr_inference import Speech2Text
@@ -33,7 +35,25 @@ def make_search_fast_(recognizer: Speech2Text) -> bool:
     return True
 
 
-class _FastSearch:
+class _Attributes:
+    """Those of ESPnet's search that :class:`_FastSearch`, which is mixed into it, reads."""
+
+    beam_size: int
+    do_pre_beam: bool
+    eos: int
+    full_scorers: Mapping[str, Any]
+    hyp_primer: Sequence[int] | None
+    n_vocab: int
+    normalize_length: bool
+    part_scorers: Mapping[str, Any]
+    pre_beam_score_key: str | None
+    pre_beam_size: int
+    scorers: Mapping[str, Any]
+    sos: int
+    weights: Mapping[str, float]
+
+
+class _FastSearch(_Attributes):
     """What ESPnet's two classes do, the same candidates from the same scores, hypotheses of a step together."""
 
     _batched: bool
@@ -52,7 +72,7 @@ class _FastSearch:
                 to ESPnet's own search.
         """
         if pre_x is not None or self.hyp_primer is not None:
-            return super().forward(x, maxlenratio, minlenratio, pre_x)
+            return super().forward(x, maxlenratio, minlenratio, pre_x)  # type: ignore[misc]  # ESPnet's
         frames = x.shape[0]
         longest = frames if maxlenratio == 0 else _length(maxlenratio, frames, least=1)
         shortest = _length(minlenratio, frames, least=0)
