@@ -64,6 +64,7 @@ def test_every_verb_is_there(lrsms):
 
 def test_plan_of_a_yaml(lrsms, tmp_path, root):
     shutil.copy(root / "conf/train_lrsms.yaml", tmp_path / "mine.yaml")
+    shutil.copy(root / "conf/train_dense.yaml", tmp_path)  # its base
     assert "vocabulary        30 tokens" in lrsms("plan", "--config", "mine.yaml", "--vocab-size", "30")
 
 
