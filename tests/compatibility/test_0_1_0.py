@@ -74,20 +74,22 @@ def test_encoders_compute_the_same(model, recipe, expected):
     assert encoded[0, -1].tolist() == pytest.approx(expected[model]["encoded"], abs=2e-5)
 
 
-def test_the_state_of_a_training_goes_on(recipe):
+def test_the_state_of_a_training_goes_on(recipe, tmp_path):
     """Weights, moments of Adam, learning rate and epochs are what a training of today would go on from."""
     from espnet2.tasks.asr import ASRTask
     from espnet2.train.reporter import Reporter
 
     from lrsms.espnet.training.trainer import LowRankTrainer
 
-    args = argparse.Namespace(**yaml.safe_load((recipe / "exp/tiny/config.yaml").read_text()))
+    folder = tmp_path / "tiny"  # ESPnet 202611 writes the epochs anew, under its own names
+    shutil.copytree(recipe / "exp/tiny", folder, symlinks=True)
+    args = argparse.Namespace(**yaml.safe_load((folder / "config.yaml").read_text()))
     model = ASRTask.build_model(args)
     (optimizer,) = ASRTask.build_optimizers(args, model)
     reporter = Reporter()
     parts = {"model": model, "optimizers": [optimizer], "schedulers": [None], "reporter": reporter, "scaler": None}
-    LowRankTrainer.resume(recipe / "exp/tiny/checkpoint.pth", **parts)
-    weights = torch.load(recipe / "exp/tiny/1epoch.pth", weights_only=True)
+    LowRankTrainer.resume(folder / "checkpoint.pth", **parts)
+    weights = torch.load(folder / "1epoch.pth", weights_only=True)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert reporter.get_epoch() == 1 and "valid" in reporter.stats[1]
     states = optimizer.state_dict()["state"].values()

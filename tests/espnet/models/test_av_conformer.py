@@ -1,6 +1,7 @@
 """The audio-visual encoder: padding, missing streams, modality dropout, sizes of the reference, errors."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lrsms.avsr.frames import SAMPLES, row_size
 from lrsms.errors import LrsmsError
+from lrsms.espnet.compat import ConvolutionModule
 from lrsms.espnet.config import check_training_config
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
 from lrsms.espnet.models.cost import cost, positions
@@ -81,6 +83,8 @@ def test_filter_banks_tell_pitch_and_frame_and_not_loudness():
 
 @torch.no_grad()
 def test_espnets_conformer_needs_our_care_for_that():
+    if "mask_pad" in inspect.signature(ConvolutionModule.forward).parameters:
+        pytest.skip("this ESPnet masks the padding itself")
     model, x = build(modality="audio", fast=False), batch()
     for layer in model.audio.conformer.encoders:  # as ESPnet has it
         layer.conv_module.depthwise_conv.forward = super(
