@@ -148,13 +148,13 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         from lrsms.bench.layer import layer_speed, shapes_of
 
         shapes = shapes_of(args.shapes, args.sizes_dir, args.size or "paper")
-        more = options("frames", "rounds", "device", "amp")
-        return layer_speed(shapes, args.ratios, args.output_dir, threads=args.threads[0], **more)
+        extra = options("frames", "rounds", "device", "amp")
+        return layer_speed(shapes, args.ratios, args.output_dir, threads=args.threads[0], **extra)
     if args.what == "scale":
         from lrsms.bench.scale import step_time_over_scale
 
-        more = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
-        return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **more)
+        extra = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
+        return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **extra)
     cuts = args.data_dir / args.split / "cuts.jsonl.gz"
     if args.what == "start":
         from lrsms.bench.start import VERBS, start_speed
@@ -164,8 +164,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         given = (args.asr_exp[0], cuts, (args.configs or [Path("conf/train_lrsms.yaml")])[0], args.decode_config)
         with tempfile.TemporaryDirectory() as scratch:
             places = (args.output_dir, args.work_dir or Path(scratch) / "start")
-            more = {"verbs": args.verbs or VERBS, **options("against", "rounds")}
-            return start_speed(*given, args.checkpoint, *places, threads=args.threads[0], **more)
+            extra = {"verbs": args.verbs or VERBS, **options("against", "rounds")}
+            return start_speed(*given, args.checkpoint, *places, threads=args.threads[0], **extra)
     if args.what == "export":
         from lrsms.bench.exporting import compare_exports
 
@@ -173,9 +173,9 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
             refuse("export needs --asr_exp")
         first = args.asr_exp[0]
         places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
-        more = options("merges", "precisions", "searches", "utterances")
+        extra = options("merges", "precisions", "searches", "utterances")
         from_files = (args.asr_exp, cuts, args.decode_config, args.checkpoint)
-        return compare_exports(*from_files, *places, threads=args.threads[0], **more)
+        return compare_exports(*from_files, *places, threads=args.threads[0], **extra)
     with tempfile.TemporaryDirectory() as scratch:
         configs = args.configs or []
         if args.size:
@@ -187,8 +187,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
             if not configs:
                 refuse("train needs --size or --configs")
-            more = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
-            return train_speed(configs, args.output_dir, threads=args.threads[0], **more)
+            extra = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
+            return train_speed(configs, args.output_dir, threads=args.threads[0], **extra)
         if args.what == "data":
             from lrsms.bench.data import data_speed
 
@@ -196,14 +196,14 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
                 from lrsms.bench.sizes import write_arms
 
                 configs = write_arms(args.sizes_dir, "base", ["lrsms"], Path(scratch))
-            more = options("hours", "max_duration", "steps")
-            return data_speed(cuts, configs[-1], args.output_dir, threads=args.threads[0], **more)
+            extra = options("hours", "max_duration", "steps")
+            return data_speed(cuts, configs[-1], args.output_dir, threads=args.threads[0], **extra)
         from lrsms.bench.decoding import decode_speed
 
         if not args.asr_exp + configs:
             refuse("decode needs --asr_exp or --size")
-        more = options("utterances", "precisions", "weights", "threads", "searches")
-        return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **more)
+        extra = options("utterances", "precisions", "weights", "threads", "searches")
+        return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **extra)
 
 
 if __name__ == "__main__":

@@ -38,14 +38,14 @@ _WORDS = "WORD START END"
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """A clip's text, and its words with begin and end in seconds if the file has them."""
+class ClipText:
+    """What is said in a clip, and its words with begin and end in seconds if the file has them."""
 
     text: str
     words: list[tuple[str, float, float]]
 
 
-def read_transcript(path: Path) -> Transcript:
+def read_transcript(path: Path) -> ClipText:
     """Read a clip's ``.txt``.
 
     Raises:
@@ -69,7 +69,7 @@ def read_transcript(path: Path) -> Transcript:
         if not (math.isfinite(begin) and math.isfinite(end) and begin <= end):
             raise ValueError(f"{path}: {line!r}: the word ends before it starts")
         words.append((word, begin, end))
-    return Transcript(" ".join(texts[0].split()), words)
+    return ClipText(" ".join(texts[0].split()), words)
 
 
 def segments(

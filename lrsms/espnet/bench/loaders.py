@@ -18,11 +18,17 @@ from lrsms.quiet import nothing_printed
 Batches = Iterable[tuple[list[str], dict]]
 
 
-def _options(task: type[ASRTask], tokens: Path, num_workers: int, **more) -> argparse.Namespace:
+def _options(task: type[ASRTask], tokens: Path, num_workers: int, **overrides) -> argparse.Namespace:
     defaults = vars(task.get_parser().parse_args([]))
     token_list = tokens.read_text(encoding="utf-8").splitlines()
-    ours = {"token_type": "char", "token_list": token_list, "num_workers": num_workers, "output_dir": "none", "ngpu": 0}
-    return argparse.Namespace(**(defaults | ours | more))
+    fixed = {
+        "token_type": "char",
+        "token_list": token_list,
+        "num_workers": num_workers,
+        "output_dir": "none",
+        "ngpu": 0,
+    }
+    return argparse.Namespace(**(defaults | fixed | overrides))
 
 
 class FromCuts:
