@@ -13,24 +13,24 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 def main() -> None:
     """Parse options, run the loop, report."""
     parser = CommandParser(description=__doc__)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="trained experiment of ESPnet or of this package")
+    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
+    parser.add_argument("--output_dir", type=Path, help="folder of the iterations (default: <asr_exp>_compressed)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--train_split", default="train", help="split for calibration and fine-tuning")
+    parser.add_argument("--valid_split", default="dev", help="split for searching and for accepting an iteration")
+    parser.add_argument("--test_splits", default="test", help="splits that the config must not name")
+    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes that run trials and decode")
+    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs for fine-tuning and decoding")
+    parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in output_dir)")
     parser.add_argument(
-        "--asr_exp", type=Path, required=True, help="a trained experiment, of ESPnet or of this package"
+        "--worker", type=str2bool, default=False, help="true: only run trials for the searches of another such command"
     )
-    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
-    parser.add_argument("--output_dir", type=Path, help="default: the experiment's folder with _compressed behind it")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--train_split", default="train", help="calibrates and fine-tunes")
-    parser.add_argument("--valid_split", default="dev", help="searches and accepts")
-    parser.add_argument("--test_splits", default="test", help="refused wherever the config names them")
-    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--nj", type=int, default=1, help="processes that run trials and decode")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs for fine-tuning and decoding")
-    parser.add_argument("--storage", help="URL of an Optuna storage; default: a file in output_dir")
     parser.add_argument(
-        "--worker", type=str2bool, default=False, help="true: run trials of another such command's searches"
+        "--force", type=str2bool, default=False, help="remove the contents of output_dir and start again"
     )
-    parser.add_argument("--force", type=str2bool, default=False, help="remove what output_dir holds and start again")
     args = parser.parse_args()
 
     import shutil

@@ -15,19 +15,23 @@ from lrsms.errors import LrsmsError
 
 def _parse() -> argparse.Namespace:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, type=Path)
-    parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
-    parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
-    parser.add_argument("--valid_split", default="dev", help="evaluation split that durations are limited for, too")
+    parser.add_argument("--data_dir", required=True, type=Path, help="folder of the splits")
+    parser.add_argument("--train_splits", default="train", help="training splits, separated by spaces")
+    parser.add_argument("--eval_splits", default="dev test", help="evaluation splits, separated by spaces")
+    parser.add_argument(
+        "--valid_split", default="dev", help="evaluation split to which the limits of duration apply as well"
+    )
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate of the cuts in Hz")
-    parser.add_argument("--speed_perturb", default="1.0", help='training speeds, such as "0.9 1.0 1.1"')
+    parser.add_argument("--speed_perturb", default="1.0", help='speeds of the training copies, such as "0.9 1.0 1.1"')
     for limit, seconds, which in (("min", 0.1, "shortest"), ("max", 30.0, "longest")):
         parser.add_argument(
             f"--{limit}_utterance", f"--{limit}_duration", type=float, default=seconds, metavar="SECONDS",
             help=f"{which} utterance of training and validation (--{limit}_duration is the earlier name)",
         )  # fmt: skip
-    parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1))
-    parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
+    parser.add_argument(
+        "--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
+    )
+    parser.add_argument("--force", type=str2bool, default=False, help="make the cuts again even if nothing has changed")
     return parser.parse_args()
 
 

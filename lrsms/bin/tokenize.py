@@ -14,12 +14,14 @@ from lrsms.defaults import TOKEN_TYPES
 
 def _parse() -> argparse.Namespace:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, type=Path)
-    parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
-    parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
-    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
-    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: tokens, special ones included")
-    parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
+    parser.add_argument("--data_dir", required=True, type=Path, help="folder of the splits")
+    parser.add_argument("--train_splits", default="train", help="training splits, separated by spaces")
+    parser.add_argument("--eval_splits", default="dev test", help="evaluation splits, separated by spaces")
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="kind of tokens")
+    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: number of tokens, special ones included")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="make the tokens again even if nothing has changed"
+    )
     return parser.parse_args()
 
 
