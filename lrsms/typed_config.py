@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from lrsms.errors import LrsmsError, refuse_unknown
+from lrsms.errors import LrsmsError, number_hint, refuse_unknown
 
 _LARGEST = sys.float_info.max  # infinity is no number here, and msgspec refuses NaN wherever there is a bound
 
@@ -66,7 +66,7 @@ def _checked(value: object, kind: Any, described: Field, where: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise LrsmsError(f"{where}: {value!r}: expected {_expected(kind)}") from None
+        raise LrsmsError(f"{where}: {value!r}: expected {_expected(kind)}{number_hint(value)}") from None
 
 
 def _chosen(value: object, allowed: tuple, where: str) -> Any:
