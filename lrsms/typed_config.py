@@ -66,7 +66,7 @@ def _checked(value: object, kind: Any, described: Field, where: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise LrsmsError(f"{where}: {value!r}: expected {_expected(kind)}{number_hint(value)}") from None
+        raise LrsmsError(f"{where}: {value!r}: expected {expected(kind)}{number_hint(value)}") from None
 
 
 def _chosen(value: object, allowed: tuple, where: str) -> Any:
@@ -78,12 +78,12 @@ def _chosen(value: object, allowed: tuple, where: str) -> Any:
     raise LrsmsError(f"{where}: {value!r} is unknown; one of {', '.join(names)}{hint}")
 
 
-def _expected(kind: Any) -> str:
+def expected(kind: Any) -> str:
     """What a type takes, in words."""
     if get_origin(kind) is Annotated:
         return [part.description for part in kind.__metadata__ if isinstance(part, Meta)][-1]
     if get_origin(kind) is tuple:
-        return f"a list, each {_expected(get_args(kind)[0])}"
+        return f"a list, each {expected(get_args(kind)[0])}"
     if is_dataclass(kind):
         return f"a mapping with {', '.join(known_field.name for known_field in fields(kind))}"
-    return _PLAIN[kind] if kind in _PLAIN else ", or ".join(map(_expected, get_args(kind)))
+    return _PLAIN[kind] if kind in _PLAIN else ", or ".join(map(expected, get_args(kind)))
