@@ -87,7 +87,7 @@ def test_wav_truncated_before_its_manifest_was_made(corpus):
     add(corpus, "train", Recording.from_file(corpus / "bad.wav"))
     assert "bad" not in [cut.id for cut in build(corpus)["train"]]
     row = only_exclusion(corpus, "train")
-    assert (row.id, row.reason) == ("bad", "truncated") and "of 16000 samples" in row.detail
+    assert (row.id, row.reason) == ("bad", "truncated") and "of the 16000 samples" in row.detail
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
