@@ -140,9 +140,8 @@ def _shortened(split: str, cuts: list[MonoCut], supervisions: Iterable[Supervisi
     beyond = [seconds for seconds in beyond if seconds > _ROUNDING]
     if not beyond:
         return []
-    return [
-        f"{split}: {len(beyond)} utterances are shortened: they ended up to {max(beyond):.2f} s behind their recording"
-    ]
+    longest = max(beyond)
+    return [f"{split}: {len(beyond)} utterances are shortened; they ended up to {longest:.2f} s behind their recording"]
 
 
 def make_cuts(

@@ -78,7 +78,9 @@ def _lines(path: Path) -> Iterator[tuple[int, dict]]:
     except FileNotFoundError:
         raise LrsmsError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise LrsmsError(f"{path}: damaged behind line {number} ({error}); write it anew") from error
+        raise LrsmsError(
+            f"{path}: damaged behind line {number} ({error}); write it anew, if it is stage 0's with --force true"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise LrsmsError(f"{path}: line {number}: not JSON ({error}); expected one object in each line") from error
 
@@ -122,7 +124,7 @@ def check_recording(content: Mapping, where: str) -> None:
 
 
 def check_supervision(content: Mapping, where: str) -> None:
-    """Refuse a supervision's dictionary in which a field is missing or wrong; raises as :func:`check_recording` does."""
+    """Refuse a supervision's dictionary in which a field is missing or wrong; as :func:`check_recording` does."""
     _check(content, where, "id", "text without white space, which Kaldi's tables part words at",
            lambda value: _is_name(value) and len(value.split()) == 1 and value == value.strip())  # fmt: skip
     _check(content, where, "recording_id", "text that is not empty", _is_name)
