@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from lrsms.data.containers import COMPRESSED, LONGER, length_fault
+from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
 SUFFIXES = frozenset(
@@ -23,7 +24,6 @@ _OTHER_SOUND = frozenset(  # that libsndfile does not read: each is an error tha
     {".m4a", ".m4b", ".mp4", ".aac", ".wma", ".asf", ".amr", ".awb", ".ape", ".wv", ".tta", ".ac3", ".eac3", ".dts"}
     | {".mka", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".mts", ".3gp", ".spx", ".ra", ".rm", ".shn", ".dsf"}
 )
-RATES = 1000, 1_000_000  # Hz; what a header announces beyond is no sampling rate
 _BLOCK_SECONDS = 30  # read at once: bounds the memory of an hour of several channels
 _UNKNOWN = 1 << 62  # samples; libsndfile announces more of a FLAC file that was written to a pipe
 
@@ -126,8 +126,10 @@ def check_rate(rate: int, name: str) -> None:
     Raises:
         LrsmsError: it is below 1 kHz or above 1 MHz.
     """
-    if not RATES[0] <= rate <= RATES[1]:
-        raise LrsmsError(f"{name}: a sampling rate of {rate} Hz; expected {RATES[0]} to {RATES[1]} Hz")
+    if not SAMPLING_RATES[0] <= rate <= SAMPLING_RATES[1]:
+        raise LrsmsError(
+            f"{name}: a sampling rate of {rate} Hz; expected {SAMPLING_RATES[0]} to {SAMPLING_RATES[1]} Hz"
+        )
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
-from lrsms.data.audio import RATES
 from lrsms.data.containers import CUT_OFF, length_fault
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
@@ -28,6 +27,7 @@ from lrsms.data.manifest_files import read_recordings, read_supervisions
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
 from lrsms.data.overlap import shared_by_splits
+from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
 STAGE = "cuts"
@@ -51,8 +51,11 @@ def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
             return "sampling_rate", mismatch + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            return "sampling_rate", f"{path} announces {file.samplerate} Hz; expected {RATES[0]} to {RATES[1]} Hz"
+        if not SAMPLING_RATES[0] <= file.samplerate <= SAMPLING_RATES[1]:
+            return (
+                "sampling_rate",
+                f"{path} announces {file.samplerate} Hz; expected {SAMPLING_RATES[0]} to {SAMPLING_RATES[1]} Hz",
+            )
         announced = file.format, file.frames, file.samplerate
         samples = 0
         while len(block := file.read(_BLOCK, dtype="float32")):

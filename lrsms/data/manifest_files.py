@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lrsms.data.audio import RATES
+from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
 if TYPE_CHECKING:
@@ -107,8 +107,14 @@ def check_recording(content: Mapping, where: str) -> None:
         LrsmsError: names ``where``, the field, its value and what would be right.
     """
     _check(content, where, "id", "text that is not empty", _is_name)
-    rate = f"a whole number of Hz from {RATES[0]} to {RATES[1]}"
-    _check(content, where, "sampling_rate", rate, lambda value: _is_count(value) and RATES[0] <= value <= RATES[1])
+    rate = f"a whole number of Hz from {SAMPLING_RATES[0]} to {SAMPLING_RATES[1]}"
+    _check(
+        content,
+        where,
+        "sampling_rate",
+        rate,
+        lambda value: _is_count(value) and SAMPLING_RATES[0] <= value <= SAMPLING_RATES[1],
+    )
     _check(content, where, "num_samples", "a whole number of samples", _is_count)
     seconds = content["num_samples"] / content["sampling_rate"]
     _check(content, where, "duration", f"{seconds:.6g} s, as num_samples and sampling_rate say",
