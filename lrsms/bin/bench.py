@@ -25,7 +25,7 @@ from pathlib import Path
 
 from lrsms.bench import CONFIGS
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
@@ -54,9 +54,9 @@ def main() -> None:
     parser.add_argument("--roles", nargs="+", help="of the layers to factor, in place of the config's")
     parser.add_argument("--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to take")
     parser.add_argument("--controllers", nargs="+", help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="trials, start: how often each is timed")
-    parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
+    parser.add_argument("--seeds", type=count_or_none, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=count, default=5, help="trials, start: how often each is timed")
+    parser.add_argument("--utterances", type=count, help="decode, export: the first so many of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: fp32, bf16, int8")
     parser.add_argument(
         "--searches",
@@ -66,31 +66,31 @@ def main() -> None:
     )
     parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
     parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: stored, merged, faster")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch; decode takes several")
+    parser.add_argument("--threads", type=count, nargs="+", default=[1], help="of torch; decode takes several")
     parser.add_argument("--size", help="of <size>_dense.yaml in sizes_dir: tiny, base, paper")
     parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="of arms.yaml in sizes_dir")
     parser.add_argument("--sizes_dir", type=Path, default=CONFIGS, help="sizes and arms (default: the package's)")
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
-    parser.add_argument("--batch", type=int, default=4, help="train, scale: utterances in a batch")
+    parser.add_argument("--batch", type=count, default=4, help="train, scale: utterances in a batch")
     parser.add_argument("--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance")
     parser.add_argument("--spread", type=float, default=0.2, help="train: the shortest is so much shorter")
-    parser.add_argument("--steps", type=int, default=5, help="train, scale: timed steps of each config")
-    parser.add_argument("--vocab_size", type=int, default=5000, help="train, scale: output tokens")
+    parser.add_argument("--steps", type=count, default=5, help="train, scale: timed steps of each config")
+    parser.add_argument("--vocab_size", type=count, default=5000, help="train, scale: output tokens")
     parser.add_argument("--shapes", nargs="+", help="layer: as 768x3072; default: those of --size")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.125, 0.25, 0.5], help="layer: ranks")
-    parser.add_argument("--frames", type=int, default=4000, help="layer: rows of the input")
+    parser.add_argument("--frames", type=count, default=4000, help="layer: rows of the input")
     parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="data: of made-up manifests")
     parser.add_argument("--max_duration", type=float, default=60.0, help="data: seconds of audio in a batch")
-    parser.add_argument("--widths", type=int, nargs="*", default=[128, 256, 512], help="scale")
-    parser.add_argument("--depths", type=int, nargs="*", default=[6, 12], help="scale")
+    parser.add_argument("--widths", type=count, nargs="*", default=[128, 256, 512], help="scale")
+    parser.add_argument("--depths", type=count, nargs="*", default=[6, 12], help="scale")
     parser.add_argument("--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: seconds")
-    parser.add_argument("--worlds", type=int, nargs="*", default=[1, 2], help="scale: processes that train together")
+    parser.add_argument("--worlds", type=count, nargs="*", default=[1, 2], help="scale: processes that train together")
     parser.add_argument("--against", type=Path, help="start: root of another checkout, to run in turns with this one")
     parser.add_argument("--verbs", nargs="+", help="start: some of transcribe decode train import torch help")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: where")
     parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
     parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimizer takes part")
-    parser.add_argument("--nj", type=int, default=1, help="loop: processes that run trials and decode")
+    parser.add_argument("--nj", type=count, default=1, help="loop: processes that run trials and decode")
     args = parser.parse_args()
 
     if args.what in SPEEDS:

@@ -6,7 +6,7 @@ Usage: lrsms compress --asr_exp exp/tag --config conf/compress.yaml
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("--test_splits", default="test", help="refused wherever the config names them")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--nj", type=int, default=1, help="processes that run trials and decode")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs for fine-tuning and decoding")
+    parser.add_argument("--nj", type=count, default=1, help="processes that run trials and decode")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="GPUs for fine-tuning and decoding")
     parser.add_argument("--storage", help="URL of an Optuna storage; default: a file in output_dir")
     parser.add_argument(
         "--worker", type=str2bool, default=False, help="true: run trials of another such command's searches"

@@ -7,7 +7,7 @@ Then lrsms score adds the table and the picture of WER over SNR to exp/RESULTS.m
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -22,10 +22,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--snrs", default="clean 20 15 10 5 0 -5", help="dB of babble, separated by spaces, and clean")
     parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
-    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="of the babble")
-    parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
+    parser.add_argument("--voices", type=count, default=4, help="how many talk at once in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="of the babble")
+    parser.add_argument("--nj", type=count, default=1, help="processes, one thread each")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False)
     args = parser.parse_args()
 

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.fsa.options import CTC_ATTENTION, METHODS, check_method
 
@@ -24,8 +24,8 @@ def main() -> None:
         "--decode_method", default=CTC_ATTENTION, help=f"some of {', '.join(METHODS)}, separated by spaces; docs/k2.md"
     )
     parser.add_argument("--train_splits", default="train", help="whose text makes k2's lexicon and language model")
-    parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
+    parser.add_argument("--nj", type=count, default=1, help="processes, one thread each")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False)
     args = parser.parse_args()
 

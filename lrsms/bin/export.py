@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
@@ -34,7 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa")
     parser.add_argument("--check", default="", help="onnx, sherpa: a split under data_dir to recognize")
-    parser.add_argument("--utterances", type=int, help="of that split, the first so many; default: all")
+    parser.add_argument("--utterances", type=count, help="of that split, the first so many; default: all")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of the checked search")
     parser.add_argument("--license", default="", help="pack: for the model card")

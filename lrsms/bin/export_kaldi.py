@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     source.add_argument("--from", dest="kaldi_dir", type=Path, help="Kaldi folder to make manifests of")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--audio_format", choices=("flac", "wav", "ark"), default="flac", help="with --cuts; 16 bit")
-    parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="threads that read audio")
+    parser.add_argument("--num_jobs", type=count, default=min(8, os.cpu_count() or 1), help="threads that read audio")
     args = parser.parse_args()
 
     from lrsms.data.kaldi import export_kaldi, import_kaldi

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--token_type", choices=TOKEN_TYPES, help="which lang_* of data_dir, if there are several")
     parser.add_argument("--token_list", type=Path, help="tokens.txt of stage 2, wherever it is")
     parser.add_argument(
-        "--vocab_size", type=int, help="size of the vocabulary; with --token_type unigram or bpe, that of its lang_*"
+        "--vocab_size", type=count, help="size of the vocabulary; with --token_type unigram or bpe, that of its lang_*"
     )
     parser.add_argument(
         "--tokens_per_second", type=float, default=4.0, help="of the corpus: the decoder's share of the work"

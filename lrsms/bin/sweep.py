@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -24,8 +24,10 @@ def main() -> None:
     parser.add_argument("--test_splits", default="test", help="names under data_dir, separated by spaces")
     parser.add_argument("--decode_config", type=Path, help="default: conf/decode.yaml of the recipe or the root")
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="of each experiment, to decode with")
-    parser.add_argument("--nj", type=int, help="experiments at a time on this machine; default: one, or one per GPU")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine to spread the experiments over")
+    parser.add_argument("--nj", type=count, help="experiments at a time on this machine; default: one, or one per GPU")
+    parser.add_argument(
+        "--ngpu", type=count_or_none, default=0, help="GPUs of this machine to spread the experiments over"
+    )
     parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder will not do")
     parser.add_argument("--report_only", action="store_true", help="run nothing, report what is finished")
     parser.add_argument("--results_dir", type=Path, help="also write table, JSON and pictures to findings/ there")

@@ -6,7 +6,7 @@ Usage: lrsms train --config conf/train_lrsms.yaml --output_dir exp/train_lrsms
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import TOKEN_TYPES, espnet_token_type
 
 
@@ -19,12 +19,14 @@ def main() -> None:
     parser.add_argument("--train_split", default="train")
     parser.add_argument("--valid_split", default="dev")
     parser.add_argument("--token_type", choices=TOKEN_TYPES, default="char")
-    parser.add_argument("--vocab_size", type=int, default=500, help="of unigram and bpe")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine")
-    parser.add_argument("--num_nodes", type=int, default=1, help="machines that train together")
-    parser.add_argument("--num_processes", type=int, default=1, help="CPU processes that train together")
-    parser.add_argument("--warmup_epochs", type=int, help="train so many of the epochs dense (default: the config's)")
+    parser.add_argument("--vocab_size", type=count, default=500, help="of unigram and bpe")
+    parser.add_argument("--seed", type=count_or_none, default=0)
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="GPUs of this machine")
+    parser.add_argument("--num_nodes", type=count, default=1, help="machines that train together")
+    parser.add_argument("--num_processes", type=count, default=1, help="CPU processes that train together")
+    parser.add_argument(
+        "--warmup_epochs", type=count_or_none, help="train so many of the epochs dense (default: the config's)"
+    )
     parser.add_argument("--force", type=str2bool, default=False, help="start again in a folder that holds a training")
     parser.add_argument("espnet_options", nargs="*", help="options of espnet2.bin.asr_train, after --")
     args = parser.parse_args()

@@ -10,7 +10,7 @@ file each. A recording that cannot be read is named, the others still come out, 
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, help="folder for one file for each recording")
     parser.add_argument("--config", type=Path, help="options of ESPnet's Speech2Text, such as conf/decode.yaml")
     parser.add_argument("--checkpoint", help=f"file name in the experiment's folder (default: {DEFAULT_CHECKPOINT})")
-    parser.add_argument("--channel", type=int, help="of the recordings, from 0 (default: the mean of all)")
+    parser.add_argument("--channel", type=count_or_none, help="of the recordings, from 0 (default: the mean of all)")
     parser.add_argument(
         "--max_seconds", type=float, default=20.0, help="longer recordings are cut at their pauses into such pieces"
     )

@@ -6,7 +6,7 @@ Usage: lrsms utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --pictur
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
     parser.add_argument("--snr", default="clean", help="dB of babble, or clean")
     parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
-    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="of the babble")
+    parser.add_argument("--voices", type=count, default=4, help="how many talk at once in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="of the babble")
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs

@@ -15,6 +15,7 @@ from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, words
 
 if TYPE_CHECKING:
     from lhotse import Recording, SupervisionSegment
@@ -74,15 +75,12 @@ def read_table(path: Path) -> dict[str, str]:
     """Read a Kaldi table: an id, white space, and the rest of the line (possibly empty).
 
     Raises:
-        LrsmsError: the file is missing or empty, is not UTF-8, or an id occurs twice.
+        LrsmsError: the file is missing, empty or no text (see :func:`lrsms.text_files.read_lines`), or an id occurs
+            twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value") from None
-    except UnicodeDecodeError as error:
-        raise LrsmsError(f"{path}: not UTF-8 text ({error}); convert it with iconv") from None
-    rows = [line.strip().split(maxsplit=1) for line in lines if line.strip()]
+    if not path.exists():
+        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value")
+    rows = [fields for line in read_lines(path) if (fields := words(line, 1))]
     if not rows:
         raise LrsmsError(f"{path}: empty; expected lines of an id and its value")
     check_unique((row[0] for row in rows), str(path))

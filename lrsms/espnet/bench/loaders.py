@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from lrsms.espnet.training.task import ASRTask
 from lrsms.quiet import nothing_printed
+from lrsms.text_files import read_lines
 
 Batches = Iterable[tuple[list[str], dict]]
 
 
 def _options(task: type[ASRTask], tokens: Path, num_workers: int, **more) -> argparse.Namespace:
     defaults = vars(task.get_parser().parse_args([]))
-    token_list = tokens.read_text(encoding="utf-8").splitlines()
+    token_list = read_lines(tokens)
     ours = {"token_type": "char", "token_list": token_list, "num_workers": num_workers, "output_dir": "none", "ngpu": 0}
     return argparse.Namespace(**(defaults | ours | more))
 
