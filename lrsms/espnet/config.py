@@ -130,6 +130,12 @@ def check_values(path: Path, config: Mapping) -> None:
     """
     for keys, wrong in wrong_values(config):
         raise LrsmsError(f"{locate(path, *keys)}: {'.'.join(keys)}: {wrong}")
+    frontend_conf = mapping_of(path, config, "frontend_conf")
+    if "fs" in frontend_conf:
+        try:
+            sampling_rate(frontend_conf)
+        except LrsmsError as error:
+            raise LrsmsError(f"{locate(path, 'frontend_conf', 'fs')}: {error}") from error
 
 
 def check_heads(path: Path, config: Mapping, classes: Mapping[str, type]) -> None:
