@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import takewhile
@@ -44,6 +45,24 @@ def str2bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r}: write true or false")
     return text.lower() == "true"
+
+
+def count(text: str) -> int:
+    """Parse a whole number of at least 1, such as one of processes."""
+    return _at_least(1, text)
+
+
+def count_or_none(text: str) -> int:
+    """Parse a whole number of at least 0, such as one of GPUs."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number of at least {least}")
+    if int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least {least}")
+    return int(text)
 
 
 class CommandParser(argparse.ArgumentParser):

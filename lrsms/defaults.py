@@ -4,6 +4,7 @@ CONFIG = "config.yaml"  # of an experiment's folder: every option that ESPnet tr
 DEFAULT_CHECKPOINT = "valid.acc.ave.pth"  # of an experiment's folder: ESPnet's average of the best epochs
 TOKEN_TYPES = ("char", "word", "unigram", "bpe")
 SENTENCEPIECE_TYPES = ("unigram", "bpe")
+SAMPLING_RATES = (1000, 1_000_000)  # Hz; what a header or an option says beyond is no sampling rate of sound
 
 
 def espnet_token_type(token_type: str) -> str:

@@ -20,6 +20,7 @@ from lrsms.espnet.bench.dummy import DummyTraining, peak_memory
 from lrsms.espnet.bench.loaders import Batches, FromCuts, FromDump
 from lrsms.files import atomic_write
 from lrsms.scoring.report import markdown_table
+from lrsms.text_files import read_lines
 
 FS = 16000
 _SHORTEST, _LONGEST = 2.0, 18.0  # seconds of made-up utterances; 10 on average
@@ -192,7 +193,7 @@ def _growth_table(growth: Sequence[dict]) -> str:
 
 def _share(cuts: Path, tokens: Path, config: Path, max_duration: float, threads: int, steps: int) -> dict:
     """Share of the time in which a training waits for its next batch, the first left out."""
-    vocab_size = len(tokens.read_text(encoding="utf-8").splitlines())
+    vocab_size = len(read_lines(tokens))
     training = DummyTraining(config, vocab_size=vocab_size, threads=threads)
     batches = _endless(FromCuts(cuts, tokens, max_duration, num_workers=1))
     waited = trained = 0.0

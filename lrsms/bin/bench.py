@@ -25,7 +25,7 @@ from pathlib import Path
 
 from lrsms.bench import CONFIGS
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
@@ -41,7 +41,7 @@ def main() -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="trained experiment; decode and export take several, decode also a YAML for random weights",
+        help="trained experiment; decode and export take several, and decode also takes a YAML for random weights",
     )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
@@ -62,22 +62,22 @@ def main() -> None:
         "--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to compute"
     )
     parser.add_argument("--controllers", nargs="+", help="controllers to compare (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the searches")
-    parser.add_argument("--rounds", type=int, default=5, help="trials, start: number of timed rounds")
-    parser.add_argument("--utterances", type=int, help="decode, export: use only the first N utterances of the split")
+    parser.add_argument("--seeds", type=count_or_none, nargs="+", default=[0, 1, 2], help="seeds of the searches")
+    parser.add_argument("--rounds", type=count, default=5, help="trials, start: number of timed rounds")
+    parser.add_argument("--utterances", type=count, help="decode, export: use only the first N utterances of the split")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: any of fp32, bf16, int8")
     parser.add_argument(
         "--searches",
         nargs="+",
         default=["ctc", "beam"],
-        help="export, decode: ctc (best path), beam; decode: also espnet or fast, one beam search for all models",
+        help="export, decode: ctc (best path), beam; decode also takes espnet or fast, one beam search around all models",
     )
     parser.add_argument(
         "--merges", nargs="+", default=["faster", "all", "none"], help="export: which layers are made dense"
     )
     parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: any of stored, merged, faster")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1], help="threads of torch; decode takes several numbers"
+        "--threads", type=count, nargs="+", default=[1], help="threads of torch; decode takes several numbers"
     )
     parser.add_argument("--size", help="model size, <size>_dense.yaml in sizes_dir: tiny, base or paper")
     parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="arms of arms.yaml in sizes_dir")
@@ -85,29 +85,29 @@ def main() -> None:
         "--sizes_dir", type=Path, default=CONFIGS, help="folder of sizes and arms (default: the package's)"
     )
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is the baseline")
-    parser.add_argument("--batch", type=int, default=4, help="train, scale: utterances in a batch")
+    parser.add_argument("--batch", type=count, default=4, help="train, scale: utterances in a batch")
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance in seconds"
     )
     parser.add_argument(
         "--spread", type=float, default=0.2, help="train: how much shorter the shortest utterance is, from 0 to 1"
     )
-    parser.add_argument("--steps", type=int, default=5, help="train, scale: number of timed steps of each config")
-    parser.add_argument("--vocab_size", type=int, default=5000, help="train, scale: number of output tokens")
+    parser.add_argument("--steps", type=count, default=5, help="train, scale: number of timed steps of each config")
+    parser.add_argument("--vocab_size", type=count, default=5000, help="train, scale: number of output tokens")
     parser.add_argument("--shapes", nargs="+", help="layer: shapes such as 768x3072 (default: those of --size)")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.125, 0.25, 0.5], help="layer: rank ratios")
-    parser.add_argument("--frames", type=int, default=4000, help="layer: number of rows of the input")
+    parser.add_argument("--frames", type=count, default=4000, help="layer: number of rows of the input")
     parser.add_argument(
         "--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="data: hours of audio in the dummy manifests"
     )
     parser.add_argument("--max_duration", type=float, default=60.0, help="data: seconds of audio in a batch")
-    parser.add_argument("--widths", type=int, nargs="*", default=[128, 256, 512], help="scale: widths of the model")
-    parser.add_argument("--depths", type=int, nargs="*", default=[6, 12], help="scale: numbers of encoder blocks")
+    parser.add_argument("--widths", type=count, nargs="*", default=[128, 256, 512], help="scale: widths of the model")
+    parser.add_argument("--depths", type=count, nargs="*", default=[6, 12], help="scale: numbers of encoder blocks")
     parser.add_argument(
         "--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: lengths of the utterances in seconds"
     )
     parser.add_argument(
-        "--worlds", type=int, nargs="*", default=[1, 2], help="scale: numbers of processes that train together"
+        "--worlds", type=count, nargs="*", default=[1, 2], help="scale: numbers of processes that train together"
     )
     parser.add_argument(
         "--against", type=Path, help="start: root of another checkout that is run in turns with this one"
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: device of the model")
     parser.add_argument("--amp", type=str2bool, default=False, help="train: use bfloat16 if torch allows it")
     parser.add_argument("--update", type=str2bool, default=True, help="train: let the optimizer take part in a step")
-    parser.add_argument("--nj", type=int, default=1, help="loop: number of processes that run trials and decode")
+    parser.add_argument("--nj", type=count, default=1, help="loop: number of processes that run trials and decode")
     args = parser.parse_args()
 
     if args.what in SPEEDS:
@@ -138,9 +138,9 @@ def main() -> None:
     from lrsms.bench import looping, searching
     from lrsms.compress.config import CompressConfig
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
-    content = read_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
+    content = read_training_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
     toolkit = EspnetToolkit(
         config=CompressConfig.parse(content, str(args.config)),
         root=args.work_dir or original.with_name(f"{original.name}_bench"),

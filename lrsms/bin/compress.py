@@ -6,7 +6,7 @@ Usage: lrsms compress --asr_exp exp/tag --config conf/compress.yaml
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--test_splits", default="test", help="splits that the config must not name")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes that run trials and decode")
-    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs for fine-tuning and decoding")
+    parser.add_argument("--nj", type=count, default=1, help="number of processes that run trials and decode")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs for fine-tuning and decoding")
     parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in output_dir)")
     parser.add_argument(
         "--worker", type=str2bool, default=False, help="true: only run trials for the searches of another such command"
@@ -39,12 +39,12 @@ def main() -> None:
     from lrsms.compress.config import CompressConfig
     from lrsms.compress.report import write_report
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
     root = args.output_dir or args.asr_exp.with_name(f"{args.asr_exp.name}_compressed")
     if args.force and not args.worker:
         shutil.rmtree(root, ignore_errors=True)
-    config = CompressConfig.parse(read_yaml(args.config), str(args.config))
+    config = CompressConfig.parse(read_training_yaml(args.config), str(args.config))
     toolkit = EspnetToolkit(
         config=config,
         root=root,

@@ -7,7 +7,7 @@ Then lrsms score adds the table and the picture of WER over SNR to exp/RESULTS.m
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -29,10 +29,10 @@ def main() -> None:
         "--modalities",
         help="any of audio, video, audiovisual, separated by spaces (default: all that the encoder takes)",
     )
-    parser.add_argument("--voices", type=int, default=4, help="number of voices in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the babble")
-    parser.add_argument("--nj", type=int, default=1, help="number of processes, each with one thread")
-    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs to spread the processes over")
+    parser.add_argument("--voices", type=count, default=4, help="number of voices in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="seed of the babble")
+    parser.add_argument("--nj", type=count, default=1, help="number of processes, each with one thread")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False, help="decode again even if nothing has changed")
     args = parser.parse_args()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
+from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
 
@@ -29,7 +30,7 @@ def _parse() -> argparse.Namespace:
             help=f"{which} utterance of training and validation (--{limit}_duration is the earlier name)",
         )  # fmt: skip
     parser.add_argument(
-        "--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
+        "--num_jobs", type=count, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
     )
     parser.add_argument("--force", type=str2bool, default=False, help="make the cuts again even if nothing has changed")
     return parser.parse_args()
@@ -40,7 +41,7 @@ def _speeds(text: str) -> tuple[float, ...]:
         speeds = tuple(float(word) for word in text.split()) or (1.0,)
     except ValueError:
         raise LrsmsError(f'--speed_perturb "{text}": expected numbers, such as "0.9 1.0 1.1"') from None
-    if min(speeds) <= 0.1 or max(speeds) >= 10 or len(set(speeds)) < len(speeds):
+    if not all(0.1 < speed < 10 for speed in speeds) or len(set(speeds)) < len(speeds):
         raise LrsmsError(f'--speed_perturb "{text}": expected different factors near 1, such as "0.9 1.0 1.1"')
     return speeds
 
@@ -49,9 +50,13 @@ def main() -> None:
     """Parse options and run the stage."""
     args = _parse()
     train, evaluation, speeds = args.train_splits.split(), args.eval_splits.split(), _speeds(args.speed_perturb)
-    for option, value in (("fs", args.fs), ("num_jobs", args.num_jobs)):
-        if value < 1:
-            raise LrsmsError(f"--{option} {value}: must be at least 1")
+    if not SAMPLING_RATES[0] <= args.fs <= SAMPLING_RATES[1]:
+        raise LrsmsError(f"--fs {args.fs}: expected {SAMPLING_RATES[0]} to {SAMPLING_RATES[1]} Hz")
+    if not 0 <= args.min_utterance < args.max_utterance:
+        raise LrsmsError(
+            f"--min_utterance {args.min_utterance}, --max_utterance {args.max_utterance}: expected seconds, the first "
+            "of at least 0 and below the second"
+        )
     if not train:
         raise LrsmsError('--train_splits "": name at least one split')
     shared = set(train) & set(evaluation)

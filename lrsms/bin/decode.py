@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.fsa.options import CTC_ATTENTION, METHODS, check_method
 
@@ -30,8 +30,8 @@ def main() -> None:
         default="train",
         help="splits whose text makes k2's lexicon and language model, separated by spaces",
     )
-    parser.add_argument("--nj", type=int, default=1, help="number of processes, each with one thread")
-    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs to spread the processes over")
+    parser.add_argument("--nj", type=count, default=1, help="number of processes, each with one thread")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the processes over")
     parser.add_argument("--force", type=str2bool, default=False, help="decode again even if nothing has changed")
     args = parser.parse_args()
 

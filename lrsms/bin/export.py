@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--merge",
         choices=("all", "faster", "none"),
-        help="layers to make dense: faster (timed here; default of onnx and sherpa), all (default of espnet) or none",
+        help="layers to make dense: faster, by timing them here (default of onnx and sherpa), all (default of espnet), or none",
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa: precisions to write")
     parser.add_argument(
@@ -40,7 +40,7 @@ def main() -> None:
         default="",
         help="onnx, sherpa: split under data_dir that the export and the checkpoint both recognize",
     )
-    parser.add_argument("--utterances", type=int, help="with --check: use only the first N utterances (default: all)")
+    parser.add_argument("--utterances", type=count, help="with --check: use only the first N utterances (default: all)")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="with --check: decoding YAML")
     parser.add_argument("--license", default="", help="pack: license that the model card names")

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         "--audio_format", choices=("flac", "wav", "ark"), default="flac", help="with --cuts: format of the 16-bit audio"
     )
     parser.add_argument(
-        "--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
+        "--num_jobs", type=count, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
     )
     args = parser.parse_args()
 

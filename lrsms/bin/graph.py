@@ -7,7 +7,7 @@ Stage 4 does so by itself; stage 2 does (local/prepare_lang.py, local/compile_hl
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 
 
@@ -31,7 +31,7 @@ def options(description: str | None) -> dict:
         "--train_splits", default="train", help="splits whose text makes the graph, separated by spaces"
     )
     parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="token type of stage 2")
-    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: vocabulary size of stage 2")
+    parser.add_argument("--vocab_size", type=count, help="unigram, bpe: vocabulary size of stage 2")
     parser.add_argument("--config", type=Path, help="decoding YAML, whose k2 block gives ngram_order and arpa")
     parser.add_argument(
         "--force", type=str2bool, default=False, help="make the graph again even if nothing has changed"

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError
 
@@ -29,7 +29,7 @@ def main() -> None:
     )
     parser.add_argument("--token_list", type=Path, help="path of a tokens.txt of stage 2")
     parser.add_argument(
-        "--vocab_size", type=int, help="vocabulary size; with --token_type unigram or bpe, that of its lang_*"
+        "--vocab_size", type=count, help="vocabulary size; with --token_type unigram or bpe, that of its lang_*"
     )
     parser.add_argument(
         "--tokens_per_second",

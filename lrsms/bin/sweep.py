@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -31,9 +31,9 @@ def main() -> None:
         "--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights to decode with, in each experiment"
     )
     parser.add_argument(
-        "--nj", type=int, help="number of experiments at a time on this machine (default: one, or one for each GPU)"
+        "--nj", type=count, help="number of experiments at a time on this machine (default: one, or one for each GPU)"
     )
-    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs to spread the experiments over")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the experiments over")
     parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder does not suit")
     parser.add_argument("--report_only", action="store_true", help="run nothing; report what is finished")
     parser.add_argument(

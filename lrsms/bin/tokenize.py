@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 
 
@@ -18,7 +18,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--train_splits", default="train", help="training splits, separated by spaces")
     parser.add_argument("--eval_splits", default="dev test", help="evaluation splits, separated by spaces")
     parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="kind of tokens")
-    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: number of tokens, special ones included")
+    parser.add_argument("--vocab_size", type=count, help="unigram, bpe: number of tokens, special ones included")
     parser.add_argument(
         "--force", type=str2bool, default=False, help="make the tokens again even if nothing has changed"
     )

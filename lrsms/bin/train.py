@@ -6,7 +6,7 @@ Usage: lrsms train --config conf/train_lrsms.yaml --output_dir exp/train_lrsms
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import TOKEN_TYPES, espnet_token_type
 
 
@@ -19,13 +19,15 @@ def main() -> None:
     parser.add_argument("--train_split", default="train", help="split to train on")
     parser.add_argument("--valid_split", default="dev", help="split to validate on")
     parser.add_argument("--token_type", choices=TOKEN_TYPES, default="char", help="token type of stage 2")
-    parser.add_argument("--vocab_size", type=int, default=500, help="unigram, bpe: vocabulary size of stage 2")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
-    parser.add_argument("--ngpu", type=int, default=0, help="number of GPUs of this machine")
-    parser.add_argument("--num_nodes", type=int, default=1, help="number of machines that train together")
-    parser.add_argument("--num_processes", type=int, default=1, help="number of CPU processes that train together")
+    parser.add_argument("--vocab_size", type=count, default=500, help="unigram, bpe: vocabulary size of stage 2")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="seed of weights and batches")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs of this machine")
+    parser.add_argument("--num_nodes", type=count, default=1, help="number of machines that train together")
+    parser.add_argument("--num_processes", type=count, default=1, help="number of CPU processes that train together")
     parser.add_argument(
-        "--warmup_epochs", type=int, help="number of first epochs that are trained dense (default: the config's)"
+        "--warmup_epochs",
+        type=count_or_none,
+        help="number of first epochs that are trained dense (default: the config's)",
     )
     parser.add_argument("--force", type=str2bool, default=False, help="start again in a folder that holds a training")
     parser.add_argument("espnet_options", nargs="*", help="options of espnet2.bin.asr_train, after --")

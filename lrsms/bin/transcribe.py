@@ -10,7 +10,7 @@ file each. A recording that cannot be read is named, the others still come out, 
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", help=f"file name in the experiment's folder (default: {DEFAULT_CHECKPOINT})")
     parser.add_argument(
-        "--channel", type=int, help="channel of the recordings, counted from 0 (default: the mean of all)"
+        "--channel", type=count_or_none, help="channel of the recordings, counted from 0 (default: the mean of all)"
     )
     parser.add_argument(
         "--max_seconds",

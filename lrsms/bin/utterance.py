@@ -6,7 +6,7 @@ Usage: lrsms utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --pictur
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
@@ -28,8 +28,8 @@ def main() -> None:
         "--modalities",
         help="any of audio, video, audiovisual, separated by spaces (default: all that the encoder takes)",
     )
-    parser.add_argument("--voices", type=int, default=4, help="number of voices in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the babble")
+    parser.add_argument("--voices", type=count, default=4, help="number of voices in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="seed of the babble")
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs

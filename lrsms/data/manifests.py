@@ -14,7 +14,9 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.sources import danger_of
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, words
 
 if TYPE_CHECKING:
     from lhotse import Recording, SupervisionSegment
@@ -74,15 +76,12 @@ def read_table(path: Path) -> dict[str, str]:
     """Read a Kaldi table: an id, white space, and the rest of the line (possibly empty).
 
     Raises:
-        LrsmsError: the file is missing or empty, is not UTF-8, or an id occurs twice.
+        LrsmsError: the file is missing, empty or no text (see :func:`lrsms.text_files.read_lines`), or an id occurs
+            twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value") from None
-    except UnicodeDecodeError as error:
-        raise LrsmsError(f"{path}: not UTF-8 text ({error}); convert it with iconv") from None
-    rows = [line.strip().split(maxsplit=1) for line in lines if line.strip()]
+    if not path.exists():
+        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value")
+    rows = [fields for line in read_lines(path) if (fields := words(line, 1))]
     if not rows:
         raise LrsmsError(f"{path}: empty; expected lines of an id and its value")
     check_unique((row[0] for row in rows), str(path))
@@ -103,6 +102,9 @@ def open_recordings(
         name, path = item
         if not path.is_file():
             return Exclusion(name, "missing_audio", f"no such file: {path.absolute()}")
+        danger = danger_of("file", path.absolute())
+        if danger is not None:
+            return Exclusion(name, "refused", f"{path.absolute()}: {danger}")
         try:
             return Recording.from_file(path.absolute(), recording_id=name)
         except Exception as error:  # Lhotse's backends raise many types for a broken header

@@ -26,6 +26,7 @@ from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, require_layout, save_splits
 from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -50,9 +51,9 @@ def read_transcript(path: Path) -> ClipText:
 
     Raises:
         ValueError: there is no line ``Text:``, or a word has no times.
-        OSError: the file cannot be read.
+        LrsmsError: the file cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     texts = [line.partition(":")[2].strip() for line in lines if line.startswith("Text:")]
     if not texts:
         raise ValueError(f"{path}: no line that begins with Text:")
@@ -185,7 +186,7 @@ def _add(split: Split, recording: Recording, video: Path, *, cut: bool) -> None:
 
     try:
         transcript = read_transcript(video.with_suffix(".txt"))
-    except (OSError, ValueError) as error:
+    except (LrsmsError, ValueError) as error:
         split.exclusions.append(Exclusion(recording.id, "no_transcript", str(error)))
         return
     spans = [(recording.id, transcript.text, 0.0, recording.duration)]
