@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lrsms import stamp
+from lrsms.command_line import error_of_user
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
@@ -22,6 +23,7 @@ from lrsms.espnet.config import check_training_config, read_training_yaml
 from lrsms.espnet.training import preflight
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import write_json, write_text
+from lrsms.processes import be_helper
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _free_port() -> int:
 
 def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> None:
     """One of several CPU processes that train together over gloo; ESPnet reads torchrun's variables."""
+    be_helper()
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -208,8 +211,11 @@ def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> N
     command = command + ["--multiprocessing_distributed", "false", "--dist_backend", "gloo"]
     try:
         ASRTask.main(cmd=command)
-    except LrsmsError as error:  # in this process, or its parent would show a stack trace
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:  # in this process, or its parent would show a stack trace
+        message = error_of_user(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
 
 
