@@ -126,6 +126,8 @@ def _remove_abandoned(parent: Path) -> None:
 def exclusive(path: Path, busy: Callable[[], object]) -> Iterator[None]:
     """Let one process at a time into the block; a process that is killed leaves it.
 
+    What it has forked, such as the workers of a torch.utils.data.DataLoader, may live on: it does not hold the block.
+
     Args:
         path: of a file that stands for the block while it is held; its folder exists.
         busy: called if another process is in the block, before this one waits; it may raise instead.
@@ -133,14 +135,14 @@ def exclusive(path: Path, busy: Callable[[], object]) -> Iterator[None]:
     while True:
         file = path.open("a")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX leaves it open which of the two
             try:
                 busy()
             except BaseException:
                 file.close()
                 raise
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.lockf(file, fcntl.LOCK_EX)
         except OSError:  # of a file system without locks
             pass
         with suppress(OSError):

@@ -8,6 +8,8 @@ import shutil
 import socket
 import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from lrsms.espnet.compat import seconds
 from lrsms.espnet.config import check_training_config, read_training_yaml
 from lrsms.espnet.training import preflight
 from lrsms.espnet.training.task import ASRTask
-from lrsms.files import write_json, write_text
+from lrsms.files import exclusive, write_json, write_text
 from lrsms.processes import be_helper
 
 
@@ -68,14 +70,31 @@ class Training:
         check_training_config(self.config, ASRTask)
         self._check_inputs()
         main = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
-        if not self._must_run(force, main):
-            return
-        after = self._after_warmup(main)
-        if main:
-            after._prepare()
-        after._launch()
-        if main:
-            summarize(self)
+        with self._alone() if main else nullcontext():
+            if not self._must_run(force, main):
+                return
+            after = self._after_warmup(main)
+            if main:
+                after._prepare()
+            after._launch()
+            if main:
+                summarize(self)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second training in one folder: each would overwrite the other's checkpoints.
+
+        Raises:
+            LrsmsError: another process trains there.
+        """
+
+        def busy() -> None:
+            raise LrsmsError(f"{self.output_dir}: another process is training in this folder; wait for it or end it")
+
+        folder = self.output_dir.absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / f".{self.output_dir.name}.lock", busy):
+            yield
 
     def _after_warmup(self, main: bool) -> Training:
         """Train the dense warm-up, if one is asked for; returns what is left to train."""
