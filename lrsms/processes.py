@@ -74,7 +74,9 @@ def end_with_recipe() -> None:
 
 
 def _watch(recipe: int) -> None:
-    while _runs(recipe):
+    # One whose parent has not asked for its status is still there as a number, but no longer anyone's parent.
+    is_parent = os.getppid() == recipe
+    while os.getppid() == recipe if is_parent else _runs(recipe):
         time.sleep(_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECONDS)
