@@ -177,9 +177,9 @@ class Training:
             try:
                 torch.multiprocessing.spawn(_cpu_process, args=arguments, nprocs=self.num_processes)
             except torch.multiprocessing.ProcessExitedException as error:
-                how = f"ended by {error.signal_name}" if error.signal_name else "stopped, see above"
+                how = f"was ended by {error.signal_name}" if error.signal_name else "stopped, see above"
                 raise LrsmsError(
-                    f"{self.output_dir}: training process {error.error_index} {how}; run the same command again to go on"
+                    f"{self.output_dir}: a process of the training {how}; run the same command again to go on"
                 ) from error
         else:
             command += ["--ngpu", str(self.ngpu), "--multiprocessing_distributed", "true"]
