@@ -99,6 +99,17 @@ class CutsIterFactory(AbsIterFactory):
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
         epoch += self.epochs_before
+        self.dataset.set_epoch(epoch)
+        return torch.utils.data.DataLoader(
+            self.dataset,
+            sampler=self.sampler(epoch, shuffle),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
+
+    def sampler(self, epoch: int, shuffle: bool | None = None) -> DynamicBucketingSampler:
+        """The cuts of each batch of one pass."""
         head = list(islice(self.cuts, self.num_buckets))
         sampler = DynamicBucketingSampler(
             self.cuts,
@@ -112,14 +123,7 @@ class CutsIterFactory(AbsIterFactory):
             world_size=self.world_size,
         )
         sampler.set_epoch(epoch)
-        self.dataset.set_epoch(epoch)
-        return torch.utils.data.DataLoader(
-            self.dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-        )
+        return sampler
 
 
 def usable_cuts(path: Path, listed: Path, stage: str) -> CutSet:

@@ -18,11 +18,13 @@ import yaml
 
 from lrsms import stamp
 from lrsms.command_line import error_of_user
+from lrsms.defaults import CONFIG
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
-from lrsms.espnet.config import check_training_config, read_training_yaml
+from lrsms.espnet.config import check_training_config, read_training_yaml, read_yaml
 from lrsms.espnet.training import preflight
+from lrsms.espnet.training.overruled import notes
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import exclusive, write_json, write_text
 from lrsms.processes import be_helper
@@ -67,9 +69,12 @@ class Training:
         Raises:
             LrsmsError: a bad config, missing inputs, or a folder that holds a training of something else.
         """
-        check_training_config(self.config, ASRTask)
+        config = check_training_config(self.config, ASRTask)
         self._check_inputs()
         main = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+        for note in notes(self.config, config, {"seed": self.seed, "ngpu": self.ngpu, "token_type": self.token_type}):
+            if main:
+                print(note)
         with self._alone() if main else nullcontext():
             if not self._must_run(force, main):
                 return
@@ -162,7 +167,8 @@ class Training:
 
     def _prepare(self) -> None:
         """Check the data once, in this process: those that train begin together, and so wait for it."""
-        preflight.prepare(ASRTask.get_parser().parse_args(self._espnet_command()), ASRTask)
+        args = ASRTask.get_parser().parse_args(self._espnet_command())
+        preflight.prepare(args, ASRTask, self.config, self.num_nodes * self.ngpu or self.num_processes)
 
     def _launch(self) -> None:
         command = self._espnet_command()
@@ -242,10 +248,20 @@ def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> N
 
 
 def summarize(training: Training) -> None:
-    """Write ``curves.json`` and ``summary.json`` from the finished training's last checkpoint."""
+    """Write ``curves.json`` and ``summary.json`` from the finished training's last checkpoint.
+
+    Raises:
+        LrsmsError: it has not finished: ESPnet gives up, with a line in its log, if no gradient of an epoch is finite.
+    """
     folder = training.output_dir
     stats = read_checkpoint(folder / CHECKPOINT)["reporter"]["stats"]
     epochs = sorted(stats)
+    options = read_yaml(folder / CONFIG)
+    if epochs[-1] < options["max_epoch"] and options.get("patience") is None:
+        raise LrsmsError(
+            f"{folder}: stopped after epoch {epochs[-1]} of {options['max_epoch']}: not one step of it had finite "
+            f"gradients; try a smaller learning rate, and --force true to start again"
+        )
     curves = {phase: _curve(stats, epochs, phase) for phase in ("train", "valid")}
     write_json(folder / "curves.json", curves)
     summary = {

@@ -16,7 +16,8 @@ from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.training.distillation import attach_teacher
 from lrsms.espnet.training.edit_distance import provide_editdistance
-from lrsms.espnet.training.preflight import EXCLUDED, STATISTICS, log_to_file, wants_statistics
+from lrsms.espnet.training.preflight import STATISTICS, log_to_file, wants_statistics
+from lrsms.espnet.training.rehearsal import EXCLUDED
 from lrsms.espnet.training.trainer import LowRankTrainer
 from lrsms.processes import be_helper
 
