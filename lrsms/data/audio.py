@@ -145,7 +145,7 @@ def _read_by_ffmpeg(
     import av
 
     def blocks() -> Iterator[np.ndarray]:
-        kind, resampler = None, None
+        kind, resampler = None, av.AudioResampler("fltp")
         with av.open(str(source) if isinstance(source, Path) else source, mode="r") as container:
             for frame in container.decode(audio=0):
                 if kind != (kind := (frame.layout.name, frame.sample_rate, frame.format.name)):  # of files joined

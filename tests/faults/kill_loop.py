@@ -149,7 +149,9 @@ def _tensors(path: Path) -> Iterator[tuple[str, str]]:
     """Name and hash of the weights in a checkpoint; one that ESPnet resumes from also holds times."""
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    from lrsms.espnet.checkpoints.checkpoint import read_checkpoint
+
+    content = read_checkpoint(path)
     for name, value in content.get("model", content).items():
         if isinstance(value, torch.Tensor):
             yield name, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
