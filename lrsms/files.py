@@ -96,18 +96,26 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     if parent not in _cleaned:
         _cleaned.add(parent)
         _remove_abandoned(parent)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
-        held = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # of a file system without locks, on which nothing is removed either
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if folder.exists():
-            break
-        os.close(held)  # it was taken for an abandoned one before it was locked
+    folder, held = _held_folder(parent)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _held_folder(parent: Path) -> tuple[Path, int]:
+    """A new folder, and its descriptor, which is locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
+        try:
+            held = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # it was taken for an abandoned one before it was locked
+            continue
+        with suppress(OSError):  # of a file system without locks, on which nothing is removed either
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, held
         os.close(held)
 
 

@@ -15,7 +15,7 @@ from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.errors import LrsmsError
-from lrsms.text_files import read_lines, words
+from lrsms.text_files import read_lines, split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording, SupervisionSegment
@@ -80,7 +80,7 @@ def read_table(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         raise LrsmsError(f"{path}: no such file; expected lines of an id and its value")
-    rows = [fields for line in read_lines(path) if (fields := words(line, 1))]
+    rows = [fields for line in read_lines(path) if (fields := split_words(line, 1))]
     if not rows:
         raise LrsmsError(f"{path}: empty; expected lines of an id and its value")
     check_unique((row[0] for row in rows), str(path))

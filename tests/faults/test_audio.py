@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from examples import fuzz, hypothesis, st
 from lhotse import Recording
 
 from lrsms.data.audio import find_audio, left_out, read_audio
@@ -188,13 +189,6 @@ def test_a_folder_gives_what_is_sound_and_names_what_is_not(tmp_path):
     names = {str(path.relative_to(tmp_path)) for path in found}
     assert names == {"a.wav", "b.m4a", "c.webm", "d.wave", "deep/e.unknown", "deep/no_suffix"}
     assert left_out(tmp_path, found) == {".txt": 2, ".pdf": 1}
-
-
-hypothesis = pytest.importorskip("hypothesis")
-st = hypothesis.strategies
-fuzz = hypothesis.settings(
-    max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True
-)
 
 
 @fuzz
