@@ -7,7 +7,7 @@ at a random moment in one of five ways, started again and killed again, and at l
 
 * **lost** counts files that are missing, **wrong** those whose content is another; compared is all that two undisturbed
   runs agree on, weights tensor by tensor;
-* **waiting** counts commands that took more than ten times as long as undisturbed;
+* **waiting** counts commands that took more than ten times as long as undisturbed, and a minute;
 * **left** counts kills after which a process of the recipe lived on for more than ten seconds;
 * **litter** counts locks and unfinished files that are still there at the end, **traces** stack traces after signals
   that a command can see.
@@ -87,7 +87,7 @@ class Undisturbed:
 
     Attributes:
         before: stage -> a copy of the recipe's folder before it.
-        seconds: stage -> how long it takes.
+        seconds: stage -> how long it takes, at the least.
         first_write: stage -> when it first writes a file.
         files: stage -> path -> hash of what both runs leave alike; None if they do not.
     """
@@ -109,6 +109,11 @@ class Recipe:
         (self.folder / "conf").mkdir(parents=True)
         for name, content in (("train_tiny", TRAINING), ("compress", COMPRESSION), ("decode", DECODING)):
             (self.folder / f"conf/{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def restore(self, before: Path) -> None:
+        """Take the state of a copy."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(before, self.folder, symlinks=True)
 
     def start(self, stage: Stage) -> subprocess.Popen:
         """The stage, in a session of its own, with all it says in ``said``."""
@@ -183,7 +188,7 @@ def undisturbed(folder: Path) -> Undisturbed:
             if process.returncode:
                 raise RuntimeError(f"stage {stage.name} fails undisturbed:\n{recipe.said}")
             seconds = time.monotonic() - began
-            seen.seconds[stage.name] = max(seconds, seen.seconds.get(stage.name, 0))
+            seen.seconds[stage.name] = min(seconds, seen.seconds.get(stage.name, seconds))
             seen.first_write[stage.name] = min(wrote or 0.0, seconds, seen.first_write.get(stage.name, seconds))
             now = recipe.hashes()
             if turn == 0:
@@ -200,15 +205,16 @@ def undisturbed(folder: Path) -> Undisturbed:
 def kill_stage(recipe: Recipe, stage: Stage, seen: Undisturbed, kills: int, chance: random.Random) -> Counter:
     """Kill a stage so many times in one folder, run it to its end, and count what is not as it should be."""
     found: Counter = Counter()
-    shutil.rmtree(recipe.folder, ignore_errors=True)
-    shutil.copytree(seen.before[stage.name], recipe.folder, symlinks=True)
+    recipe.restore(seen.before[stage.name])
     limit = 60 + 10 * seen.seconds[stage.name]
     for _ in range(kills):
         process = recipe.start(stage)
         begin = seen.first_write[stage.name] if chance.random() < 0.8 else 0.0
         time.sleep(begin + chance.random() * (seen.seconds[stage.name] - begin))
-        found["too late"] += process.poll() is not None
-        found["kills"] += process.poll() is None
+        if process.poll() is not None:
+            recipe.restore(seen.before[stage.name])
+            continue
+        found["kills"] += 1
         signaled = _kill(process, chance)
         found["left"] += not _gone(process)
         found["traces"] += signaled in _SEEN and "Traceback" in recipe.said
