@@ -53,11 +53,11 @@ def error_of_user(error: Exception) -> str | None:
     """
     if isinstance(error, LrsmsError):
         return str(error)
-    if isinstance(error, OSError) and (reason := reason_of_disk(error)):
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return f"{' and '.join(names) or 'the disk'}: {reason}"
+    reason = reason_of_disk(error) if isinstance(error, OSError) else None
+    if reason and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {reason}"
     full = [folder for folder in _folders_written_to() if is_full(folder)]
-    return f"{full[0]}: {FULL_DISK}" if full else None
+    return f"{full[0].absolute()}: {FULL_DISK}" if full else reason
 
 
 def _folders_written_to() -> list[Path]:

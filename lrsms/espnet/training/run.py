@@ -9,7 +9,7 @@ import socket
 import statistics
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,9 +75,10 @@ class Training:
         for note in notes(self.config, config, {"seed": self.seed, "ngpu": self.ngpu, "token_type": self.token_type}):
             if main:
                 print(note)
+        if not force and self._is_finished(main):
+            return
         with self._alone() if main else nullcontext():
-            if not self._must_run(force, main):
-                return
+            self._begin(force, main)
             after = self._after_warmup(main)
             if main:
                 after._prepare()
@@ -130,26 +131,34 @@ class Training:
         if self.ngpu and self.num_processes > 1:
             raise LrsmsError("--num_processes is for CPU training; with GPUs there is one process for each of --ngpu")
 
-    def _must_run(self, force: bool, main: bool) -> bool:
-        """Every process that trains decides alike; only the main one touches the folder."""
-        marker = self.output_dir / "inputs.json"
-        inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
-        config = read_training_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
-        max_epoch = config.pop("max_epoch", None)
+    @property
+    def _stamp(self) -> tuple[Path, dict, list[Path]]:
+        """What the training is made from: a comment of the config does not count, nor does the number of epochs."""
+        config = {key: value for key, value in read_training_yaml(self.config).items() if key != "max_epoch"}
         arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
         if self.warmup_epochs is not None:
             arguments["warmup_epochs"] = self.warmup_epochs
-        same = stamp.is_current(marker, arguments, inputs)
+        inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
+        return self.output_dir / "inputs.json", arguments, inputs
+
+    def _is_finished(self, main: bool) -> bool:
+        """Whether nothing has changed since the training has finished; says so."""
+        max_epoch = read_training_yaml(self.config).get("max_epoch")
+        if not stamp.is_current(*self._stamp) or self._finished_epochs() != max_epoch:
+            return False
+        print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
+        if main:
+            with suppress(LrsmsError, OSError):  # a folder that may only be read
+                stamp.write(*self._stamp)  # an earlier version's hashes were of compressed bytes
+        return True
+
+    def _begin(self, force: bool, main: bool) -> None:
+        """Every process that trains decides alike; only the main one touches the folder."""
         begun = (self.output_dir / CHECKPOINT).exists() or (self.output_dir / PREVIOUS).exists()
         if force:
             if main:
                 shutil.rmtree(self.output_dir, ignore_errors=True)
-        elif same and self._finished_epochs() == max_epoch:
-            print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
-            if main:
-                stamp.write(marker, arguments, inputs)  # an earlier version's hashes were of compressed bytes
-            return False
-        elif begun and not same:
+        elif begun and not stamp.is_current(*self._stamp):
             raise LrsmsError(
                 f"{self.output_dir} holds a training of another config, seed or data; "
                 f"choose another --tag, or --force true to start it again"
@@ -157,8 +166,7 @@ class Training:
         elif begun and main:
             print(f"stage 3: {self.output_dir} goes on from its last checkpoint")
         if main:
-            stamp.write(marker, arguments, inputs)
-        return True
+            stamp.write(*self._stamp)
 
     def _finished_epochs(self) -> int | None:
         """The ``max_epoch`` of a training that has finished, -1 if it has not."""
