@@ -41,7 +41,7 @@ def main() -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="trained experiment; decode and export take several, and decode also takes a YAML for random weights",
+        help="trained experiment; decode and export take several, decode also a YAML for random weights",
     )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
@@ -70,7 +70,7 @@ def main() -> None:
         "--searches",
         nargs="+",
         default=["ctc", "beam"],
-        help="export, decode: ctc (best path), beam; decode also takes espnet or fast, one beam search around all models",
+        help="export, decode: ctc (best path), beam; decode: also espnet or fast, one beam search for all models",
     )
     parser.add_argument(
         "--merges", nargs="+", default=["faster", "all", "none"], help="export: which layers are made dense"

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--merge",
         choices=("all", "faster", "none"),
-        help="layers to make dense: faster, by timing them here (default of onnx and sherpa), all (default of espnet), or none",
+        help="layers to make dense: faster (timed here; default of onnx and sherpa), all (default of espnet) or none",
     )
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa: precisions to write")
     parser.add_argument(
