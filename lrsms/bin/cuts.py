@@ -65,7 +65,9 @@ def main() -> None:
 
     splits = [args.data_dir / split for split in (*train, *evaluation)]
     inputs = [folder / f"{kind}.jsonl.gz" for folder in splits for kind in ("recordings", "supervisions")]
-    inputs += [path for folder in splits if (path := folder / "mouths.jsonl.gz").exists()]
+    inputs += [
+        path for folder in splits for kind in ("mouths", "joined") if (path := folder / f"{kind}.jsonl.gz").exists()
+    ]
     names = {"min_utterance": "min_duration", "max_utterance": "max_duration"}  # in stamps of earlier versions too
     arguments = {names.get(key, key): value for key, value in vars(args).items()}
     arguments = {key: value for key, value in arguments.items() if key not in ("num_jobs", "force", "data_dir")}

@@ -17,7 +17,7 @@ from lrsms.command_line import CommandParser, str2bool
 from lrsms.errors import LrsmsError
 
 _CORPORA = "lrsms.data.corpora"
-_MANIFESTS = ("recordings.jsonl.gz", "supervisions.jsonl.gz", "mouths.jsonl.gz")
+_MANIFESTS = ("recordings.jsonl.gz", "supervisions.jsonl.gz", "mouths.jsonl.gz", "joined.jsonl.gz")
 # Stamps name these options for every corpus: a folder that was prepared when all corpora shared one parser, in which
 # they had these defaults, stays up to date.
 _ALWAYS_STAMPED = {

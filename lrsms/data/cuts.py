@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 from tabulate import tabulate
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.data import mouths
 from lrsms.data.containers import CUT_OFF, length_fault
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
+from lrsms.data.joined import MANIFEST, Joined, join, read_joined
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.data.manifest_files import read_recordings, read_supervisions
 from lrsms.data.manifests import STAGE as PREPARE
@@ -188,6 +190,17 @@ def make_cuts(
     return cuts, exclusions
 
 
+def _joined(
+    utterances: list[Joined], cuts: list[MonoCut], exclusions: list[Exclusion], limits: Limits, path: Path
+) -> tuple[list[Cut], list[Exclusion]]:
+    """Utterances of several parts in place of the parts; the limits are those of the whole."""
+    check_unique((item.id for item in utterances), str(path))
+    whole, left_out = join(utterances, cuts, exclusions, str(path))
+    problems = {cut.id: _limit(cut.supervisions[0], limits) for cut in whole}
+    left_out += [Exclusion(name, *problem) for name, problem in problems.items() if problem]
+    return [cut for cut in whole if not problems[cut.id]], left_out
+
+
 def _read_manifests(folder: Path) -> tuple[list[Recording], list[SupervisionSegment]]:
     paths = [folder / f"{kind}.jsonl.gz" for kind in ("recordings", "supervisions")]
     for path in paths:
@@ -196,14 +209,14 @@ def _read_manifests(folder: Path) -> tuple[list[Recording], list[SupervisionSegm
     return read_recordings(paths[0]), read_supervisions(paths[1])
 
 
-def _resampled(cuts: list[MonoCut], sampling_rate: int, split: str) -> list[MonoCut]:
+def _resampled(cuts: list[Cut], sampling_rate: int, split: str) -> list[Cut]:
     others = Counter(cut.sampling_rate for cut in cuts if cut.sampling_rate != sampling_rate)
     for rate, count in sorted(others.items()):
         print(f"{split}: resampling lazily from {rate} to {sampling_rate} Hz: {count} utterances")
     return [cut if cut.sampling_rate == sampling_rate else cut.resample(sampling_rate) for cut in cuts]
 
 
-def _write(path: Path, split: str, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
+def _write(path: Path, split: str, cuts: list[Cut], speeds: Sequence[float]) -> None:
     # Perturbed copies are written one by one: a thousand hours three times over need not fit in memory.
     def perturbed() -> Iterator[dict]:
         for speed in speeds:
@@ -239,16 +252,21 @@ def build_cuts(
         LrsmsError: manifests are missing or damaged, ids repeat, or a split would be empty.
     """
     limited = {*train_splits, valid_split}
-    done: dict[str, tuple[list[MonoCut], list[Exclusion]]] = {}
+    done: dict[str, tuple[list[Cut], list[Exclusion]]] = {}
     remarks: list[str] = []
     for split in [*train_splits, *eval_splits]:
         limits = Limits(min_utterance, max_utterance) if split in limited else Limits()
         recordings, supervisions = _read_manifests(data_dir / split)
-        cuts, exclusions = make_cuts(recordings, supervisions, limits=limits, num_jobs=num_jobs, title=split)
+        joined = read_joined(data_dir / split)
+        limits_of_parts = limits if joined is None else Limits()
+        parts, exclusions = make_cuts(recordings, supervisions, limits=limits_of_parts, num_jobs=num_jobs, title=split)
+        cuts: list[Cut] = list(parts)
+        if joined is not None:
+            cuts, exclusions = _joined(joined, parts, exclusions, limits, data_dir / split / MANIFEST)
         if not cuts:
             raise LrsmsError(f"split {split}: every utterance is excluded: {top_reasons(exclusions)}")
         done[split] = (cuts, exclusions)
-        remarks += _shortened(split, cuts, supervisions)
+        remarks += _shortened(split, parts, supervisions)
     without_video = _attach_mouths(data_dir, done, num_jobs)
 
     with ExitStack() as unfinished:
@@ -266,7 +284,7 @@ def build_cuts(
 
 
 def _attach_mouths(
-    data_dir: Path, done: dict[str, tuple[list[MonoCut], list[Exclusion]]], num_jobs: int
+    data_dir: Path, done: dict[str, tuple[list[Cut], list[Exclusion]]], num_jobs: int
 ) -> dict[str, list[Exclusion]]:
     """Put regions on the cuts of ``done`` that have any; returns the cuts without, by split with video.
 
@@ -288,7 +306,7 @@ def _attach_mouths(
 
 
 def _print_table(
-    done: dict[str, tuple[list[MonoCut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
+    done: dict[str, tuple[list[Cut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
 ) -> None:
     rows = [
         (split, len(cuts), sum(cut.duration for cut in cuts) / 3600, len(exclusions))

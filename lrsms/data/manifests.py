@@ -13,6 +13,8 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data.joined import MANIFEST as JOINED
+from lrsms.data.joined import Joined, write_joined
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.data.sources import danger_of
 from lrsms.errors import LrsmsError
@@ -30,7 +32,8 @@ class Split:
     """The manifests of one split while they are being put together.
 
     ``mouths`` are the mouth regions of its recordings by id, None for a corpus of audio; ``without_video`` has a row
-    for each recording whose video is of no use.
+    for each recording whose video is of no use. ``joined`` are utterances of several supervisions each, None if each
+    supervision is an utterance.
     """
 
     recordings: list[Recording] = field(default_factory=list)
@@ -38,6 +41,7 @@ class Split:
     exclusions: list[Exclusion] = field(default_factory=list)
     mouths: dict[str, TemporalArray] | None = None
     without_video: list[Exclusion] = field(default_factory=list)
+    joined: list[Joined] | None = None
 
 
 def require_layout(corpus_dir: Path | None, expected: Iterable[str], option: str = "--corpus_dir") -> Path:
@@ -168,7 +172,14 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
         write_excluded(output_dir / name / "excluded.tsv", STAGE, split.exclusions)
         _save_mouths(output_dir / name, split)
         hours = sum(item.duration for item in split.supervisions) / 3600
-        print(f"{name}: {len(split.supervisions)} utterances, {hours:.2f} hours")
+        if split.joined is None:
+            (output_dir / name / JOINED).unlink(missing_ok=True)
+            print(f"{name}: {len(split.supervisions)} utterances, {hours:.2f} hours")
+        else:
+            write_joined(output_dir / name, split.joined)
+            print(
+                f"{name}: {len(split.joined)} utterances of {len(split.supervisions)} supervisions, {hours:.2f} hours"
+            )
         print_summary(name, split.exclusions)
         if split.mouths is not None:
             mouths.print_summary(name, len(split.recordings), split.without_video)

@@ -27,6 +27,7 @@ from lrsms.files import atomic_write
 if TYPE_CHECKING:
     from lhotse import MonoCut
     from lhotse.array import TemporalArray
+    from lhotse.cut import Cut
 
 MANIFEST = "mouths.jsonl.gz"
 WITHOUT_VIDEO = "without_video.tsv"
@@ -175,7 +176,7 @@ def attach(
     return attached, rows
 
 
-def perturb_speed(cut: MonoCut, factor: float) -> MonoCut:
+def perturb_speed(cut: Cut, factor: float) -> Cut:
     """Lhotse's lazy speed perturbation, with the mouth following the sound.
 
     Lhotse leaves custom arrays as they are. Here the array's frames are stretched over the new time axis (its
@@ -183,7 +184,7 @@ def perturb_speed(cut: MonoCut, factor: float) -> MonoCut:
     indices are repeated if speech is slowed down and skipped if it is sped up.
     """
     perturbed = cut.perturb_speed(factor)
-    array = (cut.custom or {}).get(FIELD)
+    array = None if hasattr(cut, "tracks") else (cut.custom or {}).get(FIELD)  # joined cuts have no video
     if array is None:
         return perturbed
     array = replace(array, frame_shift=array.frame_shift / factor, start=array.start / factor)

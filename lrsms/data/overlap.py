@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lhotse import MonoCut
+from lhotse.cut import Cut
 
 
-def shared_by_splits(splits: Mapping[str, Iterable[MonoCut]], train_splits: Sequence[str]) -> list[str]:
+def shared_by_splits(splits: Mapping[str, Iterable[Cut]], train_splits: Sequence[str]) -> list[str]:
     """Sentences about what evaluation splits share with the training splits; none if they share nothing.
 
     A word error rate on utterances that were trained on says nothing, and on speakers that were heard in training it
@@ -40,7 +41,7 @@ _KINDS = {
 }
 
 
-def _contents(cuts: Iterable[MonoCut]) -> dict[str, dict[str, None]]:
+def _contents(cuts: Iterable[Cut]) -> dict[str, dict[str, None]]:
     """What a split holds of each kind, once and in its order."""
     contents: dict[str, dict[str, None]] = {kind: {} for kind in _KINDS}
     for cut in cuts:
@@ -52,6 +53,7 @@ def _contents(cuts: Iterable[MonoCut]) -> dict[str, dict[str, None]]:
     return contents
 
 
-def _files(cut: MonoCut) -> Iterator[str]:
-    if cut.recording is not None:
-        yield from (str(source.source) for source in cut.recording.sources if source.type == "file")
+def _files(cut: Cut) -> Iterator[str]:
+    for part in [cut] if isinstance(cut, MonoCut) else [track.cut for track in cut.tracks]:
+        if part.recording is not None:
+            yield from (str(source.source) for source in part.recording.sources if source.type == "file")
