@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, factorize_state, low_rank_layers
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_, factorize_state, low_rank_layers
 from lrsms.lowrank.recurrent import dense_lstm_weights, merged_lstm
 
 
@@ -49,7 +49,7 @@ def dense(seed: int = 0) -> Everything:
 
 def factored(ranks: dict[str, int], seed: int = 1) -> nn.Module:
     model = dense(seed)
-    return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": ranks})))
+    return apply_plan_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": ranks})))
 
 
 def best(matrix: torch.Tensor, rank: int) -> torch.Tensor:
@@ -82,7 +82,7 @@ def assert_is_the_svd_of(model: nn.Module, other: Everything) -> None:
 def factorize_like(other: Everything) -> nn.Module:
     """``other`` itself, factored; tests/lowrank/test_recurrent.py says that its LSTM is the truncated SVD."""
     model = copy.deepcopy(other)
-    return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": LOW})))
+    return apply_plan_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": LOW})))
 
 
 def test_a_dense_state_dict_loads_as_its_truncated_svd():
