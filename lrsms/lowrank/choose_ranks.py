@@ -36,7 +36,7 @@ def role_of(site: Site, roles: Roles | None) -> str | None:
 
 def entries_of(model: nn.Module, survey: Survey, roles: Roles | None) -> list[PlanEntry]:
     """An entry without a rank for each layer that has a role; the others are dropped from the survey."""
-    entries = []
+    entries, read_by = [], readers_of(model, survey)
     for site in list(survey.sites.values()):
         role = role_of(site, roles)
         if role is None:
@@ -44,12 +44,10 @@ def entries_of(model: nn.Module, survey: Survey, roles: Roles | None) -> list[Pl
             continue
         outputs, inputs = site.shape
         entry = PlanEntry(site.path, role, 0, inputs, outputs, None)
-        if site.reader:
-            lstm = site.modules[0]
-            features = model.get_submodule(site.path.rpartition(".")[0]).get_submodule(site.reader).out_features
-            if site.kind == "recurrent":
-                read = (1 + lstm.bidirectional) * features
-                entry = replace(entry, reader=site.reader, weights=lstm_weights(lstm, features), read=read)
+        if site.kind == "recurrent" and site.reader:
+            lstm, features = site.modules[0], read_by[site.path].out_features
+            read = (1 + lstm.bidirectional) * features
+            entry = replace(entry, reader=site.reader, weights=lstm_weights(lstm, features), read=read)
         entries.append(entry)
     return entries
 

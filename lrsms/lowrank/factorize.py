@@ -146,7 +146,11 @@ def _ratios(ratio, target, entries: Sequence[PlanEntry]) -> dict[str, float]:
 
 def _survey(model: nn.Module, roles: Mapping[str, str], exclude: Sequence[str], proof: Proof | None) -> Survey:
     """What can be factored, proved on the example if there is one; attention is taken apart."""
-    readers = {} if proof is None else find_readers(model, proof.example) | _named_readers(model, roles)
+    readers = {}
+    if proof is not None:
+        found = find_readers(model, proof.example)
+        readers = {path: name for path, name in found.items() if proof.reads_alone(path, name)}
+        readers |= _named_readers(model, roles)
     surveyor = Surveyor(model, exclude, readers)
     try:
         survey = surveyor.run()

@@ -97,7 +97,12 @@ def rows_of(survey: Survey, entries: Sequence[PlanEntry], ratios: bool) -> tuple
             why = entry.note if entry.note != "explicit" else ("" if entry.rank else "ranks= says so")
             if entry.rank is None and not why:
                 why = f"role {entry.role} has no ratio" if ratios else "ranks= does not name it"
-            if site.reader and matrix.names[0] == site.weights[-1] and entry.rank is not None:
+            if (
+                site.kind == "recurrent"
+                and site.reader
+                and matrix.names[0] == site.weights[-1]
+                and entry.rank is not None
+            ):
                 why = f"gets thinner with {site.path}, which it reads"
             rows.append(
                 Row(

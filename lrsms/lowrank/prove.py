@@ -53,6 +53,8 @@ class Proof:
             self.expected = run(model, example)
         if not self.expected:
             raise LrsmsError("example: the model's output has no tensor to compare")
+        if any(bool(tensor.isnan().any()) for tensor in self.expected):
+            raise LrsmsError("example: the model's output has values that are no numbers (NaN); is a weight not set?")
         if not self.unchanged():
             raise LrsmsError("example: in evaluation mode, the model gives another output each time")
 
@@ -116,15 +118,23 @@ class Proof:
         with self._at_full_rank(sites) as new, _counting(new) as calls:
             return self.unchanged() and all(calls.get(layer, 0) == count for layer, count in new.items())
 
+    def reads_alone(self, lstm: str, reader: str) -> bool:
+        """Whether nothing but the layer ``reader`` beside the LSTM at the path ``lstm`` sees its hidden units."""
+        beside = self.model.get_submodule(lstm.rpartition(".")[0]).get_submodule(reader)
+        with self._replaced(turned(self.model.get_submodule(lstm), beside)):
+            return self.unchanged()
+
+    def _at_full_rank(self, sites: Sequence[Site]):
+        return self._replaced(pair for site in sites for pair in full_rank(self.model, site))
+
     @contextmanager
-    def _at_full_rank(self, sites: Sequence[Site]) -> Iterator[Mapping[nn.Module, int]]:
+    def _replaced(self, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> Iterator[Mapping[nn.Module, int]]:
         """The model with these layers replaced; gives them, and how often each has to be called."""
         replaced: list[tuple[nn.Module, nn.Module]] = []
         try:
-            for site in sites:
-                for old, new in full_rank(self.model, site):
-                    replace_(self.model, old, new)
-                    replaced.append((old, new))
+            for old, new in pairs:
+                replace_(self.model, old, new)
+                replaced.append((old, new))
             yield {new: self.calls.get(old, 0) for old, new in replaced}
         finally:
             for old, new in reversed(replaced):

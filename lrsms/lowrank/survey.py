@@ -144,11 +144,12 @@ class Surveyor:
         path, own = known[0], self._own_matrices(module)
         if not own:
             return
-        if path == "":
+        layer = objections.is_recurrent(module) or "weight" in own
+        if path == "" and layer:
             self._refuse(module, path, "it is the whole model, which cannot be replaced in place")
         elif objections.is_recurrent(module):
             self._look_at_recurrent(module, known)
-        elif "weight" in own or _makes_its_weight(module):
+        elif "weight" in own:
             why = objections.to_its_parameter(module) or objections.to_its_kind(module) or self._why_shared(module)
             if why:
                 self._refuse(module, path, why)
@@ -163,9 +164,10 @@ class Surveyor:
             return f"its weight is read by {self.read_by[module]}"
         weight = module._parameters["weight"]
         sharing = self.owners[weight]
-        if len(sharing) > 1 and not all(type(owner) in (nn.Linear, nn.Embedding) for owner in sharing):
-            other = next(owner for owner in sharing if owner is not module)
-            return f"its weight is also that of another {type(other).__name__}"
+        unlike = [owner for owner in sharing if type(owner) not in (nn.Linear, nn.Embedding)]
+        if len(sharing) > 1 and unlike:
+            other = next((owner for owner in unlike if owner is not module), sharing[0])
+            return f"its weight is also that of a {type(other).__name__}"
         return (
             f"its weight lies in the memory of another parameter, {self.memory[weight]}"
             if weight in self.memory
@@ -338,7 +340,7 @@ class Surveyor:
     def _refuse(self, module: nn.Module, path: str, why: str) -> None:
         """Note why the matrices of ``module`` stay as they are; those that it makes its weight from as well."""
         made_from = getattr(module, "parametrizations", None)
-        for inner, owner in [("", module), *(made_from.named_modules("parametrizations") if made_from else ())]:
+        for inner, owner in [("", module), *(made_from.named_modules(prefix="parametrizations") if made_from else ())]:
             for name, parameter in owner._parameters.items():
                 if parameter is not None and (_has_no_shape(parameter) or parameter.dim() >= 2):
                     self.survey.reasons.setdefault(self._dense_name(_join(path, inner), name), why)
@@ -353,10 +355,7 @@ class Surveyor:
 
 
 _PROJECTIONS = (*PARTS, "out_proj")
-NO_READER = (
-    "an LSTM's recurrent weights need the linear layer that alone reads its output, which is found and proved by "
-    "example="
-)
+NO_READER = "no linear layer is known that alone reads the LSTM's output; example= looks for one"
 
 
 def _join(path: str, name: str) -> str:
