@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
 
-Example = torch.Tensor | tuple | list | Mapping | Callable
+Example: TypeAlias = torch.Tensor | tuple | list | Mapping | Callable
 """A tensor, a tuple of arguments, a mapping of keyword arguments, or a function that is given the model and runs it."""
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}

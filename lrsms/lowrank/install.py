@@ -116,10 +116,11 @@ class Installation:
 
         with evaluating(self.model):
             found = input_moments(self.model, dict.fromkeys(seen_at.values()), run)
-        return {
-            path: _Transposed(found[at]) if at != path and at in found else found.get(at)
-            for path, at in seen_at.items()
-        }
+        moments: dict = {path: found.get(at) for path, at in seen_at.items()}
+        for path, at in seen_at.items():
+            if at != path and moments[path] is not None:
+                moments[path] = _Transposed(moments[path])
+        return moments
 
     def finish(self, config: LowRankConfig) -> None:
         """What goes with the factors, once nothing can fail any more."""

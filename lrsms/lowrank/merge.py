@@ -47,7 +47,8 @@ def merge_(
     if only not in ("all", "faster") and not callable(only):
         raise ValueError(f"only={only!r}: write 'all', 'faster', or a function of path and layer")
     chosen = _chooser(only, frames)
-    merged, tied = [], {}
+    merged: list[str] = []
+    tied: dict[frozenset, nn.Parameter] = {}
     for path, layer in list(model.named_modules()):
         if isinstance(layer, LowRankLSTM):
             if chosen(path, layer):

@@ -23,7 +23,7 @@ def weight_readers(model: nn.Module) -> dict[nn.Module, str]:
     """
     found: dict[nn.Module, str] = {}
     for module in model.modules():
-        for path, where in _reads(type(module)):
+        for path, where in _reads(module.__class__):
             target = _resolve(module, path)
             if target is not None:
                 found.setdefault(target, where)

@@ -129,12 +129,12 @@ def substitute_lstm(
         wide = None if reader is None else reader.weight.data
         weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), wide, factorizer)
         lstm.load_state_dict(weights)
-        if thin is not None:
+        if reader is not None and thin is not None:
             thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
     for parameter in lstm.parameters():
         parameter.requires_grad_(dense.weight_hh_l0.requires_grad)
-    if thin is not None:
+    if reader is not None and thin is not None:
+        thin.weight.requires_grad_(reader.weight.requires_grad)
         if reader.bias is not None:
             thin.bias = reader.bias
-        thin.weight.requires_grad_(reader.weight.requires_grad)
     return lstm, thin

@@ -30,11 +30,13 @@ class Work:
         if isinstance(first, nn.LSTM):
             reading = 0.0 if reader is None else self.positions.get(reader, 0.0)
             return entry.macs_saved(self.positions.get(first, 0.0), reading)
-        rank, saved = entry.rank, 0.0
-        for module in site.modules if rank is not None else ():
+        if entry.rank is None:
+            return 0.0
+        saved = 0.0
+        for module in site.modules:
             positions = self.positions.get(module, 0.0)
             if isinstance(module, nn.Embedding):
-                saved -= positions * rank * module.embedding_dim
+                saved -= positions * entry.rank * module.embedding_dim
             else:
                 saved += positions * (entry.dense_parameters - entry.parameters)
         return saved
