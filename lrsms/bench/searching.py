@@ -18,10 +18,10 @@ from lrsms.bench.timing import Spread, side_by_side
 from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.search import finished_trials
 from lrsms.compress.space import DENSE, SearchSpace
-from lrsms.compress.truncation import METHODS
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
 from lrsms.espnet.compress.toolkit import EspnetToolkit, with_ranks
+from lrsms.lowrank.truncation import METHODS
 from lrsms.sweep.intervals import mean_interval
 
 _FINE = [*(number / 40 for number in range(1, 40)), DENSE]

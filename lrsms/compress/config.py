@@ -11,9 +11,9 @@ from msgspec import Meta
 from lrsms.compress.controllers import CONTROLLERS
 from lrsms.compress.iterate import Loop
 from lrsms.compress.space import BUDGETS, DENSE, TIES, ratio_numbers
-from lrsms.compress.truncation import METHODS
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.config import ROLES
+from lrsms.lowrank.truncation import METHODS
 from lrsms.typed_config import Count, Number, Times, WholeNumber, choice, from_yaml
 
 FIDELITIES = ("loss", "ctc", "beam")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -140,7 +140,7 @@ class RankPlan:
                     f"{where}.{role}: {type(model).__name__} has no such layer with these options; it has "
                     f"{', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"
                 )
-        ranked = _rank_groups(entries, config, where, weights)
+        ranked = rank_groups(entries, config, where, weights)
         return cls(config, tuple(_override(ranked, model, config.ranks, where)))
 
     @property
@@ -218,13 +218,18 @@ def _family(entry: PlanEntry) -> tuple:
     return re.sub(rf"(?<!\d){entry.depth}(?!\d)(?!.*rnn)", "*", entry.module, count=1), entry.inputs, entry.outputs
 
 
-def _rank_groups(
-    entries: list[PlanEntry], config: LowRankConfig, where: str, weights: Mapping[str, float] | None
+def rank_groups(
+    entries: list[PlanEntry],
+    config: LowRankConfig,
+    where: str,
+    weights: Mapping[str, float] | None,
+    family_of: Callable[[PlanEntry], tuple] = _family,
 ) -> list[PlanEntry]:
+    """The same entries with the ranks of ``config.ratios``, spread over each family of layers."""
     families: dict[tuple, list[PlanEntry]] = {}
     for entry in entries:
         # By weights, all layers of a role and shape share one budget; by a map, each spreads its own over depth.
-        family = (entry.role, entry.inputs, entry.outputs) if weights is not None else _family(entry)
+        family = (entry.role, entry.inputs, entry.outputs) if weights is not None else family_of(entry)
         families.setdefault(family, []).append(entry)
     chosen = {}
     for layers in families.values():

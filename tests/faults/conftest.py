@@ -1,4 +1,6 @@
-"""A tiny corpus, its configuration and one trained experiment: the fixtures of tests/espnet; modules beside this file can be imported.
+"""A tiny corpus, its configuration and one trained experiment: the fixtures of tests/espnet.
+
+Modules beside this file can be imported.
 
 Generated inputs are the same in every run; ``HYPOTHESIS_PROFILE=thorough`` makes thirty times as many.
 """

@@ -16,7 +16,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from lrsms.compress.calibration import input_moments, load_moments, save_moments
+from lrsms.compress.calibration import load_moments, save_moments
 from lrsms.compress.config import CompressConfig
 from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.iterate import Errors, OutOfReach
@@ -36,6 +36,7 @@ from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
 from lrsms.files import write_json, write_text
+from lrsms.lowrank.moments import input_moments
 from lrsms.processes import helpers, one_thread
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding

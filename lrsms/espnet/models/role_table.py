@@ -23,7 +23,7 @@ from lrsms.espnet.compat import current_paths, load_either_versions_names
 from lrsms.espnet.models import ctc_rank
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
 from lrsms.espnet.models.fast import make_fast_
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_
 from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 
@@ -109,7 +109,7 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             guided = config.self_guided and not initialization_skipped()  # a model to load is trained already
             dense = dense_weights(self, self.rank_plan) if guided else {}
             load_either_versions_names(self)
-            factorize_(self, self.rank_plan)
+            apply_plan_(self, self.rank_plan)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
             self.fast = fast

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lrsms.compress.truncation import Moments, factorize
+from lrsms.lowrank.truncation import Moments, factorize
 
 
 @pytest.fixture
