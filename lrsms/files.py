@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,15 @@ def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in UTF-8, as :func:`atomic_write` does."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def copy_into(file: Path, folder: Path, name: str) -> None:
+    """Copy ``file`` as ``name`` of ``folder``, as :func:`atomic_write` does; a file that is there already stays."""
+    target = folder / name
+    if target.exists() and target.samefile(file):
+        return
+    with atomic_write(target) as unfinished:
+        shutil.copyfile(file, unfinished)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -22,8 +22,9 @@ def encoder_frames(model: nn.Module, samples: int) -> int:
 class EncoderLength:
     """``samples -> encoder frames`` without running the encoder each time.
 
-    Subsampling makes ``floor((samples - offset) / step)`` frames. Step and offset are found by running the model on
-    a few lengths of silence; where other lengths contradict the formula, every length is asked for by itself.
+    Encoders that can say it (``output_frames``) are asked. Of others, subsampling makes
+    ``floor((samples - offset) / step)`` frames. Step and offset are found by running the model on a few lengths of
+    silence; where other lengths contradict the formula, every length is asked for by itself.
 
     Args:
         model: an ESPnet model with ``encode(waveform, lengths)``.
@@ -32,6 +33,9 @@ class EncoderLength:
 
     def __init__(self, model: nn.Module, fs: int):
         self.model, self.training = model, model.training
+        self.known = getattr(model.encoder, "output_frames", None)
+        if self.known is not None:
+            return
         model.eval()
         with torch.no_grad():
             first, second = encoder_frames(model, fs), encoder_frames(model, 2 * fs)
@@ -55,6 +59,8 @@ class EncoderLength:
 
     def __call__(self, samples: int) -> int:
         """Frames for an utterance of ``samples`` samples."""
+        if self.known is not None:
+            return self.known(samples)
         if self.exact:
             return self._formula(samples)
         self.model.eval()

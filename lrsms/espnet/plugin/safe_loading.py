@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from lrsms.defaults import WHISPER_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights, rename_epochs
 from lrsms.espnet.checkpoints.experiment import Experiment
@@ -105,7 +106,8 @@ def _check_class(path: Path, choices, name: object) -> None:
 
 def _check_tokens(path: Path, config: Mapping) -> None:
     kind = config.get("token_type")
-    if not isinstance(kind, str | None) or kind not in _TOKEN_TYPES:
+    known = _TOKEN_TYPES | set(WHISPER_TYPES if config.get("decoder") == "lowrank_whisper" else ())
+    if not isinstance(kind, str | None) or kind not in known:
         raise _refuse(path, f"token_type: {kind}", "its tokenizer is fetched from elsewhere")
     tokens = config.get("token_list")
     if isinstance(tokens, str) and not (path.parent / tokens).resolve().is_relative_to(path.parent.resolve()):
