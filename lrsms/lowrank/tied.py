@@ -27,8 +27,10 @@ class TiedOutput(nn.Module):
     def forward(self, x: Tensor, embedding: nn.Embedding | LowRankEmbedding) -> Tensor:
         """Logits by the weight of ``embedding``, a :class:`torch.nn.Embedding` or its factored form."""
         if isinstance(embedding, LowRankEmbedding):
-            table, up = embedding[0].weight, embedding[1].weight
-            return F.linear(F.linear(x, up.T), table)
+            up = embedding[1].weight
+            if callable(up):  # of torch's dynamic quantization, which has no product with the transpose
+                up = up().dequantize()
+            return F.linear(F.linear(x, up.T), embedding[0].weight)
         return F.linear(x, embedding.weight)
 
     @staticmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lrsms.errors import LrsmsError
 from lrsms.whisper.dimensions import Dimensions
+from lrsms.whisper.weights import expected
 
 # openai-whisper's size -> transformers' key of config.json
 CONFIG_KEYS = {
@@ -59,8 +60,6 @@ def from_transformers(state: Mapping[str, Tensor], sizes: Dimensions, where: str
     Raises:
         LrsmsError: a name that the model does not have, or an output that is not the embedding.
     """
-    from lrsms.whisper.files import expected
-
     theirs = {_renamed(name): name for name in expected(sizes)}
     found = {}
     for name, value in state.items():

@@ -11,9 +11,10 @@ from torch import Tensor
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write, copy_into, write_json
 from lrsms.whisper.dimensions import Dimensions
-from lrsms.whisper.files import TOKENIZER, check
+from lrsms.whisper.files import TOKENIZER
 from lrsms.whisper.tokens import END, NO_TIMESTAMPS, START, WhisperTokens
 from lrsms.whisper.transformers import config_of, to_transformers
+from lrsms.whisper.weights import check
 
 
 def write_openai(path: Path, sizes: Dimensions, state: Mapping[str, Tensor]) -> None:

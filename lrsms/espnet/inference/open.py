@@ -109,12 +109,7 @@ def _to_quantize(model: torch.nn.Module) -> set[str]:
     return {
         path
         for path, layer in model.named_modules()
-        if isinstance(layer, torch.nn.LSTM)
-        or (
-            type(layer) is torch.nn.Linear
-            and layer.weight.numel() >= LEAST_INT8
-            and "token_embedding" not in path  # of Whisper: its tied output reads the weights of these factors
-        )
+        if isinstance(layer, torch.nn.LSTM) or (type(layer) is torch.nn.Linear and layer.weight.numel() >= LEAST_INT8)
     }
 
 

@@ -51,11 +51,12 @@ AV_EMBED = {r"(audio|video)\.conformer\.embed\.0": "subsampling"}
 AV_BLOCKS = {rf"(audio|video)\.conformer\.{path}": role for path, role in _CONFORMER_BLOCKS.items()}
 FUSION = {r"fusion\.(hidden|output)": "fusion"}
 # Whisper; its embedding is its output as well, and is one pair of factors at both ends.
-WHISPER = {
+_WHISPER = {
     r"(en|de)coders\.blocks\.\d+\.attn\.(query|key|value|out)": "attention",
-    r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
     r"(en|de)coders\.blocks\.\d+\.mlp\.[02]": "feed_forward",
-    r"encoders\.conv[12]": "subsampling",
+}
+WHISPER_DECODER = _WHISPER | {
+    r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
     r"decoders\.token_embedding": "output",
 }
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
@@ -79,12 +80,12 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
-    "lowrank_whisper": (WhisperEncoder, WHISPER),
+    "lowrank_whisper": (WhisperEncoder, _WHISPER),
     "lowrank_av_conformer": (AVConformerEncoder, FRONTEND | AV_EMBED | AV_BLOCKS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_transformer": (TransformerDecoder, ATTENTION | FEED_FORWARD | EMBEDDING | OUTPUT),
-    "lowrank_whisper": (WhisperDecoder, WHISPER),
+    "lowrank_whisper": (WhisperDecoder, WHISPER_DECODER),
     "lowrank_rnn": (RNNDecoder, LSTM_CELL | RNN_ATTENTION | EMBEDDING | OUTPUT),
 }
 
