@@ -2,7 +2,8 @@
 
 CONFIG = "config.yaml"  # of an experiment's folder: every option that ESPnet trained with
 DEFAULT_CHECKPOINT = "valid.acc.ave.pth"  # of an experiment's folder: ESPnet's average of the best epochs
-TOKEN_TYPES = ("char", "word", "unigram", "bpe")
+WHISPER_TYPES = ("whisper_en", "whisper_multilingual")  # their tokens come with the model
+TOKEN_TYPES = ("char", "word", "unigram", "bpe", *WHISPER_TYPES)
 SENTENCEPIECE_TYPES = ("unigram", "bpe")
 SAMPLING_RATES = (1000, 1_000_000)  # Hz; what a header or an option says beyond is no sampling rate of sound
 

@@ -170,6 +170,15 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
+def copy_into(file: Path, folder: Path, name: str) -> None:
+    """Copy ``file`` as ``name`` of ``folder``, as :func:`atomic_write` does; a file that is there already stays."""
+    target = folder / name
+    if target.exists() and target.samefile(file):
+        return
+    with atomic_write(target) as unfinished:
+        shutil.copyfile(file, unfinished)
+
+
 def write_json(path: Path, content: object) -> None:
     """Replace ``path`` by ``content`` as JSON, laid out as :func:`json_text` does, as :func:`atomic_write` does."""
     write_text(path, json_text(content) + "\n")

@@ -138,3 +138,31 @@ def write_talking_head():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory) -> Path:
+    """Folder of a Whisper model of random weights that knows bytes, English and German, in transformers' layout."""
+    pytest.importorskip("safetensors")
+    tokenizers = pytest.importorskip("tokenizers")
+    import torch
+
+    from lrsms.whisper.dimensions import Dimensions
+    from lrsms.whisper.model import AudioEncoder, TextDecoder
+    from lrsms.whisper.write import write_transformers
+
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    merged = ["\u0120-", "\u0120'"]
+    vocabulary = {token: number for number, token in enumerate([*alphabet, *merged])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [tuple(token) for token in merged]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    special = "endoftext startoftranscript en de translate transcribe startoflm startofprev nospeech notimestamps"
+    tokenizer.add_special_tokens([f"<|{name}|>" for name in special.split()])
+    folder = tmp_path_factory.mktemp("tiny_whisper")
+    tokenizer.save(str(folder / "saved.json"))
+    sizes = Dimensions(16, 600, 16, 2, 2, tokenizer.get_vocab_size() + 1501, 160, 16, 2, 2)
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"encoder": AudioEncoder(sizes), "decoder": TextDecoder(sizes)})
+    write_transformers(folder, sizes, model.state_dict(), folder / "saved.json")
+    return folder

@@ -17,6 +17,7 @@ from lrsms.files import atomic_write
 from lrsms.lowrank import LowRankEmbedding, LowRankLSTMCell
 from lrsms.lowrank.layers import factored_like
 from lrsms.lowrank.recurrent import cell_matrix, factorize_lstm_weights, input_matrix, low_rank_lstm_like
+from lrsms.lowrank.tied import tied_outputs
 from lrsms.lowrank.truncation import Factors, Moments, factorize
 
 
@@ -70,6 +71,7 @@ class SlicedModel:
         self.layers = {layer.path: layer for layer in layers}
         self.dense: dict[str, nn.Module] = {}
         self.factors: dict[str, Factors | list[Factors]] = {}
+        tied = dict(tied_outputs(model))
         for layer in tqdm(layers, desc=f"factors, {method}", unit="layer", leave=False, delay=3):
             path = _module_path(layer)
             module = self.dense[path] = model.get_submodule(path)
@@ -83,9 +85,11 @@ class SlicedModel:
                 matrix, bias = _matrix(module)
                 layer_moments = moments.get(layer.path)
                 # A layer that calibration never reached is truncated as a plain matrix.
-                self.factors[layer.path] = cache.get(
-                    matrix, method if layer_moments else "plain", layer_moments, bias is not None
-                )
+                how = (method if layer_moments else "plain", layer_moments, bias is not None)
+                if layer.path in tied:  # best in what the output makes of its inputs: the table, not its transpose
+                    self.factors[layer.path] = cache.get(matrix.T, *how).transposed()
+                else:
+                    self.factors[layer.path] = cache.get(matrix, *how)
 
     @staticmethod
     def _reader_path(layer: Layer) -> str:

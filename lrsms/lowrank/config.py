@@ -11,7 +11,7 @@ from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.maps import MAPS
 
 ROLES = (
-    *("attention", "attention_pos", "feed_forward", "convolution", "subsampling"),
+    *("attention", "attention_pos", "cross_attention", "feed_forward", "convolution", "subsampling"),
     *("embedding", "output", "recurrent", "recurrent_input", "frontend", "fusion"),
 )
 RATIO_DEFINITIONS = ("full_rank", "parameters")

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lrsms.lowrank.own_forward import with_weight
 from lrsms.lowrank.substitution import has_own_forward
+from lrsms.lowrank.tied import tied_outputs
 from lrsms.lowrank.truncation import Moments
 
 
@@ -44,7 +45,7 @@ def input_moments(
     Args:
         model: a dense model in evaluation mode.
         paths: of Linear, pointwise Conv1d, Conv2d, Embedding, LSTMCell and LSTM modules; of an LSTM's input, the
-            LSTM's and ``.input``.
+            LSTM's and ``.input``. Of an embedding that is an output as well, what the output takes in is recorded.
         run: sends all utterances through the model, one at a time (padding would be counted).
 
     Returns:
@@ -54,7 +55,12 @@ def input_moments(
     sums: dict[str, _Sum | dict[str, _Sum]] = {}
     hooks = []
     lstms = {f"{path}.input": module for path, module in model.named_modules() if isinstance(module, nn.LSTM)}
+    outputs = dict(tied_outputs(model))
     for path in paths:
+        if path in outputs:
+            sums[path] = hidden = _Sum()
+            hooks.append(model.get_submodule(outputs[path]).register_forward_pre_hook(_hidden_hook(hidden)))
+            continue
         module = lstms[path] if path in lstms else model.get_submodule(path)
         if isinstance(module, nn.LSTM) and path not in lstms:
             recurrent = {name: _Sum() for name, _ in module.named_parameters() if name.startswith("weight_hh")}
@@ -76,6 +82,13 @@ def input_moments(
         elif total.count:
             result[path] = total.moments()
     return result
+
+
+def _hidden_hook(total: _Sum):
+    def record(_: nn.Module, inputs: tuple) -> None:
+        total.add(_frames(inputs[0]))
+
+    return record
 
 
 def _hook(total: _Sum):

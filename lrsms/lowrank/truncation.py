@@ -44,6 +44,10 @@ class Factors:
     values: torch.Tensor
     mean_output: torch.Tensor | None = None
 
+    def transposed(self) -> Factors:
+        """Of the transposed matrix, which has no bias to correct."""
+        return Factors(self.down.T, self.up.T, self.values)
+
     def bias_change(self, rank: int) -> torch.Tensor | None:
         """What to add to the bias at ``rank``: the mean output that truncation loses."""
         if self.mean_output is None:

@@ -1,7 +1,8 @@
 """Scoring one decoded split: ESPnet's ``score_wer`` and ``score_cer`` folders."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
@@ -9,6 +10,7 @@ from lrsms.files import write_text
 from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
 from lrsms.scoring.bootstrap import error_rate_interval
+from lrsms.scoring.normalizers import normalizer
 from lrsms.text_files import read_lines, split_words
 
 
@@ -40,11 +42,15 @@ class Score:
 
 @dataclass(frozen=True)
 class DecodingScores:
-    """Word and character errors of one decoded split, and how many utterances had no line in ``text``."""
+    """Word and character errors of one decoded split, and how many utterances had no line in ``text``.
+
+    ``plain`` are the word errors of the texts as they are, where ``wer`` and ``cer`` are of normalized ones.
+    """
 
     wer: Score
     cer: Score
     missing: int
+    plain: Score | None = None
 
 
 def decoding_folder(experiment: Path, config: Path, checkpoint: str, split: str, method: str = CTC_ATTENTION) -> Path:
@@ -112,7 +118,8 @@ def _read_table(table: Path, *, missing: str, twice: str) -> dict[str, str]:
 def score_decoding(folder: Path, cuts: Path) -> DecodingScores:
     """Score ``folder/text`` against ``cuts`` and write ``folder/score_{wer,cer}/{result.txt,per_utterance.tsv}``.
 
-    An utterance without a hypothesis counts as all deletions; result.txt says how many there were.
+    An utterance without a hypothesis counts as all deletions; result.txt says how many there were. If the decoding's
+    ``decode.json`` names a ``normalizer``, it is applied to both sides, and ``score_plain`` has the words as they are.
 
     Args:
         folder: of one decoded split.
@@ -130,11 +137,24 @@ def score_decoding(folder: Path, cuts: Path) -> DecodingScores:
             "decode again (stage 4) if the data has changed"
         )
     missing = len(references.keys() - hypotheses.keys())
+    plain = None
+    name = normalizer_of(folder)
+    if name is not None:
+        plain = _score(folder / "score_plain", to_words, references, hypotheses, cuts, missing)
+        normalize = normalizer(name)
+        references = {key: replace(value, text=normalize(value.text)) for key, value in references.items()}
+        hypotheses = {key: normalize(value) for key, value in hypotheses.items()}
     scores = {
         name: _score(folder / f"score_{name}", tokenize, references, hypotheses, cuts, missing)
         for name, tokenize in (("wer", to_words), ("cer", to_characters))
     }
-    return DecodingScores(scores["wer"], scores["cer"], missing)
+    return DecodingScores(scores["wer"], scores["cer"], missing, plain)
+
+
+def normalizer_of(folder: Path) -> str | None:
+    """The normalizer that a decoding is scored with, from its ``decode.json``; None without either."""
+    file = folder / "decode.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("normalizer") if file.exists() else None
 
 
 def _score(

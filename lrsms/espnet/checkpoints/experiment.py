@@ -12,11 +12,14 @@ import torch
 import yaml
 
 from lrsms.data.tokens import Tokens
-from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
+from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT, WHISPER_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import write_whole
 from lrsms.espnet.config import named_file, read_yaml, sampling_rate
-from lrsms.files import write_text
+from lrsms.files import copy_into, write_text
+from lrsms.whisper.tokens import WhisperTokens
+
+TOKENS = "tokens.txt"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Experiment:
         """ESPnet's name of it: ``char``, ``word``, ``bpe`` (unigrams included), ``phn``."""
         return self.config.get("token_type", "bpe")  # ESPnet's default
 
+    @property
+    def is_whisper(self) -> bool:
+        """Whether it is Whisper, whose search has rules of its own."""
+        return self.token_type in WHISPER_TYPES
+
     @cached_property
     def token_list(self) -> list[str]:
         """Every token, CTC's blank first.
@@ -127,24 +135,28 @@ class Experiment:
 
     @property
     def bpemodel(self) -> Path | None:
-        """The sentencepiece model; None if the tokens are of another type.
+        """The sentencepiece model, or Whisper's ``tokenizer.json``; None if the tokens are of another type.
 
         Raises:
             LrsmsError: the file that the config names is not found.
         """
         name = self.config.get("bpemodel")
-        if self.token_type != "bpe" or not isinstance(name, str):
+        if self.token_type not in ("bpe", *WHISPER_TYPES) or not isinstance(name, str):
             return None
         return named_file("bpemodel", name, self.folder)
 
     @cached_property
-    def tokenizer(self) -> Tokens:
+    def tokenizer(self) -> Tokens | WhisperTokens:
         """What turns text into token ids and back.
 
         Raises:
-            LrsmsError: no tokens, or the sentencepiece model is not found.
+            LrsmsError: no tokens, or the sentencepiece model or Whisper's ``tokenizer.json`` is not found.
         """
         model = self.bpemodel
+        if self.is_whisper:
+            if model is None:
+                raise LrsmsError(f"{self.config_file}: bpemodel: write the path of the Whisper model's tokenizer.json")
+            return WhisperTokens(model, len(self.token_list))
         return Tokens(self.token_list, self.token_type or "word", None if model is None else model.read_bytes())
 
     def load(self) -> tuple[torch.nn.Module, argparse.Namespace]:
@@ -157,6 +169,12 @@ class Experiment:
         from espnet2.tasks.asr import ASRTask  # takes seconds
 
         return ASRTask.build_model_from_file(self.config_file, self.weights)
+
+    def copy_tokens(self, folder: Path) -> None:
+        """Put the files of tokens that Whisper's config names into the folder of an experiment that has that config."""
+        if self.is_whisper and self.bpemodel is not None:
+            copy_into(self.bpemodel, folder, self.bpemodel.name)
+            copy_into(named_file("token_list", self.config["token_list"], self.folder), folder, TOKENS)
 
     def write(self, config: Mapping, state: dict[str, torch.Tensor]) -> None:
         """Leave ``config`` and ``state`` as ESPnet's training would, neither of them half-written.

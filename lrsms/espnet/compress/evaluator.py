@@ -10,6 +10,7 @@ from torch import nn
 
 from lrsms.espnet.compress.model import Compressible, Utterance
 from lrsms.espnet.inference.open import open_recognizer
+from lrsms.espnet.inference.whisper_recognizer import WhisperRecognizer
 from lrsms.scoring.alignment import align_tokens, count_pairs, to_words
 
 
@@ -36,7 +37,7 @@ class Evaluator:
         self.tokenizer = compressible.experiment.tokenizer
         self.decode = decode or {}
         self.batches = list(_batches(self.utterances, batch_seconds))
-        self._recognizer: Speech2Text | None = None
+        self._recognizer: Speech2Text | WhisperRecognizer | None = None
 
     def score(self, fidelity: str, partial: Callable[[int, float], None] = lambda step, error: None) -> float:
         """Error of the model as it is now.
@@ -107,11 +108,14 @@ class Evaluator:
             texts.append(best[0] or "")
         return texts
 
-    def _speech2text(self) -> Speech2Text:
+    def _speech2text(self) -> Speech2Text | WhisperRecognizer:
         """ESPnet's search around our model: it holds decoder and CTC, whose layers are replaced in place."""
         if self._recognizer is None:
             recognizer = open_recognizer(self.compressible.experiment, self.decode)
             recognizer.asr_model = self.model
+            self._recognizer = recognizer
+            if isinstance(recognizer, WhisperRecognizer):
+                return recognizer
             search = recognizer.beam_search
             for scorers in (search.scorers, search.full_scorers, search.nn_dict):
                 if "decoder" in scorers:
@@ -119,7 +123,6 @@ class Evaluator:
             for scorer in search.part_scorers.values():
                 if hasattr(scorer, "ctc"):
                     scorer.ctc = self.model.ctc
-            self._recognizer = recognizer
         return self._recognizer
 
 

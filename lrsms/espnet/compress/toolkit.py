@@ -237,7 +237,9 @@ class EspnetToolkit:
             model = self.sliced(compressible, self.config.truncation).snapshot(ranks)
             state = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
             truncated.write(config, state)
+            compressible.experiment.copy_tokens(truncated.folder)
         if not epochs:
+            compressible.experiment.copy_tokens(folder)
             for name in (truncated.config_file.name, self.checkpoint):
                 relink(folder / name, f"truncated/{name}")
             return
@@ -257,7 +259,7 @@ class EspnetToolkit:
         lang.mkdir(exist_ok=True)
         write_text(lang / "tokens.txt", "\n".join(compressible.experiment.token_list) + "\n")
         further = ["--init_param", str(truncated.weights)]
-        if compressible.experiment.token_type == "bpe":
+        if compressible.experiment.bpemodel is not None:
             further += ["--bpemodel", str(compressible.experiment.bpemodel)]
         Training(
             config=path,

@@ -30,6 +30,7 @@ def open_onnx_recognizer(
         threads: of onnxruntime.
     """
     recognizer = open_recognizer(experiment, options)
+    assert isinstance(recognizer, Speech2Text)
     asr_model = recognizer.asr_model
     asr_model.ctc = ctc = _OnnxCtc()
     session = open_session(model.encoder_file(precision), threads)

@@ -233,6 +233,10 @@ class Decoding:
 def _search(options: Mapping | None) -> dict:
     if options is None:
         return {}
+    whisper = options.get("whisper")
+    if whisper is not None:
+        named = {"normalizer": whisper["normalizer"]} if whisper.get("normalizer") else {}
+        return {"beam_size": options.get("beam_size", 1), "ctc_weight": 0.0, "whisper": whisper, **named}
     return {"beam_size": options.get("beam_size", 20), "ctc_weight": options.get("ctc_weight", 0.5)}
 
 

@@ -14,16 +14,18 @@ from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.config import check_keys, read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
+from lrsms.espnet.inference.whisper_recognizer import WhisperRecognizer
 from lrsms.espnet.models.fast.convolution import pointwise_as_linear_
 from lrsms.espnet.option_values import wrong_decoding
 from lrsms.fsa.options import K2Options
+from lrsms.whisper.search import SearchOptions
 
 # Weights of the smallest layer that torch's int8 makes faster: each call of one costs some 40 us for what it spares.
 LEAST_INT8 = 2**16
 
 
 def read_options(config: Path) -> dict:
-    """The options of a decoding YAML for ESPnet's search, its ``k2`` block checked and left out.
+    """The options of a decoding YAML for ESPnet's search, its ``k2`` block checked and left out, ``whisper`` checked.
 
     Raises:
         LrsmsError: unreadable, an unknown option, or a value that an option does not take.
@@ -36,7 +38,8 @@ def check_options(options: Mapping, where: str) -> dict:
     allowed = set(inspect.signature(Speech2Text).parameters) - {"asr_train_config", "asr_model_file", "device"}
     options = dict(options)
     K2Options.parse(options.pop("k2", None), f"{where}: k2")
-    check_keys(options, allowed, where)
+    SearchOptions.parse(options.get("whisper"), f"{where}: whisper")
+    check_keys(options, allowed | {"whisper"}, where)
     for option, wrong in wrong_decoding(options):
         raise LrsmsError(f"{where}: {option}: {wrong}")
     return options
@@ -67,12 +70,12 @@ def open_recognizer(
     change: Callable[[torch.nn.Module], object] | None = None,
     fast_search: bool = True,
     device: str = "cpu",
-) -> Speech2Text:
-    """ESPnet's recognizer around a trained model: the only place that makes one.
+) -> Speech2Text | WhisperRecognizer:
+    """ESPnet's recognizer around a trained model, or Whisper's: the only place that makes one.
 
     Args:
         experiment: of the model.
-        options: of ``Speech2Text``.
+        options: of ``Speech2Text``, or of :class:`lrsms.espnet.inference.whisper_recognizer.WhisperRecognizer`.
         precision: ``fp32``; ``bf16``, weights of encoder, decoder and CTC in bfloat16, scores in float32; or ``int8``,
             torch's dynamic quantization of LSTM, and of Linear and the pointwise convolutions that have a fast path
             from :data:`LEAST_INT8` weights on: smaller ones, factors mostly, are faster as they are.
@@ -84,7 +87,13 @@ def open_recognizer(
         LrsmsError: files are missing.
     """
     experiment.check()
-    recognizer = Speech2Text(experiment.config_file, experiment.weights, device=device, **exact_scores(options))
+    recognizer: Speech2Text | WhisperRecognizer
+    if experiment.is_whisper:
+        recognizer = WhisperRecognizer(experiment, options, device)
+    elif "whisper" in options:
+        raise LrsmsError(f"{experiment.config_file}: decoding with whisper: {options['whisper']}: not a Whisper model")
+    else:
+        recognizer = Speech2Text(experiment.config_file, experiment.weights, device=device, **exact_scores(options))
     model = recognizer.asr_model  # its search holds the same decoder and CTC: they are changed in place
     if change is not None:
         change(model)
@@ -93,7 +102,7 @@ def open_recognizer(
         torch.ao.quantization.quantize_dynamic(model, _to_quantize(model), torch.qint8, inplace=True)
     elif precision == "bf16":
         _to_bfloat16(model)
-    if fast_search:
+    if fast_search and not experiment.is_whisper:
         make_search_fast_(recognizer)
     return recognizer
 

@@ -203,6 +203,8 @@ def _options(decode: Mapping | str | Path | None, experiment: Experiment) -> dic
     """Of ``Speech2Text``; by default what the model has (CTC, decoder) and a beam that its token list allows."""
     tokens, trained = experiment.config.get("token_list"), experiment.ctc_weight
     count = len(tokens) if isinstance(tokens, list) else None
+    if decode is None and experiment.is_whisper:
+        return {}
     if decode is None:
         weight = {"ctc_weight": trained} if trained in (0, 1) else {}
         beam = {} if count is None else {"beam_size": max(1, min(_DEFAULTS["beam_size"], count - 1))}

@@ -11,6 +11,7 @@ from torch import nn
 
 from lrsms.espnet.models.fast import plain_paths
 from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
+from lrsms.lowrank.tied import TiedOutput
 
 _SECONDS = 10
 NOMINAL_TOKENS_PER_SECOND = 4.0  # if no corpus is at hand: sub-words of English
@@ -74,7 +75,14 @@ def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tup
 
         return count
 
+    def count_saved_by_output(output: TiedOutput, inputs: tuple, logits):
+        nonlocal saved
+        saved += output.macs_saved(inputs[1], logits)
+
     hooks = [layer.register_forward_hook(count_saved) for layer in factored.values()]
+    for module in model.modules():
+        if isinstance(module, TiedOutput):
+            hooks.append(module.register_forward_hook(count_saved_by_output))
     for path, layer in factored.items():
         if isinstance(layer, LowRankLSTM):
             reader = model.get_submodule(f"{path.rpartition('.')[0]}.{layer.reader}")

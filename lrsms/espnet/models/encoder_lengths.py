@@ -26,8 +26,9 @@ def _encode(model: nn.Module, samples: int) -> int:
 class EncoderLength:
     """``samples -> encoder frames`` without running the encoder each time.
 
-    Subsampling makes ``floor((samples - offset) / step)`` frames. Step and offset are found by running the model on
-    a few lengths of silence; where other lengths contradict the formula, every length is asked for by itself.
+    Encoders that can say it (``output_frames``) are asked. Of others, subsampling makes
+    ``floor((samples - offset) / step)`` frames. Step and offset are found by running the model on a few lengths of
+    silence; where other lengths contradict the formula, every length is asked for by itself.
 
     Args:
         model: an ESPnet model with ``encode(waveform, lengths)``.
@@ -36,6 +37,9 @@ class EncoderLength:
 
     def __init__(self, model: nn.Module, fs: int):
         self.model, self.training = model, model.training
+        self.known = getattr(model.encoder, "output_frames", None)
+        if self.known is not None:
+            return
         model.eval()
         with torch.no_grad():
             _encode(model, 2 * fs)  # two seconds are too short for none: what fails here is not the length
@@ -60,6 +64,8 @@ class EncoderLength:
 
     def __call__(self, samples: int) -> int:
         """Frames for an utterance of ``samples`` samples."""
+        if self.known is not None:
+            return self.known(samples)
         if self.exact:
             return self._formula(samples)
         self.model.eval()

@@ -23,6 +23,7 @@ from lrsms.espnet.compat import current_paths, load_either_versions_names
 from lrsms.espnet.models import ctc_rank
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
 from lrsms.espnet.models.fast import make_fast_
+from lrsms.espnet.models.whisper import WhisperDecoder, WhisperEncoder
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_
 from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
@@ -49,6 +50,15 @@ FRONTEND = {r"(audio|video)\.frontend\.stages\.\d+\.\d+\.(conv[12]|shortcut\.0)"
 AV_EMBED = {r"(audio|video)\.conformer\.embed\.0": "subsampling"}
 AV_BLOCKS = {rf"(audio|video)\.conformer\.{path}": role for path, role in _CONFORMER_BLOCKS.items()}
 FUSION = {r"fusion\.(hidden|output)": "fusion"}
+# Whisper; its embedding is its output as well, and is one pair of factors at both ends.
+_WHISPER = {
+    r"(en|de)coders\.blocks\.\d+\.attn\.(query|key|value|out)": "attention",
+    r"(en|de)coders\.blocks\.\d+\.mlp\.[02]": "feed_forward",
+}
+WHISPER_DECODER = _WHISPER | {
+    r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
+    r"decoders\.token_embedding": "output",
+}
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
 
 ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
@@ -70,10 +80,12 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
+    "lowrank_whisper": (WhisperEncoder, _WHISPER),
     "lowrank_av_conformer": (AVConformerEncoder, FRONTEND | AV_EMBED | AV_BLOCKS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "lowrank_transformer": (TransformerDecoder, ATTENTION | FEED_FORWARD | EMBEDDING | OUTPUT),
+    "lowrank_whisper": (WhisperDecoder, WHISPER_DECODER),
     "lowrank_rnn": (RNNDecoder, LSTM_CELL | RNN_ATTENTION | EMBEDDING | OUTPUT),
 }
 

@@ -24,7 +24,7 @@ from lrsms.espnet.models.fast.allocator import keep_freed_memory
 from lrsms.espnet.models.kaldi_fbank import KaldiFbank
 from lrsms.espnet.models.rank_targets import build_low_rank
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
-from lrsms.espnet.plugin import optimizer_hooks
+from lrsms.espnet.plugin import optimizer_hooks, whisper_text
 from lrsms.espnet.plugin.safe_loading import find_tokens
 from lrsms.fsa import import_k2
 from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
@@ -59,6 +59,7 @@ def register() -> None:
         task.build_model = classmethod(_building(task.build_model.__func__))
         task.build_model_from_file = classmethod(_loading_checked(task.build_model_from_file.__func__))
         task.build_optimizers = classmethod(_with_aids(task.build_optimizers.__func__))
+        task.build_preprocess_fn = classmethod(_with_whisper_text(task.build_preprocess_fn.__func__))
         task.get_parser = classmethod(_explaining(task.get_parser.__func__))
         task._lrsms_registered = True
 
@@ -107,7 +108,10 @@ def _building(build_model):
             _find_statistics(args, loading[0].parent)
             if isinstance(args.token_list, str):
                 args.token_list = str(find_tokens(loading[0], args.token_list))
+        whisper = whisper_text.Options(args, loading and loading[0].parent) if whisper_text.is_whisper(args) else None
         model = build_low_rank(args, lambda options: build_model(cls, options))
+        if whisper is not None:
+            whisper.restore(args, model)
         check_model(model)
         _warn_of_streaming(model)
         factorize_ctc(model)
@@ -119,6 +123,18 @@ def _building(build_model):
         if loading is not None:
             check_fits(model, *loading)
         return model
+
+    return build
+
+
+def _with_whisper_text(build_preprocess_fn):
+    """Whisper's tokens from its local ``tokenizer.json``; ESPnet would ask openai-whisper for them."""
+
+    @functools.wraps(build_preprocess_fn)
+    def build(cls, args, train):
+        if args.use_preprocessor and whisper_text.is_whisper(args):
+            return whisper_text.preprocessor(args)
+        return build_preprocess_fn(cls, args, train)
 
     return build
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from lrsms.defaults import WHISPER_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import (
     REPORTER_TYPES,
@@ -123,7 +124,8 @@ def _is_fused_of_defaults(options: object) -> bool:
 
 def _check_tokens(path: Path, config: Mapping, task: Any) -> None:
     kind = config.get("token_type")
-    if not isinstance(kind, str | None) or kind not in _TOKEN_TYPES:
+    known = _TOKEN_TYPES | set(WHISPER_TYPES if config.get("decoder") == "lowrank_whisper" else ())
+    if not isinstance(kind, str | None) or kind not in known:
         raise _refuse(path, f"token_type: {kind}", "its tokenizer is fetched from elsewhere")
     tokens = config.get("token_list")
     if isinstance(tokens, str):

@@ -18,7 +18,7 @@ import yaml
 
 from lrsms import stamp
 from lrsms.command_line import error_of_user
-from lrsms.defaults import CONFIG
+from lrsms.defaults import CONFIG, WHISPER_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
@@ -28,6 +28,7 @@ from lrsms.espnet.training.overruled import notes
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import exclusive, write_json, write_text
 from lrsms.processes import be_helper
+from lrsms.whisper.files import TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Training:
         config: training YAML.
         output_dir: the experiment's folder.
         train_cuts, valid_cuts: manifests of stage 1.
-        lang_dir: folder of stage 2, with ``tokens.txt`` and for sub-words ``bpe.model``.
-        token_type: ``char``, ``word``, ``bpe`` (unigram and bpe models both).
+        lang_dir: folder of stage 2, with ``tokens.txt`` and for sub-words ``bpe.model``, for Whisper its
+            ``tokenizer.json``.
+        token_type: ``char``, ``word``, ``bpe`` (unigram and bpe models both), ``whisper_en``, ``whisper_multilingual``.
         seed: of weights, order and dropout.
         ngpu: GPUs of this machine, 0 for CPU.
         num_nodes: machines that train together (torchrun's, slurm's or MASTER_ADDR/MASTER_PORT/RANK variables).
@@ -208,6 +210,8 @@ class Training:
         command += ["--token_list", str(self.lang_dir / "tokens.txt"), "--token_type", self.token_type]
         if self.token_type == "bpe":
             command += ["--bpemodel", str(self.lang_dir / "bpe.model")]
+        elif self.token_type in WHISPER_TYPES:
+            command += ["--bpemodel", str(self.lang_dir / TOKENIZER)]
         command += ["--use_preprocessor", "true", "--resume", "true", "--seed", str(self.seed)]
         return command + self.espnet_options
 

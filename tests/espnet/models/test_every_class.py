@@ -34,6 +34,12 @@ AUDIOVISUAL = BLOCKS | {
     "audio_frontend": {"channels": (4, 8), "blocks": (1, 1)},
     "video_frontend": {"channels": (4, 8), "blocks": (1, 1)},
 }
+WHISPER = {
+    "sizes": {
+        **{"n_mels": 16, "n_audio_ctx": 60, "n_audio_state": SIZE, "n_audio_head": 2, "n_audio_layer": 2},
+        **{"n_vocab": TOKENS, "n_text_ctx": 12, "n_text_state": SIZE, "n_text_head": 2, "n_text_layer": 2},
+    }
+}
 ROWS = {
     "lowrank_conformer": [CONFORMER, CONFORMER | WORDS],
     "lowrank_transformer": [BLOCKS | {"linear_units": 32}, BLOCKS | {"linear_units": 32} | WORDS],
@@ -43,10 +49,12 @@ ROWS = {
     "lowrank_vgg_rnn": [LSTM, LSTM | STACKED | {"bidirectional": False}],
     "lowrank_contextual_block_conformer": [CHUNKS | {"macaron_style": True, "cnn_module_kernel": 7}],
     "lowrank_contextual_block_transformer": [CHUNKS],
+    "lowrank_whisper": [WHISPER | {"audio_context": "clip"}],
     "lowrank_av_conformer": [AUDIOVISUAL, AUDIOVISUAL | {"modality": "audio"}, AUDIOVISUAL | {"modality": "video"}],
 }
 DECODER_ROWS = {
     "lowrank_transformer": [{"attention_heads": 2, "linear_units": 32, "num_blocks": 2}],
+    "lowrank_whisper": [WHISPER],
     "lowrank_rnn": [
         RNN | {"att_conf": ATTENTION | {"atype": "location"}},
         RNN | {"att_conf": ATTENTION | {"atype": "multi_head_add"}, "context_residual": True},
@@ -74,7 +82,7 @@ class Case:
     def build(self, cls: type[nn.Module], seed: int = 0, **options) -> nn.Module:
         torch.manual_seed(seed)
         words = self.options.get("input_layer") == "embed"
-        features = row_size(12, 12) if "region" in self.options else BINS
+        features = row_size(12, 12) if "region" in self.options else 1 if "sizes" in self.options else BINS
         sizes = (TOKENS if words else features,) if self.part == "encoder" else (TOKENS, SIZE)
         return cls(*sizes, **copy.deepcopy(self.options), **options).eval()
 
@@ -96,6 +104,8 @@ class Case:
             return memory, torch.tensor([11, 8]), tokens, torch.tensor([5, 3])
         if "region" in self.options:
             return torch.rand(2, 20, row_size(12, 12)), torch.tensor([20, 14])
+        if "sizes" in self.options:
+            return torch.randn(2, 9600), torch.tensor([9600, 7000])
         words = self.options.get("input_layer") == "embed"
         x = torch.randint(TOKENS, (2, 60)) if words else torch.randn(2, 60, BINS)
         return x, torch.tensor([60, 44])
@@ -284,6 +294,8 @@ class OneUtterance(nn.Module):
 
 @every_case
 def test_torch_export_takes_it_where_it_takes_the_dense_class(case):
+    if "sizes" in case.options:
+        pytest.skip("Whisper's lengths decide about masks; its own export takes the parts inside")
     inputs = tuple(x[:1] for x in case.batch()[::2])
     dense, model = OneUtterance(case.dense()), OneUtterance(case.low_rank())
     with torch.no_grad():

@@ -1,0 +1,218 @@
+"""A local Whisper model as an experiment: decoded, trained, compressed."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+import lrsms.espnet  # noqa: F401
+from lrsms.bin import import_whisper as verb
+from lrsms.compress.config import CompressConfig
+from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
+from lrsms.espnet.compress.toolkit import EspnetToolkit
+from lrsms.espnet.inference.decode_split import Decoding
+from lrsms.espnet.inference.open import open_recognizer
+from lrsms.espnet.inference.recognizer import Recognizer
+from lrsms.espnet.inference.whisper_recognizer import WhisperRecognizer
+from lrsms.espnet.models.cost import cost
+from lrsms.espnet.training.run import Training
+from lrsms.lowrank import low_rank_layers
+from lrsms.scoring.decoding import read_hypotheses
+from lrsms.whisper.files import open_whisper
+
+TRAINING = {
+    "encoder": "lowrank_whisper",
+    "decoder": "lowrank_whisper",
+    **{"input_size": 1, "frontend": None, "normalize": None, "specaug": None},
+    "model_conf": {
+        **{"ctc_weight": 0.0, "sym_sos": "<|startoftranscript|>", "sym_eos": "<|endoftext|>"},
+        **{"report_cer": False, "report_wer": False},
+    },
+    **{"max_duration": 4.0, "num_buckets": 2, "num_workers": 0, "max_epoch": 1, "num_att_plot": 0},
+    **{"optim": "adam", "optim_conf": {"lr": 0.001}, "scheduler": None, "keep_nbest_models": 1},
+    **{"best_model_criterion": [["valid", "acc", "max"]], "use_matplotlib": False, "log_interval": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def original(tiny_whisper, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whisper") / "exp" / "original"
+    import_whisper(tiny_whisper, Experiment(folder), "clip", language="de")
+    return Experiment(folder)
+
+
+@pytest.fixture(scope="module")
+def data(original):
+    """Folder of cuts of noise, and of the model's tokens."""
+    folder = original.folder.parent.parent / "data"
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("dev", 3)):
+        cuts = []
+        for number in range(count):
+            samples = (generator.standard_normal(8000 + 2000 * number) * 0.1).astype(np.float32)
+            path = folder / "audio" / f"{split}{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            import soundfile
+
+            soundfile.write(path, samples, 16000)
+            recording = Recording.from_file(path)
+            text = ("Two words", "One")[number % 2]
+            said = SupervisionSegment(path.stem, recording.id, 0.0, recording.duration, text=text)
+            cuts.append(MonoCut(path.stem, 0.0, recording.duration, 0, [said], recording=recording))
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        CutSet.from_cuts(cuts).to_file(folder / split / "cuts.jsonl.gz")
+    (folder / "lang_whisper_multilingual").mkdir()
+    original.copy_tokens(folder / "lang_whisper_multilingual")
+    return folder
+
+
+def write_decoding(path, **whisper):
+    path.write_text(yaml.safe_dump({"beam_size": 2, "whisper": {"language": "en", "max_tokens": 8, **whisper}}))
+    return path
+
+
+def test_an_experiment_holds_all_it_needs(original, tiny_whisper):
+    assert sorted(path.name for path in original.folder.iterdir()) == [
+        *("config.yaml", "tokenizer.json", "tokens.txt", "valid.acc.ave.pth")
+    ]
+    assert original.is_whisper and len(original.token_list) == open_whisper(tiny_whisper).sizes.n_vocab
+    model, args = original.load()
+    assert (model.token_list[model.sos], model.token_list[model.eos]) == ("<|startoftranscript|>", "<|endoftext|>")
+    assert isinstance(args.token_list, str)  # a list of 51,864 takes ten seconds to read
+    assert model.encoder.encoders.conv1.weight.equal(open_whisper(tiny_whisper).state["encoder.conv1.weight"])
+    costs = cost(model, 16000, 4.0)
+    assert costs.parameters == costs.dense_parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_texts_get_the_prompt_of_the_language(original):
+    from espnet2.tasks.asr import ASRTask
+
+    _, args = original.load()
+    ids = ASRTask.build_preprocess_fn(args, train=False)("id", {"text": "Ja"})["text"]
+    names = [original.token_list[number] for number in ids]
+    assert names == ["<|de|>", "<|transcribe|>", "<|notimestamps|>", "\u0120", "J", "a"]
+
+
+def test_unknown_language_is_refused(tiny_whisper, tmp_path):
+    with pytest.raises(LrsmsError, match="language: 'fr' is unknown; it has en, de"):
+        import_whisper(tiny_whisper, Experiment(tmp_path / "exp"), language="fr")
+
+
+def test_verb_writes_once_and_again_if_the_model_changes(tiny_whisper, tmp_path, monkeypatch, capsys):
+    options = ["--model", tiny_whisper, "--asr_exp", tmp_path / "exp", "--data_dir", tmp_path / "data"]
+
+    def run(*further):
+        monkeypatch.setattr("sys.argv", ["import_whisper", *map(str, [*options, *further])])
+        verb.main()
+        return capsys.readouterr().out
+
+    assert "Whisper of 1,769 tokens" in run()
+    assert (tmp_path / "data" / "lang_whisper_multilingual" / "tokenizer.json").exists()
+    assert "is up to date, skipped" in run()
+    assert "up to date" not in run("--audio_context", "clip")
+    assert Experiment(tmp_path / "exp").options("encoder_conf")["audio_context"] == "clip"
+
+
+def test_recognizers_say_the_same(original, data, tmp_path):
+    speech = np.random.default_rng(1).standard_normal(16000).astype(np.float32) * 0.1
+    options = {"beam_size": 2, "whisper": {"max_tokens": 8}}
+    recognizer = open_recognizer(original, options)
+    assert isinstance(recognizer, WhisperRecognizer)
+    text, tokens, ids, hypothesis = recognizer(speech)[0]
+    assert [original.token_list[number] for number in ids] == tokens and hypothesis.score < 0
+    transcript = Recognizer(original.folder, decode=options)(speech)
+    assert transcript.text == text
+    int8 = open_recognizer(original, options, precision="int8")
+    assert int8(speech)[0][2]  # its tied output reads weights that stay
+    with pytest.raises(
+        LrsmsError, match="decoding with lm_weight: 0.3: Whisper has no CTC, and its search takes beam_size"
+    ):
+        open_recognizer(original, {"lm_weight": 0.3})
+
+
+def test_decoding_writes_texts_and_counts_errors_by_the_normalizer(original, data, tmp_path):
+    pytest.importorskip("whisper_normalizer")
+    config = write_decoding(tmp_path / "decode.yaml", normalizer="whisper_english")
+    decoding = Decoding(original.folder, data / "dev" / "cuts.jsonl.gz", config)
+    decoding.run()
+    assert len(read_hypotheses(decoding.output_dir / "text")) == 3
+    from lrsms.scoring.decoding import score_decoding
+
+    (decoding.output_dir / "text").write_text("dev0 two words.\ndev1 1\ndev2 TWO words\n")
+    scores = score_decoding(decoding.output_dir, decoding.cuts)
+    assert scores.wer.total.errors == 0 and scores.plain.total.errors == 4
+    assert (decoding.output_dir / "score_plain" / "result.txt").exists()
+
+
+def test_training_goes_on_and_moves(original, data, tmp_path, tiny_whisper):
+    low_rank = {"attention": 0.25, "multiple": 2}
+    config = TRAINING | {
+        "encoder_conf": {"whisper_model": str(tiny_whisper), "audio_context": "clip", "low_rank": low_rank},
+        "decoder_conf": {"whisper_model": str(tiny_whisper), "low_rank": low_rank | {"output": 0.5}},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    training = Training(
+        tmp_path / "train.yaml",
+        tmp_path / "exp",
+        data / "train" / "cuts.jsonl.gz",
+        data / "dev" / "cuts.jsonl.gz",
+        data / "lang_whisper_multilingual",
+        "whisper_multilingual",
+    )
+    training.run()
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "exp").rename(moved)
+    saved = yaml.safe_load((moved / "config.yaml").read_text())
+    assert (saved["token_list"], saved["bpemodel"]) == ("tokens.txt", "tokenizer.json")
+    model, _ = Experiment(moved).load()
+    before = open_whisper(tiny_whisper).state["decoder.blocks.0.mlp.0.weight"]
+    assert not model.decoder.decoders.blocks[0].mlp[0].weight.equal(before)
+    assert len(dict(low_rank_layers(model))) == 2 * 4 + 2 * 4 + 1
+
+
+@pytest.mark.parametrize("truncation", ["whitened", "activation_pca"])
+def test_compression_with_a_teacher(original, data, tmp_path, truncation):
+    config = CompressConfig.parse(
+        {
+            **{"trials": 4, "ratios": [0.25, 0.5], "multiple": 2, "fidelity": "loss", "survivor_fidelity": None},
+            **{"truncation": truncation, "calibration": {"utterances": 3}, "search_set": {"utterances": 3}},
+            "finetune": {"epochs": 1, "distill_weight": 0.5, **{k: v for k, v in TRAINING.items() if k in KEYS}},
+        },
+        "compress.yaml",
+    )
+    toolkit = EspnetToolkit(
+        config, tmp_path / "compressed", original.folder, data, decode_config=write_decoding(tmp_path / "decode.yaml")
+    )
+    limit = toolkit.cost(original.folder) / 1.15
+    ranks = toolkit.search(original.folder, limit, "iter1")
+    assert "decoder.decoders.token_embedding" in {layer.path for layer in toolkit.open(original.folder).layers}
+    folder = toolkit.root / "iter1"
+    folder.mkdir(parents=True)
+    toolkit.finetune(original.folder, ranks, folder)
+    assert toolkit.cost(folder) <= limit
+    assert sum(toolkit.dev_errors(folder).words) == 5
+
+
+KEYS = ("max_duration", "num_buckets", "num_workers", "num_att_plot", "optim", "optim_conf", "scheduler",
+        "keep_nbest_models", "best_model_criterion", "use_matplotlib", "log_interval")  # fmt: skip
+
+
+@torch.no_grad()
+def test_whitened_table_is_nearest_in_what_the_output_makes_of_it(original, data, tmp_path):
+    """Of the tied embedding, truncation looks at the output's inputs: the table is wide and looked up by one-hot."""
+    config = CompressConfig.parse({"calibration": {"utterances": 6}, "truncation": "whitened"}, "compress.yaml")
+    toolkit = EspnetToolkit(config, tmp_path / "compressed", original.folder, data)
+    compressible = toolkit.open(original.folder)
+    path = "decoder.decoders.token_embedding"
+    moments = toolkit._moments(compressible)[path]
+    assert moments.second.shape == (16, 16)
+    table = compressible.model.get_submodule(path).weight
+    lost = {}
+    for method in ("whitened", "plain"):
+        with toolkit.sliced(compressible, method).at({path: 6}) as model:
+            rest = table - model.get_submodule(path).product()
+            lost[method] = float((rest.double() @ moments.second * rest).sum())
+    assert lost["whitened"] < 0.999 * lost["plain"]
