@@ -1,7 +1,8 @@
 """How a trained matrix is brought to a low rank: factors of full rank whose first r columns and rows are the best r.
 
 ``plain`` is the truncated SVD: the nearest matrix. ``whitened`` (SVD-LLM, Wang et al. 2024) is the nearest in what it
-does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments. ``activation_pca``
+does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments; rows of an output
+over tokens are weighed by how likely the tokens were, as errors of their scores are in the loss. ``activation_pca``
 (LiteASR, Kamahori et al. 2025) keeps the principal components of the centered outputs and moves what is lost of their
 mean into the bias.
 """
@@ -18,11 +19,16 @@ _RIDGE = 1e-4  # of the mean eigenvalue: inputs that calibration never saw still
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the ``count`` inputs of a layer in calibration: mean ``(in,)`` and second moment ``(in, in)``."""
+    """Of the ``count`` inputs of a layer in calibration: mean ``(in,)`` and second moment ``(in, in)``.
+
+    ``rows``, ``(out,)``, are weights of the outputs, for an output over tokens how likely each was; None if all count
+    alike.
+    """
 
     mean: torch.Tensor
     second: torch.Tensor
     count: int
+    rows: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,11 @@ def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bi
     if method == "whitened":
         ridge = _RIDGE * second.diagonal().mean().clamp_min(1e-12)
         lower = torch.linalg.cholesky(second + ridge * torch.eye(len(second), dtype=second.dtype))
-        left, values, _ = torch.linalg.svd(weight @ lower, full_matrices=False)
+        rows = None if moments.rows is None else _row_scale(moments.rows.double())
+        scaled = weight if rows is None else rows[:, None] * weight
+        left, values, _ = torch.linalg.svd(scaled @ lower, full_matrices=False)
         # left^T W is what S V^T L^-1 comes to, without inverting anything
-        return _balanced(left, values, left.T @ weight)
+        return _balanced(left if rows is None else left / rows[:, None], values, left.T @ scaled)
     if method == "activation_pca":
         spread = second - torch.outer(mean, mean) if has_bias else second
         energy, left = torch.linalg.eigh(weight @ spread @ weight.T)
@@ -88,6 +96,12 @@ def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bi
         left, values = left[:, order], energy[order].clamp_min(0).sqrt()
         return _balanced(left, values, left.T @ weight, weight @ mean if has_bias else None)
     raise ValueError(f"unknown truncation {method!r}; one of {', '.join(METHODS)}")
+
+
+def _row_scale(rows: torch.Tensor) -> torch.Tensor:
+    """Of the errors of outputs: what is likely counts more, and what never was still counts as the average does."""
+    share = rows / rows.sum()
+    return (share + 1 / len(share)).sqrt()
 
 
 def _balanced(left: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, mean_output=None) -> Factors:
