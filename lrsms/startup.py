@@ -28,6 +28,7 @@ import sys
 import threading
 from collections import UserDict
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +86,8 @@ def load_later(*names: str) -> None:
     for name in names:
         parent = sys.modules.get(name.partition(".")[0])
         if name not in sys.modules and (isinstance(parent, _LaterModule) or _is_installed(name)):
-            sys.modules[name] = _LaterModule(name)
+            sys.modules[name] = later = _LaterModule(name)
+            later.__spec__ = ModuleSpec(name, None)  # transformers, for one, asks by it whether the package is there
 
 
 def _is_installed(name: str) -> bool:

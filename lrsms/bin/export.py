@@ -7,6 +7,11 @@ onnx     encoder + CTC and the attention decoder, in float32 and int8; needs pip
 sherpa   a CTC model, in float32 and int8, with tokens.txt: sherpa-onnx opens it as zipformer_ctc
 pack     one zip file with a model card, to share: it opens with ESPnet and `import lrsms.espnet`
 
+Of a Whisper model:
+openai        model.pt, dense: whisper.load_model opens it
+transformers  model.safetensors and what belongs to it, dense: WhisperForConditionalGeneration.from_pretrained
+sherpa        encoder and decoder in float32 and int8, with tokens.txt: sherpa-onnx opens them as whisper
+
 --check test recognizes data/test with what was written and with the checkpoint: same text, WER, size, speed.
 """
 
@@ -17,7 +22,7 @@ from lrsms.bin import run_verb, str2bool
 from lrsms.command_line import CommandParser, count
 from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
 
-_FORMATS = ("espnet", "onnx", "sherpa", "pack")
+_FORMATS = ("espnet", "onnx", "sherpa", "pack", "openai", "transformers")
 
 
 def main() -> None:
@@ -88,8 +93,17 @@ def _export(args: argparse.Namespace, form: str, folder: Path) -> None:
         from lrsms.espnet.export.pack import pack_experiment
 
         print(pack_experiment(experiment, folder, license_name=args.license).summary)
+    elif experiment.is_whisper or form in ("openai", "transformers"):
+        _write_whisper(args, experiment, form, folder)
     else:
         _write_onnx(args, experiment, form, folder)
+
+
+def _write_whisper(args: argparse.Namespace, experiment, form: str, folder: Path) -> None:
+    from lrsms.espnet.export.whisper import export_whisper
+
+    options = {"merge": args.merge or "none", "precisions": args.precisions}
+    print(export_whisper(experiment, folder, form=form, **options).summary)
 
 
 def _merge(args: argparse.Namespace, experiment, folder: Path) -> None:

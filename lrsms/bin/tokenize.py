@@ -9,7 +9,7 @@ from pathlib import Path
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
 from lrsms.command_line import CommandParser, count
-from lrsms.defaults import TOKEN_TYPES
+from lrsms.defaults import TOKEN_TYPES, WHISPER_TYPES
 
 
 def _parse() -> argparse.Namespace:
@@ -29,9 +29,13 @@ def main() -> None:
     """Parse options and run the stage."""
     args = _parse()
 
-    from lrsms.data.tokens import build_lang, lang_dir
+    from lrsms.data.tokens import build_lang, check_given, lang_dir
 
     folder = lang_dir(args.data_dir, args.token_type, args.vocab_size)
+    if args.token_type in WHISPER_TYPES:
+        check_given(folder)
+        print(f"tokenize: {folder} has the tokens of the Whisper model")
+        return
     train, evaluation = args.train_splits.split(), args.eval_splits.split()
     inputs = [args.data_dir / split / "cuts.jsonl.gz" for split in (*train, *evaluation)]
     arguments = {"train_splits": args.train_splits, "eval_splits": args.eval_splits}

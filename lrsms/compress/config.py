@@ -17,6 +17,7 @@ from lrsms.lowrank.truncation import METHODS
 from lrsms.typed_config import Count, Number, Times, WholeNumber, choice, from_yaml
 
 FIDELITIES = ("loss", "ctc", "beam")
+PARTS = ("encoder", "decoder", "ctc")
 
 
 Epochs = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, one for each iteration")]
@@ -54,6 +55,7 @@ class CompressConfig:
     confidence: Confidence = Loop.confidence
     retries: WholeNumber = 1
     roles: tuple[str, ...] | None = tuple(role for role in ROLES if role != "output")
+    parts: tuple[str, ...] | None = None
     ratios: tuple[float | str, ...] = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, DENSE)
     tie: str = choice("none", TIES)
     multiple: Count = 2
@@ -89,6 +91,9 @@ class CompressConfig:
             if role not in ROLES:
                 raise LrsmsError(f"{where}: roles: {role!r} is unknown; any of {', '.join(ROLES)}")
         ratio_numbers(self.ratios, f"{where}: ratios")
+        for part in self.parts or ():
+            if part not in PARTS:
+                raise LrsmsError(f"{where}: parts: {part!r} is unknown; any of {', '.join(PARTS)}")
         from_yaml(_Calibration, self.calibration, f"{where}: calibration")
         from_yaml(_SearchSet, self.search_set, f"{where}: search_set")
         ours = {key: value for key, value in self.finetune.items() if key == "epochs"}  # the others are ESPnet's

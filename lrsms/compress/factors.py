@@ -50,7 +50,7 @@ def _digest(weight: torch.Tensor, method: str, moments: Moments | None, has_bias
     digest = hashlib.sha256(f"{method} {has_bias} {tuple(weight.shape)}".encode())
     digest.update(weight.detach().float().contiguous().numpy().tobytes())
     if moments is not None and method != "plain":
-        for tensor in (moments.mean, moments.second):
+        for tensor in (moments.mean, moments.second, *(() if moments.rows is None else (moments.rows,))):
             digest.update(tensor.float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -216,5 +216,19 @@ def build_lang(
     return folder
 
 
+def check_given(folder: Path) -> None:
+    """Make sure that tokens which come with a model, Whisper's, are in ``folder``.
+
+    Raises:
+        LrsmsError: they are not; the message says what puts them there.
+    """
+    for name in ("tokens.txt", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise LrsmsError(
+                f"{folder / name}: not found; lrsms import_whisper, which stage 0 of egs/commonvoice/whisper1 runs, "
+                f"leaves the tokens of a Whisper model there"
+            )
+
+
 def _lines(lines: Iterable[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()

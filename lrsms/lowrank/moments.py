@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -37,6 +38,22 @@ class _Sum:
         return Moments(self.total / self.count, self.outer / self.count, self.count)
 
 
+class _OutputSum(_Sum):
+    """The same of an output over tokens, and how likely it made each of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.likely = 0.0
+
+    def record(self, module: nn.Module, inputs: tuple, logits: torch.Tensor) -> None:
+        """Hook of the output."""
+        self.add(_frames(inputs[0]))
+        self.likely = self.likely + logits.softmax(-1).flatten(0, -2).sum(0).double()
+
+    def moments(self) -> Moments:
+        return replace(super().moments(), rows=self.likely / self.count)
+
+
 def input_moments(
     model: nn.Module, paths: Iterable[str], run: Callable[[], None]
 ) -> dict[str, Moments | dict[str, Moments]]:
@@ -58,8 +75,8 @@ def input_moments(
     outputs = dict(tied_outputs(model))
     for path in paths:
         if path in outputs:
-            sums[path] = hidden = _Sum()
-            hooks.append(model.get_submodule(outputs[path]).register_forward_pre_hook(_hidden_hook(hidden)))
+            sums[path] = tied = _OutputSum()
+            hooks.append(model.get_submodule(outputs[path]).register_forward_hook(tied.record))
             continue
         module = lstms[path] if path in lstms else model.get_submodule(path)
         if isinstance(module, nn.LSTM) and path not in lstms:
@@ -82,13 +99,6 @@ def input_moments(
         elif total.count:
             result[path] = total.moments()
     return result
-
-
-def _hidden_hook(total: _Sum):
-    def record(_: nn.Module, inputs: tuple) -> None:
-        total.add(_frames(inputs[0]))
-
-    return record
 
 
 def _hook(total: _Sum):

@@ -1,7 +1,8 @@
 """How a trained matrix is brought to a low rank: factors of full rank whose first r columns and rows are the best r.
 
 ``plain`` is the truncated SVD: the nearest matrix. ``whitened`` (SVD-LLM, Wang et al. 2024) is the nearest in what it
-does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments. ``activation_pca``
+does to the inputs seen in calibration: the SVD of ``W L`` with ``L L^T`` the inputs' second moments; rows of an output
+over tokens are weighed by how likely the tokens were, as errors of their scores are in the loss. ``activation_pca``
 (LiteASR, Kamahori et al. 2025) keeps the principal components of the centered outputs and moves what is lost of their
 mean into the bias.
 """
@@ -21,11 +22,14 @@ class Moments:
     """Of the ``count`` inputs of a layer in calibration: mean ``(in,)`` and second moment ``(in, in)``.
 
     Of an embedding, whose inputs are one-hot, ``second`` is the diagonal ``(in,)``: nothing else of it is not zero.
+    ``rows``, ``(out,)``, are weights of the outputs, for an output over tokens how likely each was; None if all count
+    alike.
     """
 
     mean: torch.Tensor
     second: torch.Tensor
     count: int
+    rows: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,11 @@ def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bi
         raise ValueError(f"{method} truncation needs the moments of the layer's inputs")
     mean, second = moments.mean.double(), moments.second.double()
     if method == "whitened":
-        left, values, _ = torch.linalg.svd(_whitened(weight, second), full_matrices=False)
+        rows = None if moments.rows is None else _row_scale(moments.rows.double())
+        scaled = weight if rows is None else rows[:, None] * weight
+        left, values, _ = torch.linalg.svd(_whitened(scaled, second), full_matrices=False)
         # left^T W is what S V^T L^-1 comes to, without inverting anything
-        return _balanced(left, values, left.T @ weight)
+        return _balanced(left if rows is None else left / rows[:, None], values, left.T @ scaled)
     if method == "activation_pca":
         spread = second - torch.outer(mean, mean) if has_bias else second
         energy, left = torch.linalg.eigh((weight * spread if spread.dim() == 1 else weight @ spread) @ weight.T)
@@ -97,6 +103,12 @@ def _whitened(weight: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return weight * (second + _RIDGE * second.mean().clamp_min(1e-12)).sqrt()
     ridge = _RIDGE * second.diagonal().mean().clamp_min(1e-12)
     return weight @ torch.linalg.cholesky(second + ridge * torch.eye(len(second)).to(second))
+
+
+def _row_scale(rows: torch.Tensor) -> torch.Tensor:
+    """Of the errors of outputs: what is likely counts more, and what never was still counts as the average does."""
+    share = rows / rows.sum()
+    return (share + 1 / len(share)).sqrt()
 
 
 def _balanced(left: torch.Tensor, values: torch.Tensor, rows: torch.Tensor, mean_output=None) -> Factors:

@@ -16,10 +16,11 @@ from torch import Tensor
 from lrsms.errors import LrsmsError
 from lrsms.whisper.ctranslate2 import read_ctranslate2
 from lrsms.whisper.dimensions import Dimensions
-from lrsms.whisper.transformers import from_transformers, read_sizes
+from lrsms.whisper.transformers import from_transformers, read_config, read_sizes
 from lrsms.whisper.weights import check
 
 TOKENIZER = "tokenizer.json"
+CONTEXT_KEY = "audio_context"  # beside what openai-whisper and transformers read
 _FILES = ("model.safetensors", "model.bin")
 
 
@@ -31,11 +32,13 @@ class WhisperFile:
         path: of the weights.
         sizes: its dimensions.
         state: weights in float32 by openai-whisper's names.
+        audio_context: ``clip`` if this package wrote it of a model that was trained so; else ``full``.
     """
 
     path: Path
     sizes: Dimensions
     state: Mapping[str, Tensor]
+    audio_context: str = "full"
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Weights of ``encoder`` or ``decoder`` by their names within it."""
@@ -52,14 +55,16 @@ def open_whisper(path: Path) -> WhisperFile:
         LrsmsError: not found, of none of the layouts, damaged, or it would execute code.
     """
     path = find(path)
+    context = "full"
     if path.suffix == ".safetensors":
         sizes, state = _read_safetensors(path)
+        context = read_config(path.parent / "config.json").get(CONTEXT_KEY, context)
     elif path.suffix == ".bin":
         sizes, state = read_ctranslate2(path)
     else:
-        sizes, state = _read_openai(path)
+        sizes, state, context = _read_openai(path)
     check(state, sizes, str(path))
-    return WhisperFile(path, sizes, {name: value.float() for name, value in state.items()})
+    return WhisperFile(path, sizes, {name: value.float() for name, value in state.items()}, str(context))
 
 
 def find(path: Path) -> Path:
@@ -84,6 +89,14 @@ def find(path: Path) -> Path:
     return path
 
 
+def is_whisper_file(path: Path) -> bool:
+    """Whether ``path`` is a Whisper model of one of the layouts, rather than an experiment's folder, or its folder."""
+    if path.is_dir():
+        found = [path / name for name in _FILES if (path / name).is_file()] or list(path.glob("*.pt"))
+        return len(found) == 1 and not (path / "config.yaml").exists()
+    return path.is_file() and path.suffix in (".pt", ".safetensors", ".bin")
+
+
 def find_tokenizer(path: Path) -> Path:
     """``tokenizer.json`` beside the weights at ``path``.
 
@@ -99,7 +112,7 @@ def find_tokenizer(path: Path) -> Path:
     return tokenizer
 
 
-def _read_openai(path: Path) -> tuple[Dimensions, Mapping[str, Tensor]]:
+def _read_openai(path: Path) -> tuple[Dimensions, Mapping[str, Tensor], object]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -109,8 +122,9 @@ def _read_openai(path: Path) -> tuple[Dimensions, Mapping[str, Tensor]]:
     if not isinstance(content, dict) or {"dims", "model_state_dict"} - content.keys():
         raise LrsmsError(f"{path}: not a file of openai-whisper: it has no dims and model_state_dict")
     sizes = Dimensions.parse(content["dims"], f"{path}: dims")
-    state = {name: value for name, value in content["model_state_dict"].items() if name != "alignment_heads"}
-    return sizes, {name: value for name, value in state.items() if name != "decoder.mask"}
+    unused = ("alignment_heads", "decoder.mask")
+    state = {name: value for name, value in content["model_state_dict"].items() if name not in unused}
+    return sizes, state, content.get(CONTEXT_KEY, "full")
 
 
 def _read_safetensors(path: Path) -> tuple[Dimensions, Mapping[str, Tensor]]:

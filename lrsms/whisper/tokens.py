@@ -18,6 +18,10 @@ _LAST_TIME = 1500  # of them: 30 s
 _ANNOTATIONS = ['"', "#", "(", ")", "*", "+", "/", ":", ";", "<", "=", ">", "@", "[", "\\", "]", "^", "_", "`", "{", "|", "}", "~", "「", "」", "『", "』"]  # fmt: skip  # noqa: E501
 _ANNOTATIONS += "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
 _NOTES = "♩♪♫♬♭♮♯"  # several tokens each: the first of them will do
+# A byte as GPT-2's tokenizers write it: itself if it can be seen, else one of the characters from 256 on.
+_SEEN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_HIDDEN = [byte for byte in range(256) if byte not in _SEEN]
+_BYTES = {chr(byte): byte for byte in _SEEN} | {chr(256 + place): byte for place, byte in enumerate(_HIDDEN)}
 _NEVER = ("transcribe", "translate", "startoftranscript", "startofprev", "startoflm", "nospeech", "nocaptions")
 
 
@@ -130,13 +134,21 @@ class WhisperTokens:
     @cached_property
     def never_said(self) -> list[int]:
         """Numbers of the tokens that recognition leaves out: annotations, and the special ones but the end."""
+        return sorted({*self.annotations, *(self._ids[f"<|{name}|>"] for name in _NEVER if f"<|{name}|>" in self._ids)})
+
+    @cached_property
+    def annotations(self) -> list[int]:
+        """Numbers of the tokens that describe rather than transcribe; openai-whisper's ``non_speech_tokens``."""
         numbers = {self._encode(" -")[0], self._encode(" '")[0]}
         for symbol in [*_ANNOTATIONS, *_NOTES]:
             for tokens in (self._encode(symbol), self._encode(f" {symbol}")):
                 if len(tokens) == 1 or symbol in _NOTES:
                     numbers.add(tokens[0])
-        numbers |= {self._ids[f"<|{name}|>"] for name in _NEVER if f"<|{name}|>" in self._ids}
         return sorted(numbers)
+
+    def bytes_of(self, number: int) -> bytes:
+        """What a token of text spells, which need not be whole characters."""
+        return bytes(_BYTES[character] for character in self.token_list[number])
 
     @cached_property
     def never_first(self) -> list[int]:

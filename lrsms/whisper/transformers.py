@@ -79,6 +79,16 @@ def read_sizes(config: Path) -> Dimensions:
     """Sizes from transformers' ``config.json``.
 
     Raises:
+        LrsmsError: as :func:`read_config`, or a size is missing.
+    """
+    values = read_config(config)
+    return Dimensions.parse({name: values.get(key) for name, key in CONFIG_KEYS.items()}, str(config))
+
+
+def read_config(config: Path) -> dict:
+    """Content of transformers' ``config.json``.
+
+    Raises:
         LrsmsError: it is not found, no JSON, or of another model.
     """
     if not config.is_file():
@@ -89,7 +99,7 @@ def read_sizes(config: Path) -> Dimensions:
         raise LrsmsError(f"{config}: not JSON: {error}") from error
     if not isinstance(values, dict) or values.get("model_type") != "whisper":
         raise LrsmsError(f"{config}: model_type is not whisper")
-    return Dimensions.parse({name: values.get(key) for name, key in CONFIG_KEYS.items()}, str(config))
+    return values
 
 
 def config_of(sizes: Dimensions) -> dict:

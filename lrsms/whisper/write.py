@@ -11,36 +11,40 @@ from torch import Tensor
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write, copy_into, write_json
 from lrsms.whisper.dimensions import Dimensions
-from lrsms.whisper.files import TOKENIZER
+from lrsms.whisper.files import CONTEXT_KEY, TOKENIZER
 from lrsms.whisper.tokens import END, NO_TIMESTAMPS, START, WhisperTokens
 from lrsms.whisper.transformers import config_of, to_transformers
 from lrsms.whisper.weights import check
 
 
-def write_openai(path: Path, sizes: Dimensions, state: Mapping[str, Tensor]) -> None:
+def write_openai(path: Path, sizes: Dimensions, state: Mapping[str, Tensor], audio_context: str = "full") -> None:
     """What ``whisper.load_model(path)`` opens.
 
     Args:
         path: of the ``.pt`` file.
         sizes: of the model.
         state: dense weights by openai-whisper's names.
+        audio_context: what the model was trained with, for this package; openai-whisper does not look at it.
 
     Raises:
         LrsmsError: the weights are not those of such a model.
     """
     check(state, sizes, str(path))
-    content = {"dims": sizes.as_dict(), "model_state_dict": {name: value.contiguous() for name, value in state.items()}}
+    weights = {name: value.contiguous() for name, value in state.items()}
+    content = {"dims": sizes.as_dict(), "model_state_dict": weights, CONTEXT_KEY: audio_context}
     with atomic_write(path) as unfinished:
         torch.save(content, unfinished)
 
 
-def write_transformers(folder: Path, sizes: Dimensions, state: Mapping[str, Tensor], tokenizer: Path) -> None:
+def write_transformers(
+    folder: Path, sizes: Dimensions, state: Mapping[str, Tensor], tokenizer: Path, audio_context: str = "full"
+) -> None:
     """What ``WhisperForConditionalGeneration.from_pretrained(folder)`` and ``WhisperProcessor`` open.
 
     Args:
         folder: receives ``model.safetensors``, ``config.json``, ``generation_config.json``,
             ``preprocessor_config.json``, ``tokenizer.json`` and ``tokenizer_config.json``.
-        sizes, state: as for :func:`write_openai`.
+        sizes, state, audio_context: as for :func:`write_openai`.
         tokenizer: the model's ``tokenizer.json``.
 
     Raises:
@@ -62,7 +66,7 @@ def write_transformers(folder: Path, sizes: Dimensions, state: Mapping[str, Tens
         "pad_token_id": tokens.end,
         "decoder_start_token_id": tokens.id(START),
     }
-    write_json(folder / "config.json", config_of(sizes) | special)
+    write_json(folder / "config.json", config_of(sizes) | special | {CONTEXT_KEY: audio_context})
     write_json(folder / "generation_config.json", special | _generation(tokens, sizes))
     write_json(folder / "preprocessor_config.json", _features(sizes))
     copy_into(tokenizer, folder, TOKENIZER)

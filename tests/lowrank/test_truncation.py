@@ -1,5 +1,7 @@
 """Three ways to a low rank."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,3 +83,26 @@ def test_inputs_that_never_vary_are_no_obstacle(correlated):
     constant = Moments(torch.ones(32), torch.ones(32, 32), 10)
     assert factorize(weight, "whitened", constant, True).up.isfinite().all()
     assert factorize(weight, "activation_pca", constant, True).down.isfinite().all()
+
+
+def test_rows_that_are_likely_count_more():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 12, generator=generator)
+    inputs = torch.randn(200, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    likely = torch.rand(40, generator=generator) ** 8
+    share = likely / likely.sum() + 1 / 40
+    moments = Moments(inputs.mean(0), inputs.T @ inputs / 200, 200)
+    lost = {}
+    for name, seen in (("likely", replace(moments, rows=likely)), ("alike", moments)):
+        factors = factorize(weight, "whitened", seen, has_bias=False)
+        torch.testing.assert_close(factors.up @ factors.down, weight, atol=1e-4, rtol=1e-4)
+        rest = (weight - factors.up[:, :5] @ factors.down[:5]) @ inputs.T
+        lost[name] = float((share[:, None] * rest.square()).sum())
+    assert lost["likely"] < 0.98 * lost["alike"]
+
+
+def test_transposed_factors_are_those_of_the_transposed_matrix():
+    weight = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    factors = factorize(weight, "plain", None, has_bias=False)
+    turned = factors.transposed()
+    torch.testing.assert_close(turned.up[:, :2] @ turned.down[:2], (factors.up[:, :2] @ factors.down[:2]).T)

@@ -214,9 +214,13 @@ class EspnetToolkit:
         )
 
     def searched(self, compressible: Compressible) -> list[Layer]:
-        """The layers of the roles that the config names."""
-        roles = self.config.roles
-        return [layer for layer in compressible.layers if roles is None or layer.entry.role in roles]
+        """The layers of the parts and roles that the config names."""
+        parts, roles = self.config.parts, self.config.roles
+        return [
+            layer
+            for layer in compressible.layers
+            if (parts is None or layer.path.split(".")[0] in parts) and (roles is None or layer.entry.role in roles)
+        ]
 
     def sliced(self, compressible: Compressible, method: str) -> SlicedModel:
         """The model with the factors of its layers, from the cache if they have been made before."""

@@ -18,10 +18,12 @@ from lrsms.data.transcripts import Segment, Transcript, Word, join_overlapping
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.checkpoints.unpack import is_pack, unpack
+from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
 from lrsms.espnet.inference.ctc_alignment import token_times, words_of
 from lrsms.espnet.inference.open import check_beam, check_options, open_recognizer, read_options
 from lrsms.espnet.models.av_region import encoder_region
 from lrsms.espnet.models.encoder_lengths import encoder_frames
+from lrsms.whisper.files import is_whisper_file, open_whisper
 
 _DEFAULTS = {"beam_size": 10, "ctc_weight": 0.5}  # those of conf/decode.yaml
 _HOP = 0.01  # seconds; subsampling makes frames of a multiple of it
@@ -40,7 +42,8 @@ class Recognizer:
     joined by CTC's times. An audio-visual model hears the sound alone.
 
     Args:
-        model: an experiment's folder with ``config.yaml`` and weights, or an archive of ``espnet2.bin.pack``.
+        model: an experiment's folder with ``config.yaml`` and weights, an archive of ``espnet2.bin.pack``, or a Whisper
+            model as openai-whisper, transformers or CTranslate2 have it, with ``tokenizer.json`` beside it.
         checkpoint: file name in the folder; default ``valid.acc.ave.pth``, or else the only average (``*.ave.pth``) or
             the only ``.pth`` file.
         decode: options of ESPnet's ``Speech2Text``, or a YAML file of them, such as ``conf/decode.yaml``; default a
@@ -182,6 +185,11 @@ class Recognizer:
 
 def _locate(model: Path, checkpoint: str | None) -> tuple[tempfile.TemporaryDirectory | None, Experiment, dict]:
     """Where an archive was unpacked, the experiment, and options of ``Speech2Text`` for a language model beside it."""
+    if is_whisper_file(model):
+        files = tempfile.TemporaryDirectory(prefix="lrsms-")
+        experiment = Experiment(Path(files.name))
+        import_whisper(model, experiment, open_whisper(model).audio_context)
+        return files, experiment, {}
     if is_pack(model):
         files = tempfile.TemporaryDirectory(prefix="lrsms-")
         unpacked = unpack(model, Path(files.name))

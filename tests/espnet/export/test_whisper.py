@@ -1,0 +1,112 @@
+"""Whisper out again: what others open says what the experiment says."""
+
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+import lrsms.espnet  # noqa: F401
+from lrsms.bin import export as verb
+from lrsms.errors import LrsmsError
+from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
+from lrsms.espnet.export.whisper import export_whisper
+from lrsms.espnet.inference.open import open_recognizer
+from lrsms.espnet.inference.recognizer import Recognizer
+from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.lowrank import low_rank_layers
+from lrsms.onnx.files import read_metadata
+from lrsms.whisper.files import open_whisper
+
+SPEECH = np.random.default_rng(2).standard_normal(24000).astype(np.float32) * 0.1
+
+
+@pytest.fixture(scope="module")
+def original(tiny_whisper, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "original"
+    import_whisper(tiny_whisper, Experiment(folder), "clip")
+    return Experiment(folder)
+
+
+@pytest.fixture(scope="module")
+def low_rank(original):
+    """The same, its weights truncated."""
+    folder = original.folder.with_name("low_rank")
+    block = {"attention": 0.25, "feed_forward": 0.5, "multiple": 2}
+    config = dict(original.config)
+    config["encoder_conf"] = {**config["encoder_conf"], "low_rank": block}
+    config["decoder_conf"] = {**config["decoder_conf"], "low_rank": block | {"cross_attention": 0.25, "output": 0.25}}
+    folder.mkdir()
+    original.copy_tokens(folder)
+    model, _ = original.load()
+    model.encoder = LOW_RANK_ENCODERS["lowrank_whisper"](**config["encoder_conf"])
+    model.decoder = LOW_RANK_DECODERS["lowrank_whisper"](len(original.token_list), 16, **config["decoder_conf"])
+    model.load_state_dict(torch.load(original.weights, weights_only=True))
+    experiment = Experiment(folder)
+    experiment.write(config, model.state_dict())
+    assert len(dict(low_rank_layers(experiment.load()[0]))) > 15
+    return experiment
+
+
+OPTIONS = {"beam_size": 2, "whisper": {"max_tokens": 12}}
+
+
+def said(experiment):
+    return open_recognizer(experiment, OPTIONS)(SPEECH)[0][2]
+
+
+@pytest.mark.parametrize("form", ["openai", "transformers"])
+def test_dense_files_say_the_same(low_rank, form, tmp_path):
+    done = export_whisper(low_rank, tmp_path / form, form=form)
+    assert done.factored == 0 and done.merged > 15 and "clips of their own length" in done.summary
+    assert open_whisper(tmp_path / form).audio_context == "clip"
+    again = Experiment(tmp_path / "again")
+    import_whisper(tmp_path / form, again, "clip")
+    assert said(again) == said(low_rank) != []
+    transcripts = [Recognizer(model, decode=OPTIONS)(SPEECH).text for model in (tmp_path / form, low_rank.folder)]
+    assert transcripts[0] == transcripts[1]
+
+
+def test_graphs_for_sherpa(low_rank, tmp_path):
+    pytest.importorskip("onnxruntime")
+    factored = export_whisper(low_rank, tmp_path / "factored", form="sherpa")
+    dense = export_whisper(low_rank, tmp_path / "dense", form="sherpa", merge="all", precisions=["fp32"])
+    assert factored.difference < 1e-4 and dense.difference < 1e-4 and factored.factored > 15 and dense.factored == 0
+    assert sorted(path.name for path in (tmp_path / "factored").iterdir()) == [
+        *("decoder.int8.onnx", "decoder.onnx", "encoder.int8.onnx", "encoder.onnx", "tokens.txt")
+    ]
+    size, whole = ((tmp_path / name / "decoder.onnx").stat().st_size for name in ("factored", "dense"))
+    assert size < 0.75 * whole
+    about = read_metadata(tmp_path / "factored" / "encoder.onnx")
+    assert (about["sot_sequence"], about["n_text_ctx"], about["is_multilingual"]) == ("259,260,263", "160", "1")
+    assert about["all_language_codes"] == "en,de"
+    lines = [line.split() for line in (tmp_path / "factored" / "tokens.txt").read_text().splitlines()]
+    spelled = {base64.b64decode(token): int(number) for token, number in lines}
+    assert len(spelled) == 258 and b" -" in spelled and {bytes([byte]) for byte in range(256)} <= spelled.keys()
+
+
+def test_wrong_forms(low_rank, tmp_path):
+    with pytest.raises(LrsmsError, match="form: 'ggml' is unknown; one of openai, transformers, sherpa"):
+        export_whisper(low_rank, tmp_path, form="ggml")
+    with pytest.raises(LrsmsError, match="merge: 'faster': of a Whisper model, all or none"):
+        export_whisper(low_rank, tmp_path, form="sherpa", merge="faster")
+    with pytest.raises(LrsmsError, match="precisions: 'int4' is unknown"):
+        export_whisper(low_rank, tmp_path, form="sherpa", precisions=["int4"])
+
+
+def test_verb(low_rank, tmp_path, monkeypatch, capsys):
+    def run():
+        options = ["--asr_exp", low_rank.folder, "--format", "openai", "--output_dir", tmp_path / "out"]
+        monkeypatch.setattr("sys.argv", ["export", *map(str, options)])
+        verb.main()
+        return capsys.readouterr().out
+
+    assert "model.pt" in run() and (tmp_path / "out" / "model.pt").exists()
+    assert "have not changed; skipped" in run()
+
+
+def test_factored_weights_open_with_a_class_of_ours(low_rank):
+    """A low-rank experiment is itself the factored form: nothing but its folder is needed."""
+    recognizer = open_recognizer(low_rank, {"whisper": {"max_tokens": 4}})
+    assert dict(low_rank_layers(recognizer.asr_model)) and recognizer(SPEECH)[0][2]
