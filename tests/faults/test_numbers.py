@@ -137,9 +137,8 @@ def toolkit(experiment, tmp_path):
     def make(data, **changes):
         (tmp_path / "decode.yaml").write_text("beam_size: 2\n")
         config = CompressConfig.parse(OPTIONS | changes, "compress.yaml")
-        return EspnetToolkit(
-            config, tmp_path / "root", experiment.output_dir, data, decode_config=tmp_path / "decode.yaml"
-        )
+        decode_config = tmp_path / "decode.yaml"
+        return EspnetToolkit(config, tmp_path / "root", experiment.output_dir, data, decode_config=decode_config)
 
     return make
 
@@ -175,10 +174,8 @@ def test_a_search_goes_on_with_what_it_began_with(corpus, experiment, toolkit, t
     made = begin()
     iterate.run(made, experiment.output_dir, tmp_path / "root", made.config.loop)
     begin(trials=9, max_iterations=3, tolerance=5.0)  # more of the same
-    for changes, named in (
-        ({"seed": 2}, "seed"),
-        ({"ratios": [0.5, "dense"], "multiple": 2}, "multiple, another ratio"),
-    ):
+    others = [({"seed": 2}, "seed"), ({"ratios": [0.5, "dense"], "multiple": 2}, "multiple, another ratio")]
+    for changes, named in others:
         with pytest.raises(LrsmsError, match=rf"root holds a compression of another {named}.*--force true"):
             begin(**changes)
     other = tmp_path / "other"
