@@ -72,6 +72,27 @@ def is_current(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> bool:
     return recorded == now or _is_current_of_earlier(recorded, now)
 
 
+def differences(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> list[str]:
+    """Names of the arguments and input files that are not those for which ``stamp`` was written.
+
+    Empty if it is current, and if it is missing or damaged, of which nothing can be said.
+    """
+    if is_current(stamp, arguments, inputs):
+        return []
+    try:
+        recorded = json.loads(stamp.read_text())
+        before = {kind: dict(recorded[kind]) for kind in ("arguments", "inputs")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    now = _state(arguments, inputs)
+    return [
+        name
+        for kind, values in now.items()
+        for name in {**values, **before[kind]}
+        if values.get(name) != before[kind].get(name)
+    ]
+
+
 def _same_arguments(recorded: object, now: Mapping[str, str]) -> bool:
     if not isinstance(recorded, dict) or recorded.keys() != now.keys():
         return False

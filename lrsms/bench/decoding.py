@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lhotse import CutSet
 from tqdm import tqdm
 
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.bench.dummy import write_made_up
 from lrsms.espnet.checkpoints.experiment import Experiment
@@ -77,7 +77,7 @@ def decode_speed(
         unknown = set(given) - set(known)
         if unknown:
             raise LrsmsError(f"--{option}: {sorted(unknown)[0]!r} is unknown; any of {', '.join(known)}")
-    chosen = list(CutSet.from_file(cuts))[:utterances]
+    chosen = list(read_cuts(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")
     torch.set_num_threads(threads[0])

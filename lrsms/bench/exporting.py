@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from lhotse import CutSet
 from tqdm import tqdm
 
 from lrsms.bench.decoding import beam_search, best_path, label
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import read_yaml
@@ -260,7 +260,7 @@ def measure(
     """
     if not cuts.exists():
         raise LrsmsError(f"{cuts}: not found; run stage 1 first")
-    chosen = list(CutSet.from_file(cuts))[:utterances]
+    chosen = list(read_cuts(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")
     torch.set_num_threads(threads)

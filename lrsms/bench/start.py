@@ -133,10 +133,12 @@ def _prepare(folder: Path, experiment: Path, cuts: Path, checkpoint: str) -> Non
     import soundfile
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
+    from lrsms.data.cut_files import read_cuts
+
     for path in (experiment / CONFIG, experiment / checkpoint, cuts):
         if not path.exists():
             raise LrsmsError(f"{path}: not found; bench start needs a trained experiment and its data")
-    cut = next(iter(CutSet.from_file(cuts)))
+    cut = next(iter(read_cuts(cuts)))
     sound = folder / "utterance.flac"
     soundfile.write(sound, cut.load_audio()[0], cut.sampling_rate)
     recording = Recording.from_file(sound, recording_id="utterance")

@@ -112,9 +112,9 @@ def main() -> None:
     from lrsms.bench import looping, searching
     from lrsms.compress.config import CompressConfig
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
-    content = read_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
+    content = read_training_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
     toolkit = EspnetToolkit(
         config=CompressConfig.parse(content, str(args.config)),
         root=args.work_dir or original.with_name(f"{original.name}_bench"),

@@ -39,12 +39,12 @@ def main() -> None:
     from lrsms.compress.config import CompressConfig
     from lrsms.compress.report import write_report
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
     root = args.output_dir or args.asr_exp.with_name(f"{args.asr_exp.name}_compressed")
     if args.force and not args.worker:
         shutil.rmtree(root, ignore_errors=True)
-    config = CompressConfig.parse(read_yaml(args.config), str(args.config))
+    config = CompressConfig.parse(read_training_yaml(args.config), str(args.config))
     toolkit = EspnetToolkit(
         config=config,
         root=root,

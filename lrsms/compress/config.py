@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from lrsms.compress.controllers import CONTROLLERS
 from lrsms.compress.iterate import Loop
-from lrsms.compress.space import BUDGETS, DENSE, TIES
+from lrsms.compress.space import BUDGETS, DENSE, TIES, ratio_numbers
 from lrsms.compress.truncation import METHODS
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.config import ROLES
@@ -20,6 +20,7 @@ FIDELITIES = ("loss", "ctc", "beam")
 
 
 Epochs = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, one for each iteration")]
+Confidence = Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1, such as 0.975")]
 Calibration = Annotated[Mapping, Meta(description="a mapping with split, utterances")]
 SearchSetOptions = Annotated[Mapping, Meta(description="a mapping with split, utterances, candidates")]
 Finetuning = Annotated[Mapping, Meta(description="a mapping with epochs and ESPnet's options")]
@@ -49,8 +50,8 @@ class CompressConfig:
     target: Times = 8.0
     compression: Times = 1.5
     max_iterations: Count = 8
-    tolerance: Number = 0.0
-    confidence: Number = 0.05
+    tolerance: Number = Loop.tolerance
+    confidence: Confidence = Loop.confidence
     retries: WholeNumber = 1
     roles: tuple[str, ...] | None = tuple(role for role in ROLES if role != "output")
     ratios: tuple[float | str, ...] = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, DENSE)
@@ -87,6 +88,7 @@ class CompressConfig:
         for role in self.roles or ():
             if role not in ROLES:
                 raise LrsmsError(f"{where}: roles: {role!r} is unknown; any of {', '.join(ROLES)}")
+        ratio_numbers(self.ratios, f"{where}: ratios")
         from_yaml(_Calibration, self.calibration, f"{where}: calibration")
         from_yaml(_SearchSet, self.search_set, f"{where}: search_set")
         ours = {key: value for key, value in self.finetune.items() if key == "epochs"}  # the others are ESPnet's

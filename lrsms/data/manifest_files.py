@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lrsms.data.sources import check_sources
 from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
@@ -60,6 +61,7 @@ def _items(path: Path, check: Callable[[Mapping, str], None], make: Callable[[di
     for number, content in _lines(path):
         where = f"{path}: line {number}"
         check(content, where)
+        check_sources(content, where)
         try:
             yield make(content)
         except Exception as error:  # of Lhotse, in a field that is not checked here

@@ -14,6 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.sources import danger_of
 from lrsms.errors import LrsmsError
 from lrsms.text_files import read_lines, split_words
 
@@ -101,6 +102,9 @@ def open_recordings(
         name, path = item
         if not path.is_file():
             return Exclusion(name, "missing_audio", f"no such file: {path.absolute()}")
+        danger = danger_of("file", path.absolute())
+        if danger is not None:
+            return Exclusion(name, "refused", f"{path.absolute()}: {danger}")
         try:
             return Recording.from_file(path.absolute(), recording_id=name)
         except Exception as error:  # Lhotse's backends raise many types for a broken header

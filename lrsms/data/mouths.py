@@ -19,6 +19,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data.excluded import Exclusion, count_reasons
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.sources import check_sources
 from lrsms.data.video_clock import FRAME_SHIFT, TOLERANCE
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
@@ -67,7 +68,12 @@ def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:
     if not path.exists():
         return None
     try:
-        return {row["id"]: TemporalArray.from_dict(row[FIELD]) for row in load_jsonl(path)}
+        rows = list(load_jsonl(path))
+        for line, row in enumerate(rows, 1):
+            check_sources(row, f"{path}: line {line}")
+        return {row["id"]: TemporalArray.from_dict(row[FIELD]) for row in rows}
+    except LrsmsError:
+        raise
     except Exception as error:  # gzip, JSON and Lhotse fail with types of their own
         raise LrsmsError(f"{path}: the manifest cannot be read ({error}); run stage 0 again") from error
 

@@ -26,6 +26,7 @@ __all__ = [
     "explained",
     "mapping_of",
     "named_file",
+    "named_places",
     "read_training_yaml",
     "read_yaml",
     "sampling_rate",
@@ -64,11 +65,16 @@ def named_file(key: str, name: str, folder: Path) -> Path:
     Raises:
         LrsmsError: it is in none of these places.
     """
-    candidates = [Path(name), folder.absolute().parent.parent / name, folder / Path(name).name]
+    candidates = named_places(name, folder)
     for path in candidates:
         if path.is_file():
             return path
     raise LrsmsError(f"{folder / CONFIG}: {key}: none of {', '.join(map(str, candidates))} is found")
+
+
+def named_places(name: str, folder: Path) -> list[Path]:
+    """Where a file that an experiment's config names may lie; arguments as of :func:`named_file`."""
+    return [Path(name), folder.absolute().parent.parent / name, folder / Path(name).name]
 
 
 def check_keys(keys: Iterable[str], allowed: Iterable[str], where: str) -> None:
@@ -130,6 +136,12 @@ def check_values(path: Path, config: Mapping) -> None:
     """
     for keys, wrong in wrong_values(config):
         raise LrsmsError(f"{locate(path, *keys)}: {'.'.join(keys)}: {wrong}")
+    frontend_conf = mapping_of(path, config, "frontend_conf")
+    if "fs" in frontend_conf:
+        try:
+            sampling_rate(frontend_conf)
+        except LrsmsError as error:
+            raise LrsmsError(f"{locate(path, 'frontend_conf', 'fs')}: {error}") from error
 
 
 def check_heads(path: Path, config: Mapping, classes: Mapping[str, type]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from lrsms.errors import number_hint
-from lrsms.typed_config import Count, Positive, Share, WholeNumber, expected
+from lrsms.typed_config import Count, Number, Positive, Share, WholeNumber, expected
 
 Rate = Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1")]
 Bound = Annotated[float, Meta(gt=0, description="a number above 0")]  # infinity included
@@ -86,6 +86,38 @@ _OF_PARTS = {
 }
 TYPES |= {f"{part}.{option}": kind for part in ("encoder_conf", "decoder_conf") for option, kind in _OF_PARTS.items()}
 
+_Finite = Annotated[float, Meta(ge=-1e300, le=1e300, description="a number")]
+_One = Annotated[int, Meta(ge=1, le=1, description="1: utterances are decoded one by one")]
+# Options of a decoding YAML, arguments of ESPnet's Speech2Text.
+DECODING: dict[str, Any] = {
+    "beam_size": Count,
+    "nbest": Count,
+    "batch_size": _One,
+    "ctc_weight": Share,
+    "lm_weight": Number,
+    "ngram_weight": Number,
+    "penalty": _Finite,
+    "maxlenratio": _Finite,  # below 0, the length itself
+    "minlenratio": Number,
+    "normalize_length": bool,
+    "streaming": bool,
+    "time_sync": bool,
+    "dtype": Annotated[
+        Literal["float16", "float32", "float64", "bfloat16"], Meta(description="float16, bfloat16, float32 or float64")
+    ],
+}
+
+
+def wrong_decoding(options: Mapping) -> Iterator[tuple[str, str]]:
+    """Values of a decoding YAML that :data:`DECODING` does not take: the option, and the value with what would be."""
+    for option, kind in DECODING.items():
+        if option in options and not _takes(kind, options[option]):
+            yield option, _expecting(options[option], kind)
+
+
+def _expecting(value: object, kind: Any) -> str:
+    return f"{value!r}: expected {expected(kind)}{number_hint(value)}"
+
 
 def wrong_values(config: Mapping) -> Iterator[tuple[tuple[str, ...], str]]:
     """Values that :data:`TYPES` does not take.
@@ -105,7 +137,7 @@ def wrong_values(config: Mapping) -> Iterator[tuple[tuple[str, ...], str]]:
         if block in ("encoder_conf", "decoder_conf") and isinstance(value, list | str):
             continue
         if not _takes(kind, value):
-            yield (*filter(None, (block,)), option), f"{value!r}: expected {expected(kind)}{number_hint(value)}"
+            yield (*filter(None, (block,)), option), _expecting(value, kind)
 
 
 def wrong_heads(config: Mapping, classes: Mapping[str, type]) -> Iterator[tuple[tuple[str, ...], str]]:

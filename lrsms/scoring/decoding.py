@@ -64,12 +64,12 @@ def read_references(cuts: Path) -> dict[str, Reference]:
     """
     if cuts.is_dir():
         return _read_kaldi_references(cuts)
-    from lhotse import CutSet
+    from lrsms.data.cut_files import read_cuts
 
     if not cuts.exists():
         raise LrsmsError(f"{cuts} is missing: scoring takes the references from it; run stages 0 and 1")
     references: dict[str, Reference] = {}
-    for cut in CutSet.from_file(cuts):
+    for cut in read_cuts(cuts):
         for supervision in cut.supervisions:
             if supervision.id in references:
                 raise LrsmsError(f"{cuts}: utterance {supervision.id} occurs twice; ids must be unique")

@@ -102,6 +102,8 @@ def small(content: dict) -> dict:
         return {**content, "beam_size": 2, "maxlenratio": -2}
     if "finetune" in content:
         return {**content, **_COMPRESSION, "finetune": {**content["finetune"], "epochs": 1}}
+    if "tolerance" in content:  # what differs from such a file
+        return {**content, "tolerance": _COMPRESSION["tolerance"]}
     return _limited(content)
 
 

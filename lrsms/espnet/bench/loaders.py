@@ -9,9 +9,9 @@ from pathlib import Path
 import soundfile
 from espnet2.tasks import asr
 from espnet2.train.distributed_utils import DistributedOption
-from lhotse import CutSet
 from tqdm import tqdm
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.espnet.training.task import ASRTask
 from lrsms.quiet import nothing_printed
 from lrsms.text_files import read_lines
@@ -49,7 +49,7 @@ class FromCuts:
 
     def count(self) -> int:
         """Cuts of the manifest, read once from one end to the other."""
-        return sum(1 for _ in CutSet.from_jsonl_lazy(self.cuts))
+        return sum(1 for _ in read_cuts(self.cuts))
 
 
 class FromDump:
@@ -67,7 +67,7 @@ class FromDump:
 
     def dump(self, cuts: Path) -> None:
         """Write FLAC, ``wav.scp`` and ``text``; one utterance of them again for validation, which ESPnet wants."""
-        chosen = list(CutSet.from_file(cuts))
+        chosen = list(read_cuts(cuts))
         for split, members in (("train", chosen), ("valid", chosen[:1])):
             folder = self.folder / split
             folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.data.excluded import read_excluded
 from lrsms.errors import LrsmsError
 
@@ -137,10 +138,8 @@ def usable_cuts(path: Path, listed: Path, stage: str) -> CutSet:
     Raises:
         LrsmsError: the manifest is missing or has no cut left.
     """
-    if not path.exists():
-        raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
     excluded = {row.id for row in read_excluded(listed, stage)}
-    cuts = CutSet.from_jsonl_lazy(path)
+    cuts = read_cuts(path)
     if excluded:
         cuts = cuts.filter(lambda cut: cut.id not in excluded)
     if next(iter(cuts), None) is None:

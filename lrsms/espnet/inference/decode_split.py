@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from espnet2.bin.asr_inference import Speech2Text
-from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
 from lrsms import stamp
+from lrsms.data.cut_files import read_cuts
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
@@ -167,7 +167,8 @@ class Decoding:
 
     def sorted_cuts(self) -> list[Cut]:
         """The split, longest first, so that no process is left alone with a long one at the end."""
-        return sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
+        cuts = read_cuts(self.cuts, self.experiment.sampling_rate)
+        return sorted(cuts, key=lambda cut: -cut.duration)
 
     def write(
         self, folder: Path, options: Mapping, cuts: Iterable[Cut], hypotheses: list[Hypothesis], wall: float, **further

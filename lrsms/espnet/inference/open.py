@@ -15,6 +15,7 @@ from lrsms.espnet.compat import exact_scores
 from lrsms.espnet.config import check_keys, read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
 from lrsms.espnet.models.fast.convolution import pointwise_as_linear_
+from lrsms.espnet.option_values import wrong_decoding
 from lrsms.fsa.options import K2Options
 
 # Weights of the smallest layer that torch's int8 makes faster: each call of one costs some 40 us for what it spares.
@@ -25,7 +26,7 @@ def read_options(config: Path) -> dict:
     """The options of a decoding YAML for ESPnet's search, its ``k2`` block checked and left out.
 
     Raises:
-        LrsmsError: unreadable, or an unknown option.
+        LrsmsError: unreadable, an unknown option, or a value that an option does not take.
     """
     return check_options(read_yaml(config), str(config))
 
@@ -36,6 +37,8 @@ def check_options(options: Mapping, where: str) -> dict:
     options = dict(options)
     K2Options.parse(options.pop("k2", None), f"{where}: k2")
     check_keys(options, allowed, where)
+    for option, wrong in wrong_decoding(options):
+        raise LrsmsError(f"{where}: {option}: {wrong}")
     return options
 
 

@@ -186,7 +186,7 @@ def _arguments(path: Path, config: dict, vocab_size: int) -> argparse.Namespace:
         if name is None and part == "decoder":
             continue
         table = ENCODERS if part == "encoder" else DECODERS
-        if name not in outline_classes(part):
+        if not isinstance(name, str) or name not in outline_classes(part):
             raise LrsmsError(f"{locate(path, part)}: {part}: {name!r} has no low-rank form; one of {', '.join(table)}")
         base = table[name if name in table else f"lowrank_{name}"][0]
         allowed = _options(base, low_rank=name in table)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from espnet2.tasks import asr
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
-from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import nn
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from lrsms.avsr.frames import SAMPLES
 from lrsms.avsr.loading import count_frames
 from lrsms.data.ctc import ctc_length_ok
+from lrsms.data.cut_files import read_cuts
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import sampling_rate
@@ -121,7 +121,7 @@ def feature_statistics(args: argparse.Namespace) -> Path:
     count = 0
     total: Any = 0.0
     squares: Any = 0.0
-    cuts = CutSet.from_jsonl_lazy(args.train_cuts)
+    cuts = read_cuts(Path(args.train_cuts))
     for cut in tqdm(cuts, desc="feature statistics", unit="cut", leave=False, delay=2):
         speech = torch.from_numpy(load_waveform(cut)).unsqueeze(0)
         features = frontend(speech, torch.tensor([speech.shape[1]]))[0][0].double()
@@ -171,11 +171,9 @@ class _LengthCheck:
     def __call__(self, option: str) -> _Totals:
         """Check the manifest that ``option`` names (``train_cuts``, ``valid_cuts``); returns what is left of it."""
         manifest = Path(getattr(self.args, option))
-        if not manifest.exists():
-            raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
         excluded, left = [], _Totals()
         video = VideoCheck(self.loader, manifest) if self.loader else None
-        cuts = CutSet.from_jsonl_lazy(manifest)
+        cuts = read_cuts(manifest)
         for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
             self._check_rate(cut, manifest)
             tokens = self.preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]

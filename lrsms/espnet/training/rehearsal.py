@@ -19,6 +19,7 @@ from espnet2.tasks.abs_task import optim_classes, scheduler_classes
 from lhotse import CutSet
 from torch import nn
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import explained, read_training_yaml, sampling_rate
 from lrsms.espnet.data.av_batches import make_loader
@@ -173,7 +174,7 @@ class Rehearsal:
         return names
 
     def _batch(self) -> dict[str, Any]:
-        cuts = itertools.islice(CutSet.from_jsonl_lazy(self.args.train_cuts), _CUTS)
+        cuts = itertools.islice(read_cuts(Path(self.args.train_cuts)), _CUTS)
         longest = max(cuts, key=lambda cut: cut.duration)
         ids, batch = self._dataset()[CutSet.from_cuts([longest])]
         return {**batch, "utt_id": ids}
