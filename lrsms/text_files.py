@@ -34,7 +34,7 @@ def read_lines(path: Path) -> list[str]:
     return [line.rstrip("\r").lstrip(_MARK) for line in text.removesuffix("\n").split("\n")]
 
 
-def words(line: str, count: int = -1) -> list[str]:
+def split_words(line: str, count: int = -1) -> list[str]:
     """Words of a line as Kaldi parts them, at ASCII white space.
 
     Args:

@@ -66,19 +66,22 @@ def main() -> None:
     arguments = {names.get(key, key): value for key, value in vars(args).items()}
     arguments = {key: value for key, value in arguments.items() if key not in ("num_jobs", "force", "data_dir")}
     mark = args.data_dir / ".stamps" / "cuts.json"
-    complete = all((folder / "cuts.jsonl.gz").exists() for folder in splits)
-    if not args.force and complete and stamp.is_current(mark, arguments, inputs):
-        print(f"cuts: {args.data_dir} is up to date, skipped (--force true runs it again)")
-        return
 
-    from lrsms.data.cuts import build_cuts
+    def is_done() -> bool:
+        complete = all((folder / "cuts.jsonl.gz").exists() for folder in splits)
+        return not args.force and complete and stamp.is_current(mark, arguments, inputs)
 
-    build_cuts(
-        args.data_dir, train_splits=train, eval_splits=evaluation, valid_split=args.valid_split,
-        sampling_rate=args.fs, speeds=speeds, min_utterance=args.min_utterance, max_utterance=args.max_utterance,
-        num_jobs=args.num_jobs,
-    )  # fmt: skip
-    stamp.write(mark, arguments, inputs)
+    def work() -> None:
+        from lrsms.data.cuts import build_cuts
+
+        build_cuts(
+            args.data_dir, train_splits=train, eval_splits=evaluation, valid_split=args.valid_split,
+            sampling_rate=args.fs, speeds=speeds, min_utterance=args.min_utterance, max_utterance=args.max_utterance,
+            num_jobs=args.num_jobs,
+        )  # fmt: skip
+        stamp.write(mark, arguments, inputs)
+
+    stamp.run_stage(f"cuts: {args.data_dir}", args.data_dir, is_done, work)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,19 @@ def main() -> None:
     inputs = [args.data_dir / split / "cuts.jsonl.gz" for split in (*train, *evaluation)]
     arguments = {"train_splits": args.train_splits, "eval_splits": args.eval_splits}
     mark = args.data_dir / ".stamps" / f"{folder.name}.json"
-    complete = (folder / "tokens.txt").exists() and (folder / "out_of_vocabulary.tsv").exists()
-    if not args.force and complete and stamp.is_current(mark, arguments, inputs):
-        print(f"tokenize: {folder} is up to date, skipped (--force true runs it again)")
-        return
-    build_lang(
-        args.data_dir, train_splits=train, eval_splits=evaluation, token_type=args.token_type,
-        vocab_size=args.vocab_size,
-    )  # fmt: skip
-    stamp.write(mark, arguments, inputs)
+
+    def is_done() -> bool:
+        complete = (folder / "tokens.txt").exists() and (folder / "out_of_vocabulary.tsv").exists()
+        return not args.force and complete and stamp.is_current(mark, arguments, inputs)
+
+    def work() -> None:
+        build_lang(
+            args.data_dir, train_splits=train, eval_splits=evaluation, token_type=args.token_type,
+            vocab_size=args.vocab_size,
+        )  # fmt: skip
+        stamp.write(mark, arguments, inputs)
+
+    stamp.run_stage(f"tokenize: {folder}", args.data_dir, is_done, work)
 
 
 if __name__ == "__main__":

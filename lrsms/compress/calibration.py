@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from lrsms.compress.truncation import Moments
+from lrsms.files import atomic_write
 
 
 class _Sum:
@@ -72,13 +72,12 @@ def input_moments(
 
 def save_moments(moments: Mapping[str, Moments | Mapping[str, Moments]], path: Path) -> None:
     """Write what :func:`input_moments` has found, for other processes; atomic."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     plain = {
         path: vars(seen) if isinstance(seen, Moments) else {name: vars(half) for name, half in seen.items()}
         for path, seen in moments.items()
     }
-    torch.save(plain, partial)
-    os.replace(partial, path)
+    with atomic_write(path) as unfinished:
+        torch.save(plain, unfinished)
 
 
 def load_moments(path: Path) -> dict[str, Moments | dict[str, Moments]]:

@@ -71,7 +71,7 @@ def duration(path: Path) -> float:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError, TypeError):
         return 0.0
-    return info.frames / info.samplerate
+    return 0.0 if info.format == "RAW" else info.frames / info.samplerate
 
 
 def read_audio(source: Path | BinaryIO, sampling_rate: int, channel: int | None = None, name: str = "") -> np.ndarray:
@@ -97,6 +97,8 @@ def read_audio(source: Path | BinaryIO, sampling_rate: int, channel: int | None 
             raise LrsmsError(f"{name}: an empty file, 0 bytes")
     try:
         with soundfile.SoundFile(source) as file:
+            if file.format == "RAW":  # libsndfile goes by the name then, and hears anything that is called .au
+                raise LrsmsError(f"{name}: cannot be read as sound (no header; write it anew, such as as WAV)")
             check_rate(file.samplerate, name)
             if channel is not None and not 0 <= channel < file.channels:
                 raise LrsmsError(f"{name}: no channel {channel}; it has {file.channels}, counted from 0")
@@ -145,7 +147,7 @@ def _read_by_ffmpeg(
     import av
 
     def blocks() -> Iterator[np.ndarray]:
-        kind, resampler = None, None
+        kind, resampler = None, av.AudioResampler("fltp")
         with av.open(str(source) if isinstance(source, Path) else source, mode="r") as container:
             for frame in container.decode(audio=0):
                 if kind != (kind := (frame.layout.name, frame.sample_rate, frame.format.name)):  # of files joined

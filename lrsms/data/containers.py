@@ -94,8 +94,8 @@ def _compared(file: BinaryIO, sound: _Sound, held: int) -> Fault | None:
     left = size - begin
     if rest.startswith(_TAGS) or not rest.strip(rest[:1] if rest else None) or (held and left <= _NEGLIGIBLE):
         return None
-    announced = f"{held} samples" if held else "no samples"
-    return Fault(LONGER, f"its header announces {announced}, and {left} bytes more follow; {_REMEDY}")
+    samples = f"{held} samples" if held else "no samples"
+    return Fault(LONGER, f"its header announces {samples}, and {left} bytes more follow; {_REMEDY}")
 
 
 def _demultiplexed(file: BinaryIO, kind: str) -> tuple[float, float]:

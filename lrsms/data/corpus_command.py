@@ -137,11 +137,15 @@ def run_corpus(
     given = {key: value for key, value in vars(args).items() if key not in ("num_jobs", "force", "output_dir")}
     arguments = {**_ALWAYS_STAMPED, "corpus": parser.corpus, **given}
     mark = args.output_dir / ".stamps" / "prepare.json"
-    if not args.force and stamp.is_current(mark, arguments, inputs()):
-        print(f"prepare: {args.output_dir} is up to date, skipped (--force true runs it again)")
-        return
-    prepare(args)
-    stamp.write(mark, arguments, inputs())
+
+    def is_done() -> bool:
+        return not args.force and stamp.is_current(mark, arguments, inputs())
+
+    def work() -> None:
+        prepare(args)
+        stamp.write(mark, arguments, inputs())
+
+    stamp.run_stage(f"prepare: {args.output_dir}", args.output_dir, is_done, work)
 
 
 def download_dir(args: argparse.Namespace) -> Path:

@@ -51,6 +51,8 @@ def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
             return "sampling_rate", mismatch + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
+        if file.format == "RAW":
+            return "unreadable", f"{path} has no header that says what sound it is"
         if not SAMPLING_RATES[0] <= file.samplerate <= SAMPLING_RATES[1]:
             return (
                 "sampling_rate",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, read_table, require_layout
 from lrsms.errors import LrsmsError
-from lrsms.text_files import words
+from lrsms.text_files import split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -36,7 +36,7 @@ def _read_segments(path: Path, recordings: Mapping[str, Recording]) -> dict[str,
     segments = {}
     for name, value in read_table(path).items():
         try:
-            recording, *times = words(value)
+            recording, *times = split_words(value)
             start, end = map(_seconds, times)
         except ValueError:
             raise LrsmsError(

@@ -16,7 +16,7 @@ from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_exc
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
 from lrsms.data.sources import danger_of
 from lrsms.errors import LrsmsError
-from lrsms.text_files import read_lines, words
+from lrsms.text_files import read_lines, split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording, SupervisionSegment
@@ -81,7 +81,7 @@ def read_table(path: Path) -> dict[str, str]:
     """
     if not path.exists():
         raise LrsmsError(f"{path}: no such file; expected lines of an id and its value")
-    rows = [fields for line in read_lines(path) if (fields := words(line, 1))]
+    rows = [fields for line in read_lines(path) if (fields := split_words(line, 1))]
     if not rows:
         raise LrsmsError(f"{path}: empty; expected lines of an id and its value")
     check_unique((row[0] for row in rows), str(path))

@@ -9,7 +9,7 @@ from lrsms.files import write_text
 from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
 from lrsms.scoring.bootstrap import error_rate_interval
-from lrsms.text_files import read_lines, words
+from lrsms.text_files import read_lines, split_words
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _read_table(table: Path, *, missing: str, twice: str) -> dict[str, str]:
     if not table.is_file():
         raise LrsmsError(f"{table} is missing; {missing}")
     values: dict[str, str] = {}
-    for utterance, *text in filter(None, (words(line, 1) for line in read_lines(table))):
+    for utterance, *text in filter(None, (split_words(line, 1) for line in read_lines(table))):
         if utterance in values:
             raise LrsmsError(f"{table}: utterance {utterance} occurs twice; {twice}")
         values[utterance] = text[0] if text else ""

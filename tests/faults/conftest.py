@@ -5,6 +5,7 @@ Generated inputs are the same in every run; ``HYPOTHESIS_PROFILE=thorough`` make
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,8 @@ for _name, _count in (("quick", 50), ("thorough", 1500)):
         _name, max_examples=_count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file
 
 _path = Path(__file__).parents[1] / "espnet" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("espnet_fixtures", _path)

@@ -21,7 +21,7 @@ from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
 from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
-from lrsms.text_files import read_lines, words
+from lrsms.text_files import read_lines, split_words
 
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
@@ -48,7 +48,7 @@ def read_alignment(path: Path) -> str:
         ValueError: a line does not have these three fields.
         LrsmsError: the file cannot be read.
     """
-    rows = [fields for line in read_lines(path) if (fields := words(line))]
+    rows = [fields for line in read_lines(path) if (fields := split_words(line))]
     if any(len(row) != 3 for row in rows):
         raise ValueError(f"{path}: expected lines of start, end and word")
     return " ".join(word.upper() for _, _, word in rows if word not in _SILENCE)
@@ -76,7 +76,7 @@ def _lists_of_s1(lists_dir: Path | None) -> dict[str, str]:
                 f"{path}: no such file; it must list the {split} clips of speaker s1, one id per line "
                 "(--lists_dir; without that option, the lists of lrsms are used)"
             )
-        chosen.update(dict.fromkeys((name for line in read_lines(path) for name in words(line)), split))
+        chosen.update(dict.fromkeys((name for line in read_lines(path) for name in split_words(line)), split))
     return chosen
 
 

@@ -26,7 +26,7 @@ from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, require_layout, save_splits
 from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
-from lrsms.text_files import read_lines
+from lrsms.text_files import read_lines, split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -60,7 +60,7 @@ def read_transcript(path: Path) -> Transcript:
     heading = next((i for i, line in enumerate(lines) if " ".join(line.split()).startswith(_WORDS)), len(lines))
     words = []
     for line in lines[heading + 1 :]:
-        fields = line.split()
+        fields = split_words(line)
         if not fields:
             break
         try:

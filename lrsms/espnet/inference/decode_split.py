@@ -29,7 +29,7 @@ from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecognizer
 from lrsms.espnet.inference.open import check_beam, open_recognizer, read_k2_options, read_options
 from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, check_method
-from lrsms.processes import one_thread, start_context
+from lrsms.processes import be_helper, one_thread, start_context
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
 
@@ -226,7 +226,7 @@ class Decoding:
                 yield from map(_recognize, jobs)
             return
         context = start_context(__name__, on_gpu=bool(self.ngpu))
-        with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
+        with ProcessPoolExecutor(self.nj, context, initializer=_configure_helper, initargs=arguments) as pool:
             yield from pool.map(_recognize, jobs)
 
 
@@ -240,6 +240,11 @@ def _configure(loads: Mapping[str, Load], *arguments) -> None:
     # Loading waits for the first utterance, whose caller gets its errors; an initializer that fails has no caller.
     global _recognizer, _loads, _arguments
     _recognizer, _loads, _arguments = None, loads, arguments
+
+
+def _configure_helper(*arguments) -> None:
+    be_helper()
+    _configure(*arguments)
 
 
 def _load(
