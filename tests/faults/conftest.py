@@ -1,7 +1,5 @@
 """A tiny corpus, its configuration and one trained experiment: the fixtures of tests/espnet.
 
-Modules beside this file can be imported.
-
 Generated inputs are the same in every run; ``HYPOTHESIS_PROFILE=thorough`` makes thirty times as many.
 """
 
@@ -18,7 +16,8 @@ for _name, _count in (("quick", 50), ("thorough", 1500)):
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside this file
+
 _path = Path(__file__).parents[1] / "espnet" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("espnet_fixtures", _path)
 _module = importlib.util.module_from_spec(_spec)

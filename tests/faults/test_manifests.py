@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from examples import fuzz, hypothesis, st
+from hypothesis import given
+from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from lrsms.data.corpora.own_data import prepare_own_data
@@ -250,8 +251,7 @@ def _paths(content, prefix=()):
         yield from _paths(value, (*prefix, key))
 
 
-@fuzz
-@hypothesis.given(kind=st.sampled_from(sorted(READERS)), data=st.data())
+@given(kind=st.sampled_from(sorted(READERS)), data=st.data())
 def test_any_value_anywhere_gives_finite_cuts_or_a_sentence(kind, data, wave, tmp_path_factory):
     folder = tmp_path_factory.mktemp("any")
     lines = {split: {each: items(wave, each, [split]) for each in READERS} for split in SPLITS}

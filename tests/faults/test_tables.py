@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from examples import fuzz, hypothesis, st
+from hypothesis import given
+from hypothesis import strategies as st
 from lhotse import RecordingSet, SupervisionSet
 
 from lrsms.data.corpora.grid import read_alignment
@@ -192,8 +193,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\
 )
 
 
-@fuzz
-@hypothesis.given(table=st.dictionaries(ids, texts, min_size=1, max_size=5), end=st.sampled_from(["\n", "\r\n"]),
+@given(table=st.dictionaries(ids, texts, min_size=1, max_size=5), end=st.sampled_from(["\n", "\r\n"]),
                   mark=st.booleans())  # fmt: skip
 def test_every_transcript_comes_back(table, end, mark, tmp_path):
     lines = "".join(f"{name} {text}{end}" for name, text in table.items())
@@ -201,8 +201,7 @@ def test_every_transcript_comes_back(table, end, mark, tmp_path):
     assert read_table(tmp_path / "text") == table
 
 
-@fuzz
-@hypothesis.given(content=st.binary(max_size=200))
+@given(content=st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_a_sentence(content, tmp_path):
     (tmp_path / "text").write_bytes(content)
     for read in (read_table, read_hypotheses, read_lines):
@@ -216,8 +215,7 @@ any_line = st.lists(
 ).map(" ".join)  # fmt: skip
 
 
-@fuzz
-@hypothesis.given(
+@given(
     table=st.sampled_from(["wav.scp", "text", "utt2spk", "segments"]),
     lines=st.lists(any_line, max_size=4),
     keep=st.booleans(),

@@ -25,6 +25,7 @@ from lrsms.espnet.config import explained, read_training_yaml, sampling_rate
 from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.models.encoder_lengths import EncoderLength
+from lrsms.espnet.option_values import wrong_values
 from lrsms.espnet.training.edit_distance import provide_editdistance
 from lrsms.training_yaml import locate
 
@@ -52,8 +53,10 @@ class Rehearsal:
         """The model, as the training will build it.
 
         Raises:
-            LrsmsError: a file or a package is not there, or ESPnet cannot build it.
+            LrsmsError: an option has a wrong value, a file or a package is not there, or ESPnet cannot build it.
         """
+        for keys, wrong in wrong_values(vars(self.args)):  # those of the command line; the YAML's have been looked at
+            raise LrsmsError(f"--{'.'.join(keys)}: {wrong}")
         self._check_files()
         self._check_packages()
         try:
