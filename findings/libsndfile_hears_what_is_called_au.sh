@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # libsndfile 1.2.2 (in the wheel of soundfile 0.14.0): any file whose name ends with .au or .snd is sound.
 #
-# A file without a header that libsndfile knows is refused, "Format not recognised", unless its name ends with .au, .snd,
-# .vox or .gsm: then it is headerless sound, of 8 kHz and mu-law for .au and .snd (format_from_extension in
+# A file without a header that libsndfile knows is refused, "Format not recognised", unless its name ends with .au,
+# .snd, .vox or .gsm: then it is headerless sound, of 8 kHz and mu-law for .au and .snd (format_from_extension in
 # src/sndfile.c). A text, an AU file that lost its first bytes, or a file of another format that was renamed is read
-# without an error, less the twelve bytes that were looked at for a header. SoundFile.format is RAW then; nothing else tells.
+# without an error, less the twelve bytes that were looked at for a header. SoundFile.format is RAW then; nothing else
+# tells.
 #
 # Prints:
 #   a.wav: LibsndfileError
