@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.lowrank import objections
 from lrsms.lowrank.attention import LowRankMultiheadAttention, split_state
 from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.layers import Factored, LowRankEmbedding
@@ -36,8 +37,12 @@ def apply_plan_(model: nn.Module, plan: RankPlan) -> nn.Module:
 
     Returns:
         ``model`` itself.
+
+    Raises:
+        LrsmsError: a layer's weight is made by something else, or used by another layer as well.
     """
     ranks = {entry.module: entry.rank for entry in plan.entries if entry.rank is not None}
+    _refuse_what_would_be_wrong(model, plan)
     for entry in plan.entries:
         if entry.reader:
             rank, input_rank = ranks.get(entry.module), ranks.get(f"{entry.module}.input")
@@ -47,6 +52,25 @@ def apply_plan_(model: nn.Module, plan: RankPlan) -> nn.Module:
             _replace(model, entry, plan.config.init)
     accept_dense_weights(model)
     return model
+
+
+def _refuse_what_would_be_wrong(model: nn.Module, plan: RankPlan) -> None:
+    owners: dict[nn.Parameter, int] = {}
+    for parameter in (parameter for module in model.modules() for parameter in module._parameters.values()):
+        if parameter is not None:
+            owners[parameter] = owners.get(parameter, 0) + 1
+    for entry in plan.entries:
+        if entry.rank is None:
+            continue
+        layer = model.get_submodule(entry.module.removesuffix(".input"))
+        if objections.is_recurrent(layer):
+            why = objections.to_recurrent(layer)
+        else:
+            why = objections.to_its_parameter(layer) or objections.to_its_kind(layer)
+        if not why and any(owners[weight] > 1 for weight in layer._parameters.values() if weight is not None):
+            why = "its weight is also another layer's"
+        if why:
+            raise LrsmsError(f"{entry.module}: cannot be factored: {why}; lrsms.factorize_ does what can be done")
 
 
 def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:

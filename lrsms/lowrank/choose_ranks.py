@@ -166,7 +166,7 @@ def _trained(site: Site) -> torch.Tensor:
 def _reach(
     config: LowRankConfig, at: Callable[[float], list[PlanEntry]], reduction: Callable[[Sequence[PlanEntry]], float]
 ) -> list[PlanEntry]:
-    """Scale every ratio by one number, the largest with which the whole model reaches the target."""
+    """Scale every ratio by the largest number with which the whole model reaches the target, and spend the rest."""
     assert config.target is not None
     what, times = config.target
     low, high = 0.0, 1 / min(config.ratios.values(), default=1.0)
@@ -179,7 +179,21 @@ def _reach(
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if reduction(at(middle)) >= times else (low, middle)
-    return at(low)
+    return _spend_what_is_left(at(low), at(high), lambda entries: reduction(entries) >= times)
+
+
+def _spend_what_is_left(
+    entries: list[PlanEntry], larger: list[PlanEntry], fits: Callable[[Sequence[PlanEntry]], bool]
+) -> list[PlanEntry]:
+    """Give families of layers the next larger rank, one after the other, where the target is still reached.
+
+    At one scale, all layers of a size are rounded up together: with small models and large multiples that is much.
+    """
+    for family in dict.fromkeys(map(_family, entries)):
+        more = [big if _family(small) == family else small for small, big in zip(entries, larger)]
+        if fits(more):
+            entries = more
+    return entries
 
 
 def parameters(model: nn.Module) -> int:

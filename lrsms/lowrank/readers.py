@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import textwrap
+import linecache
 from collections.abc import Iterator
 
 from torch import nn
@@ -53,12 +53,34 @@ def _reads(cls: type) -> tuple[tuple[tuple[str, ...], str], ...]:
 
 def _methods(cls: type) -> Iterator[ast.FunctionDef]:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
-    except (OSError, TypeError, SyntaxError, IndentationError):
+        node = _classes(inspect.getsourcefile(cls) or "").get(cls.__qualname__)
+    except TypeError:  # a class made where there is no file
         return
-    for node in tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else ():
-        if isinstance(node, ast.FunctionDef) and not any(part in node.name for part in _SETUP):
-            yield node
+    for method in node.body if node else ():
+        if isinstance(method, ast.FunctionDef) and not any(part in method.name for part in _SETUP):
+            yield method
+
+
+@functools.cache
+def _classes(file: str) -> dict[str, ast.ClassDef]:
+    """The classes of a file by their qualified names; none if it cannot be read."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return {}
+    found = {}
+    nodes: list[tuple[ast.AST, str]] = [(tree, "")]
+    while nodes:
+        node, prefix = nodes.pop()
+        for inner in ast.iter_child_nodes(node):
+            below = prefix
+            if isinstance(inner, ast.ClassDef):
+                found[f"{prefix}{inner.name}"] = inner
+                below = f"{prefix}{inner.name}."
+            elif isinstance(inner, ast.FunctionDef):
+                below = f"{prefix}{inner.name}.<locals>."
+            nodes.append((inner, below))
+    return found
 
 
 def _weights_read(method: ast.FunctionDef) -> Iterator[tuple[str, ...]]:

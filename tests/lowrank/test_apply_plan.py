@@ -235,3 +235,33 @@ def test_factoring_an_lstm_thins_its_reader_and_nothing_else():
     model = factored({"rnn": 4})
     assert (model.last.in_features, model.last.out_features) == (8, 16)
     assert type(model.linear) is nn.Linear and type(model.cell) is nn.LSTMCell
+
+
+def test_a_plan_by_hand_is_refused_where_factors_would_compute_something_else():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 2.8 * super().forward(x)
+
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))
+    tied = nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(16, 16)})
+    tied["b"].weight = tied["a"].weight
+    for model, why in (
+        (nn.ModuleDict({"a": Scaled(16, 16)}), "Scaled has a forward of its own that is not linear in its weight"),
+        (nn.ModuleDict({"a": normed}), "its weight is parametrized by WeightNorm"),
+        (tied, "its weight is also another layer's"),
+    ):
+        plan = RankPlan.make(model, {"a": "feed_forward"}, LowRankConfig.parse({"ranks": {"a": 4}}))
+        with pytest.raises(LrsmsError, match=f"a: cannot be factored: {why}"):
+            apply_plan_(model, plan)
+        assert not any(low_rank_layers(model))
+
+
+def test_a_plan_replaces_a_layer_at_every_path_and_keeps_hooks_and_frozen_weights():
+    layer, seen = nn.Linear(16, 16), []
+    layer.requires_grad_(False)
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    model = nn.ModuleDict({"a": layer, "b": nn.Sequential(layer)})
+    apply_plan_(model, RankPlan.make(model, {"a": "feed_forward"}, LowRankConfig.parse({"ranks": {"a": 4}})))
+    assert model["a"] is model["b"][0] and model["a"].rank == 4
+    model["b"](torch.randn(2, 16))
+    assert seen == [1] and not any(parameter.requires_grad for parameter in model.parameters())

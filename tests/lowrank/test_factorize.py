@@ -92,6 +92,14 @@ def test_a_target_is_the_whole_models():
     assert row(plan, "front.weight").rank is None or row(plan, "front.weight").rank > plan.ranks["output"]
 
 
+def test_what_rounding_leaves_of_a_target_is_spent():
+    """With all ranks at 8 it would be 2.4x; layers of one name stay alike in all blocks."""
+    plan = lrsms.factorize_(model(), target="1.5x")
+    assert 1.5 <= plan.dense_parameters / plan.parameters < 1.7
+    assert {8, 16} == set(plan.ranks.values())
+    assert len({plan.ranks[f"blocks.{n}.up"] for n in range(4)}) == 1
+
+
 def test_a_target_of_multiply_accumulates_is_counted_on_the_example():
     from torch.utils.flop_counter import FlopCounterMode
 
