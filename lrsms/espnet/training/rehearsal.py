@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+from espnet2.torch_utils.device_funcs import to_device
 from lhotse import CutSet
 from torch import nn
 
@@ -61,8 +62,8 @@ class Rehearsal:
         self._check_packages()
         try:
             return self.task.build_model(self.args)
-        except LrsmsError:
-            raise
+        except LrsmsError as error:
+            raise error if str(self.path) in str(error) else LrsmsError(f"{self.path}: {error}") from error
         except Exception as error:  # each class of ESPnet's refuses its options with exceptions of its own
             raise self._explained(error, "ESPnet cannot build the model") from error
 
@@ -156,13 +157,16 @@ class Rehearsal:
     def _step(self, model: nn.Module) -> dict[str, set[str]] | None:
         """Names of the statistics of each phase; None if the cuts are too short for the model."""
         provide_editdistance()
-        model.to(getattr(torch, self.args.train_dtype))
+        device = "cuda" if self.args.ngpu > 0 else "cpu"
+        model.to(device, getattr(torch, self.args.train_dtype))
         names: dict[str, set[str]] = {}
         try:
-            batch = self._batch()
+            batch = to_device(self._batch(), device)
             for phase in ("valid", "train"):
                 model.train(phase == "train")
-                with torch.set_grad_enabled(phase == "train"):
+                # ESPnet's mixed precision is that of a GPU.
+                mixed = torch.autocast(device, enabled=self.args.use_amp and device == "cuda")
+                with torch.set_grad_enabled(phase == "train"), mixed:
                     loss, statistics, _ = model(**batch)
                 names[phase] = {name for name, value in statistics.items() if value is not None}
             loss.backward()
