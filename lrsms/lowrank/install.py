@@ -19,8 +19,8 @@ from lrsms.lowrank.placement import paths, put_, replace_
 from lrsms.lowrank.plan import PlanEntry
 from lrsms.lowrank.recurrent import LowRankLSTMCell, cell_matrix
 from lrsms.lowrank.self_guided import SelfGuide
+from lrsms.lowrank.sites import Site, Survey
 from lrsms.lowrank.substitution import Factorizer, substitute, substitute_lstm, tied_to
-from lrsms.lowrank.survey import Site, Survey
 from lrsms.lowrank.truncation import Moments, factorize
 
 

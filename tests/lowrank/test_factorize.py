@@ -71,7 +71,7 @@ def test_a_ratio_factors_what_can_be_and_says_of_every_matrix_what_became_of_it(
     assert all(row.rank is not None or row.why for row in plan.rows)
     assert all(name in str(plan) for name in names)
     assert row(plan, "depth.weight").why == "a depthwise convolution (groups=32)"
-    assert row(plan, "scale").why == "a Model has it, which is not a layer known here"
+    assert row(plan, "scale").why == "it belongs to Model, which is not a layer known here"
     assert plan.ranks == {path: layer.rank for path, layer in low_rank_layers(net)}
     assert plan.ranks == {"front": 8, "output": 8} | {
         f"blocks.{n}.{name}": 8 for n in range(4) for name in ("up", "down")
@@ -447,6 +447,8 @@ def test_several_processes_train_it_alike(tmp_path):
         net = model().train()
         lrsms.factorize_(net, ratio=0.25, semi_orthogonal=1.0, self_guided=4)
         wrapped = nn.parallel.DistributedDataParallel(net)
+        with pytest.raises(LrsmsError, match="factor what it wraps first"):
+            lrsms.factorize_(wrapped, ratio=0.25)
         optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
         before = net.front[0].weight.detach().clone()
         for _ in range(6):
