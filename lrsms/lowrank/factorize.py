@@ -104,7 +104,9 @@ def factorize_(
         config = replace(config, ratios=_ratios(ratio, target, entries))
         counted = count(model, example) if config.target and config.target[0] == "macs" else None
         entries = choose(model, entries, survey, config, ranks or {}, counted)
-        installation.factor(survey, [entry for entry in entries if entry.rank is not None], init, calibration)
+        chosen = [entry for entry in entries if entry.rank is not None]
+        unseen = installation.factor(survey, chosen, init, calibration)
+        entries = [replace(entry, note=_UNSEEN) if entry.module in unseen else entry for entry in entries]
         if proof is not None:
             proof.check_that_it_runs()
     except BaseException:
@@ -147,6 +149,9 @@ def _ratios(ratio, target, entries: Sequence[PlanEntry]) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
             raise LrsmsError(f"{WHERE}: ratio: {role}: {value!r} is not a number in (0, 1]; leave a role out for dense")
     return dict(given)
+
+
+_UNSEEN = "calibration does not run it: the plain matrix was truncated"
 
 
 def _survey(model: nn.Module, roles: Mapping[str, str], exclude: Sequence[str], proof: Proof | None) -> Survey:

@@ -353,6 +353,15 @@ def test_calibration_keeps_what_the_layers_see():
     assert kept < 0.05 and lost > 5 * kept
 
 
+def test_what_calibration_does_not_run_is_said_and_no_batch_is_an_error():
+    net = nn.ModuleDict({"seen": nn.Linear(32, 32), "idle": nn.Linear(32, 32)})
+    plan = lrsms.factorize_(net, ratio=0.25, calibration=[lambda model: model["seen"](torch.randn(9, 32))])
+    assert row(plan, "seen.weight").why == "" and row(plan, "idle.weight").rank == 8
+    assert row(plan, "idle.weight").why == "calibration does not run it: the plain matrix was truncated"
+    with pytest.raises(LrsmsError, match="calibration: there is no batch in it"):
+        lrsms.factorize_(model(), ratio=0.25, calibration=[])
+
+
 CALIBRATED = {
     "convolution": (
         lambda: nn.Sequential(nn.Conv1d(12, 20, 3, padding="same", padding_mode="circular")),
