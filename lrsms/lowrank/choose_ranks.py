@@ -15,8 +15,8 @@ from lrsms.lowrank.config import LowRankConfig
 from lrsms.lowrank.maps import stable_rank
 from lrsms.lowrank.plan import PlanEntry, Recurrent, rank_groups
 from lrsms.lowrank.recurrent import cell_matrix, input_matrix, lstm_weights
+from lrsms.lowrank.sites import Site, Survey
 from lrsms.lowrank.substitution import dense_matrix
-from lrsms.lowrank.survey import Site, Survey
 from lrsms.lowrank.work import Work
 from lrsms.lowrank.work import readers as readers_of
 

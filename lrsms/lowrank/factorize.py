@@ -18,7 +18,8 @@ from lrsms.lowrank.install import Installation
 from lrsms.lowrank.model_plan import ModelPlan, rows_of
 from lrsms.lowrank.plan import PlanEntry, Recurrent
 from lrsms.lowrank.prove import Proof, find_readers
-from lrsms.lowrank.survey import Survey, Surveyor
+from lrsms.lowrank.sites import Survey
+from lrsms.lowrank.survey import Surveyor
 from lrsms.lowrank.work import count
 
 
@@ -88,6 +89,10 @@ def factorize_(
     patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     _check_patterns(model, patterns, "exclude")
     _check_patterns(model, list(roles or ()), "roles")
+    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules()):
+        raise LrsmsError(
+            f"{WHERE}: DistributedDataParallel has gathered the parameters already; factor what it wraps first"
+        )
     if self_guided and hasattr(model, "self_guide"):
         raise LrsmsError(f"{WHERE}: self_guided: the model has a self_guide already")
     before = parameters(model)
@@ -99,7 +104,9 @@ def factorize_(
         config = replace(config, ratios=_ratios(ratio, target, entries))
         counted = count(model, example) if config.target and config.target[0] == "macs" else None
         entries = choose(model, entries, survey, config, ranks or {}, counted)
-        installation.factor(survey, [entry for entry in entries if entry.rank is not None], init, calibration)
+        chosen = [entry for entry in entries if entry.rank is not None]
+        unseen = installation.factor(survey, chosen, init, calibration)
+        entries = [replace(entry, note=_UNSEEN) if entry.module in unseen else entry for entry in entries]
         if proof is not None:
             proof.check_that_it_runs()
     except BaseException:
@@ -144,6 +151,9 @@ def _ratios(ratio, target, entries: Sequence[PlanEntry]) -> dict[str, float]:
     return dict(given)
 
 
+_UNSEEN = "calibration does not run it: the plain matrix was truncated"
+
+
 def _survey(model: nn.Module, roles: Mapping[str, str], exclude: Sequence[str], proof: Proof | None) -> Survey:
     """What can be factored, proved on the example if there is one; attention is taken apart."""
     readers = {}
@@ -172,7 +182,18 @@ def _named_readers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, str]
             match = re.fullmatch(pattern, path)
             if match and isinstance(role, Recurrent):
                 found[path] = match.expand(role)
+                _check_reader(model, path, module, found[path])
     return found
+
+
+def _check_reader(model: nn.Module, path: str, lstm: nn.LSTM, name: str) -> None:
+    inside = f"{path.rpartition('.')[0]}.".lstrip(".")
+    reader = dict(model.named_modules()).get(f"{inside}{name}")
+    wanted = lstm.hidden_size * (1 + lstm.bidirectional)
+    if not isinstance(reader, nn.Linear) or reader.in_features != wanted:
+        raise LrsmsError(
+            f"{WHERE}: roles: {path}: {inside}{name} is not a linear layer that takes the {wanted} numbers it gives"
+        )
 
 
 def _check_patterns(model: nn.Module, patterns: Iterable[str], what: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from lrsms.errors import LrsmsError
 from lrsms.lowrank.aids import AIDS, AfterStep, unique_layers
 from lrsms.lowrank.apply_plan import accept_dense_weights
 from lrsms.lowrank.config import LowRankConfig
@@ -19,8 +20,8 @@ from lrsms.lowrank.placement import paths, put_, replace_
 from lrsms.lowrank.plan import PlanEntry
 from lrsms.lowrank.recurrent import LowRankLSTMCell, cell_matrix
 from lrsms.lowrank.self_guided import SelfGuide
+from lrsms.lowrank.sites import Site, Survey
 from lrsms.lowrank.substitution import Factorizer, substitute, substitute_lstm, tied_to
-from lrsms.lowrank.survey import Site, Survey
 from lrsms.lowrank.truncation import Moments, factorize
 
 
@@ -50,8 +51,15 @@ class Installation:
         entries: Sequence[PlanEntry],
         init: str,
         calibration: Iterable[Example] | None = None,
-    ) -> None:
-        """Replace the layers of ``entries``, all of which have a rank."""
+    ) -> set[str]:
+        """Replace the layers of ``entries``, all of which have a rank.
+
+        Returns:
+            Paths of the layers that calibration did not run: their factors are those of the plain matrix.
+
+        Raises:
+            LrsmsError: calibration has no batch.
+        """
         moments = {} if calibration is None else self._moments(survey, entries, calibration)
         ranks = {entry.module: entry.rank for entry in entries}
         known = paths(self.model)
@@ -71,6 +79,7 @@ class Installation:
             for dense in site.modules[1:]:
                 assert isinstance(layer, Factored)
                 self._replace(dense, tied_to(layer, dense))
+        return set() if calibration is None else {path for path in ranks if not moments.get(path)}
 
     def _lstm(self, survey: Survey, path: str, ranks: Mapping, init: str, moments: Mapping) -> None:
         site = survey.sites.get(path) or survey.sites[f"{path}.input"]
@@ -110,12 +119,18 @@ class Installation:
             output = next((module for module in site.modules if isinstance(module, nn.Linear)), None)
             seen_at[entry.module] = entry.module if output is None else known[output][0]
 
+        batches = 0
+
         def run() -> None:
+            nonlocal batches
             for batch in calibration:
                 call(self.model, batch)
+                batches += 1
 
         with evaluating(self.model):
             found = input_moments(self.model, dict.fromkeys(seen_at.values()), run)
+        if not batches:
+            raise LrsmsError("calibration: there is no batch in it")
         moments: dict = {path: found.get(at) for path, at in seen_at.items()}
         for path, at in seen_at.items():
             if at != path and moments[path] is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrsms.lowrank.plan import PlanEntry
-from lrsms.lowrank.survey import Survey
+from lrsms.lowrank.sites import Survey
 
 
 @dataclass(frozen=True)

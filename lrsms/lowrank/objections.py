@@ -45,18 +45,32 @@ def to_its_parameter(module: nn.Module, name: str = "weight") -> str:
 def to_its_kind(module: nn.Module) -> str:
     """What speaks against factors for a module that has a parameter ``weight``: its class, or its options."""
     cls = type(module)
+    if cls in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d) and (more := _what_else(module)):
+        return f"it has {more} beside its weight"
     if isinstance(module, nn.Embedding):
         return _to_embedding(module)
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return _to_convolution(module)
     if isinstance(module, nn.modules.conv._ConvNd):
-        return f"a {cls.__name__} cannot be factored: a Conv1d or Conv2d can"
+        return f"nn.{cls.__name__} cannot be factored: a Conv1d or Conv2d can"
     if cls is nn.Linear:
         return ""
     of_torch = cls.__module__.startswith("torch.nn.modules") and not isinstance(module, nn.Linear)
     if module.weight.dim() != 2 or of_torch:
-        return f"a {cls.__name__} cannot be factored"
+        return f"{cls.__name__} is not a layer known here"
     return why_not_linear(module)
+
+
+def _what_else(module: nn.Module) -> str:
+    """Name of a parameter, buffer or module that the factored form would not have; empty if there is none."""
+    mine = {name for name, value in module._parameters.items() if value is not None} - {"weight", "bias"}
+    return next(iter([*sorted(mine), *module._buffers, *module._modules]), "")
+
+
+def has_memory(parameter: nn.Parameter) -> bool:
+    """Whether a parameter has an address that another could have as well."""
+    lazy = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
+    return not lazy and not parameter.is_meta and parameter.layout == torch.strided and parameter.numel() > 0
 
 
 def _to_embedding(module: nn.Embedding) -> str:
@@ -76,8 +90,8 @@ def _to_convolution(module: nn.Conv1d | nn.Conv2d) -> str:
     cls = type(module)
     if cls.__init__ is not plain.__init__:
         return f"{cls.__name__} is made from {plain.__name__} with a constructor of its own"
-    if {name for name, _ in module.named_parameters()} > {"weight", "bias"} or any(module.buffers()):
-        return f"{cls.__name__} has more than a weight and a bias"
+    if more := _what_else(module):
+        return f"{cls.__name__} has {more} beside its weight"
     if module.weight.is_meta:
         return f"{cls.__name__} is made from {plain.__name__}, and has no values to try it with"
     return "" if _convolves(module) else f"{cls.__name__} is made from {plain.__name__} and computes something else"
@@ -118,7 +132,7 @@ def to_recurrent(module: nn.Module) -> str:
     if isinstance(module, nn.LSTMCell):
         wrong = (to_its_parameter(module, name) for name in ("weight_ih", "weight_hh"))
         return _made(cls) if cls is not nn.LSTMCell else next(filter(None, wrong), "")
-    return f"a {cls.__name__} cannot be factored: an LSTM or LSTMCell can"
+    return f"nn.{cls.__name__} cannot be factored: an LSTM or LSTMCell can"
 
 
 def _made(cls: type) -> str:

@@ -4,96 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from lrsms.lowrank import objections
 from lrsms.lowrank.attention import PARTS, LowRankMultiheadAttention
+from lrsms.lowrank.hooks import hooked
 from lrsms.lowrank.layers import Factored, TransposedLinear
 from lrsms.lowrank.placement import paths, put_, replace_
 from lrsms.lowrank.readers import weight_readers
 from lrsms.lowrank.recurrent import LowRankLSTM, LowRankLSTMCell, LSTMInput
 from lrsms.lowrank.self_guided import SelfGuide
+from lrsms.lowrank.sites import Site, Survey, has_no_shape, survey_matrices
 from lrsms.lowrank.substitution import layer_shape
 
 _OURS = (Factored, LowRankLSTM, LowRankLSTMCell, LSTMInput, SelfGuide, TransposedLinear)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A parameter of the dense model with two dimensions or more.
-
-    Attributes:
-        names: all its names, the first of ``named_parameters()`` first.
-        shape: of the parameter.
-    """
-
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Site:
-    """A layer that can be given a rank, or layers that share one weight.
-
-    Attributes:
-        path: as a plan names it: of the module, of an LSTM's input its ``.input``.
-        kind: ``linear``, ``attention`` (a projection of torch's attention), ``convolution``, ``embedding``,
-            ``recurrent`` (an LSTM or LSTMCell) or ``recurrent_input``.
-        modules: the layer, and those that have the same weight.
-        shape: ``(out, in)`` of the matrix.
-        weights: names of the parameters of the dense model that it covers.
-        paths: every path to these modules.
-        reader: of an LSTM with a shared projection, name of the linear layer beside it.
-    """
-
-    path: str
-    kind: str
-    modules: tuple[nn.Module, ...]
-    shape: tuple[int, int]
-    weights: tuple[str, ...]
-    paths: tuple[str, ...]
-    reader: str = ""
-
-
-@dataclass
-class Survey:
-    """What is known of a model.
-
-    Attributes:
-        matrices: every weight matrix, in the order of its parameters.
-        sites: what can be factored, by path, in module order.
-        reasons: name of a matrix -> why it stays as it is.
-        unpacked: torch's attention modules that have been taken apart, and what stands in their place.
-    """
-
-    matrices: list[Matrix]
-    sites: dict[str, Site] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    unpacked: dict[nn.Module, LowRankMultiheadAttention] = field(default_factory=dict)
-
-    def drop(self, path: str, why: str) -> None:
-        """Let a layer stay as it is."""
-        for name in self.sites.pop(path).weights:
-            self.reasons[name] = why
-
-
-def survey_matrices(model: nn.Module) -> list[Matrix]:
-    """All parameters of ``model`` with two dimensions or more, each with all its names."""
-    names: dict[nn.Parameter, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name)
-    return [
-        Matrix(tuple(known), () if _has_no_shape(parameter) else tuple(parameter.shape))
-        for parameter, known in names.items()
-        if _has_no_shape(parameter) or parameter.dim() >= 2
-    ]
-
-
-def _has_no_shape(parameter: nn.Parameter) -> bool:
-    return isinstance(parameter, nn.parameter.UninitializedTensorMixin)
 
 
 class Surveyor:
@@ -109,7 +35,7 @@ class Surveyor:
         self.model, self.exclude, self.readers = model, exclude, readers
         self.survey = Survey(survey_matrices(model))
         self.read_by = weight_readers(model)
-        self.left_packed: dict[nn.Module, str] = {}
+        self.left_packed: set[nn.Module] = set()
         self.owners = self._owners()
         self.memory = self._memory()
         self.first_name = {name: matrix.names[0] for matrix in self.survey.matrices for name in matrix.names}
@@ -156,7 +82,7 @@ class Surveyor:
             else:
                 self._add(module, known)
         else:
-            self._refuse(module, path, f"a {type(module).__name__} has it, which is not a layer known here")
+            self._refuse(module, path, f"it belongs to {type(module).__name__}, which is not a layer known here")
 
     def _why_shared(self, module: nn.Module) -> str:
         """What speaks against factors because of who else has or reads the weight."""
@@ -168,11 +94,11 @@ class Surveyor:
         if len(sharing) > 1 and unlike:
             other = next((owner for owner in unlike if owner is not module), sharing[0])
             return f"its weight is also that of a {type(other).__name__}"
-        return (
-            f"its weight lies in the memory of another parameter, {self.memory[weight]}"
-            if weight in self.memory
-            else ""
-        )
+        return self._why_in_memory(weight)
+
+    def _why_in_memory(self, weight: nn.Parameter) -> str:
+        other = self.memory.get(weight)
+        return f"its weight lies in the memory of another parameter, {other}" if other else ""
 
     def _add(self, module: nn.Module, known: list[str]) -> None:
         name = self._dense_name(known[0])
@@ -233,8 +159,9 @@ class Surveyor:
         """Whether the reader of the LSTM at ``path`` is a plain linear layer of its own, and neither is excluded."""
         reader, lstm = self._reader_of(path), self.model.get_submodule(path)
         plain = type(reader) is nn.Linear and not objections.to_its_parameter(reader) and not self._why_shared(reader)
-        known = self.paths[reader]
-        return plain and len(known) == 1 and not self._excluded(known + self.paths[lstm]) and len(self.paths[lstm]) == 1
+        known = [*self.paths[reader], *self.paths[lstm]]
+        # A hook would see fewer numbers than before.
+        return plain and len(known) == 2 and not self._excluded(known) and not hooked(lstm, reader)
 
     # --- attention
 
@@ -244,7 +171,7 @@ class Surveyor:
                 continue
             why = self._excluded(known) or self._why_not_unpacked(module)
             if why:
-                self.left_packed[module.out_proj] = why
+                self.left_packed.add(module.out_proj)
                 for inner, owner in (("", module), ("out_proj", module.out_proj)):
                     self._refuse(owner, _join(known[0], inner), why)
             else:
@@ -263,6 +190,7 @@ class Surveyor:
             why = objections.to_its_parameter(owner, name)
             if not why and len(self.owners[getattr(owner, name)]) > 1:
                 why = f"its {name} is also another module's"
+            why = why or self._why_in_memory(getattr(owner, name))
             if why:
                 return f"torch's attention reads its weights itself, and {why}"
         for owner in (module, module.out_proj):
@@ -287,18 +215,12 @@ class Surveyor:
         shared = {}
         for path, module in self.model.named_modules():
             for name, parameter in module._parameters.items():
-                if (
-                    parameter is None
-                    or _has_no_shape(parameter)
-                    or parameter.is_meta
-                    or parameter.layout != torch.strided
-                ):
+                if parameter is None or not objections.has_memory(parameter):
                     continue
-                place = parameter.untyped_storage().data_ptr()
-                owner, other, known = seen.setdefault(place, (module, parameter, f"{path}.{name}".lstrip(".")))
-                if place and other is not parameter and owner is not module:
-                    shared[parameter] = known
-                    shared[other] = f"{path}.{name}".lstrip(".")
+                full = _join(path, name)
+                owner, other, known = seen.setdefault(parameter.untyped_storage().data_ptr(), (module, parameter, full))
+                if other is not parameter and owner is not module:
+                    shared[parameter], shared[other] = known, full
         return shared
 
     def _tie(self) -> None:
@@ -308,25 +230,24 @@ class Surveyor:
             if site.kind in ("linear", "embedding"):
                 by_weight.setdefault(site.modules[0].weight, []).append(site)
         for weight, sites in by_weight.items():
-            if len(self.owners[weight]) > len(sites):
+            sited = [site.modules[0] for site in sites]
+            dense = [owner for owner in self.owners[weight] if all(owner is not module for module in sited)]
+            if dense:
                 for site in sites:
-                    missing = next(
-                        owner for owner in self.owners[weight] if all(owner is not s.modules[0] for s in sites)
-                    )
-                    self.survey.drop(
-                        site.path, f"its weight is also that of {self.paths[missing][0]}, which stays dense"
-                    )
+                    why = f"its weight is also that of {self.paths[dense[0]][0]}, which stays dense"
+                    self.survey.drop(site.path, why)
             elif len(sites) > 1:
-                # An embedding first: a linear layer can be made from its factors, not the other way round.
-                sites = sorted(sites, key=lambda site: site.kind != "embedding")
-                for site in sites:
-                    del self.survey.sites[site.path]
-                modules = tuple(site.modules[0] for site in sites)
-                known = tuple(path for site in sites for path in site.paths)
-                first = sites[0]
-                self._add_site(Site(first.path, first.kind, modules, first.shape, first.weights, known))
-                for name in first.weights:
-                    self.survey.reasons.pop(name, None)
+                self._join_sites(sites)
+
+    def _join_sites(self, sites: list[Site]) -> None:
+        # An embedding first: a linear layer can be made from its factors, not the other way round.
+        sites = sorted(sites, key=lambda site: site.kind != "embedding")
+        for site in sites:
+            del self.survey.sites[site.path]
+        modules = tuple(site.modules[0] for site in sites)
+        known = tuple(path for site in sites for path in site.paths)
+        first = sites[0]
+        self._add_site(Site(first.path, first.kind, modules, first.shape, first.weights, known))
 
     # --- reasons
 
@@ -334,7 +255,7 @@ class Surveyor:
         return [
             name
             for name, parameter in module._parameters.items()
-            if parameter is not None and (_has_no_shape(parameter) or parameter.dim() >= 2)
+            if parameter is not None and (has_no_shape(parameter) or parameter.dim() >= 2)
         ] + (["weight"] if _makes_its_weight(module) and "weight" not in module._parameters else [])
 
     def _refuse(self, module: nn.Module, path: str, why: str) -> None:
@@ -342,7 +263,7 @@ class Surveyor:
         made_from = getattr(module, "parametrizations", None)
         for inner, owner in [("", module), *(made_from.named_modules(prefix="parametrizations") if made_from else ())]:
             for name, parameter in owner._parameters.items():
-                if parameter is not None and (_has_no_shape(parameter) or parameter.dim() >= 2):
+                if parameter is not None and (has_no_shape(parameter) or parameter.dim() >= 2):
                     self.survey.reasons.setdefault(self._dense_name(_join(path, inner), name), why)
 
     def _excluded(self, known: list[str]) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 from lrsms.lowrank.example import Example, call, evaluating
 from lrsms.lowrank.plan import PlanEntry
-from lrsms.lowrank.survey import Site, Survey
+from lrsms.lowrank.sites import Site, Survey
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import copy
 import io
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -71,7 +73,7 @@ def test_a_ratio_factors_what_can_be_and_says_of_every_matrix_what_became_of_it(
     assert all(row.rank is not None or row.why for row in plan.rows)
     assert all(name in str(plan) for name in names)
     assert row(plan, "depth.weight").why == "a depthwise convolution (groups=32)"
-    assert row(plan, "scale").why == "a Model has it, which is not a layer known here"
+    assert row(plan, "scale").why == "it belongs to Model, which is not a layer known here"
     assert plan.ranks == {path: layer.rank for path, layer in low_rank_layers(net)}
     assert plan.ranks == {"front": 8, "output": 8} | {
         f"blocks.{n}.{name}": 8 for n in range(4) for name in ("up", "down")
@@ -351,6 +353,15 @@ def test_calibration_keeps_what_the_layers_see():
     assert kept < 0.05 and lost > 5 * kept
 
 
+def test_what_calibration_does_not_run_is_said_and_no_batch_is_an_error():
+    net = nn.ModuleDict({"seen": nn.Linear(32, 32), "idle": nn.Linear(32, 32)})
+    plan = lrsms.factorize_(net, ratio=0.25, calibration=[lambda model: model["seen"](torch.randn(9, 32))])
+    assert row(plan, "seen.weight").why == "" and row(plan, "idle.weight").rank == 8
+    assert row(plan, "idle.weight").why == "calibration does not run it: the plain matrix was truncated"
+    with pytest.raises(LrsmsError, match="calibration: there is no batch in it"):
+        lrsms.factorize_(model(), ratio=0.25, calibration=[])
+
+
 CALIBRATED = {
     "convolution": (
         lambda: nn.Sequential(nn.Conv1d(12, 20, 3, padding="same", padding_mode="circular")),
@@ -441,20 +452,43 @@ def test_copies_and_exports():
     assert not torch.equal(twin(X), net(X))
 
 
-def test_several_processes_train_it_alike(tmp_path):
+TRAINING = """
+import sys, torch, lrsms
+from torch import nn
+
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+lrsms.factorize_(net, ratio=0.5, multiple=1, semi_orthogonal=1.0, self_guided=4)
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(sys.argv[2]), world_size=2)
+wrapped = nn.parallel.DistributedDataParallel(net)
+optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+torch.manual_seed(int(sys.argv[2]))  # each sees other data
+for _ in range(6):
+    optimizer.zero_grad()
+    wrapped(torch.randn(4, 16)).square().mean().backward()
+    optimizer.step()
+    lrsms.after_step(wrapped, optimizer)
+print(net.self_guide.share, net[0][0].weight.double().sum().item(), net[2][1].weight.double().sum().item())
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_it_alike(tmp_path):
+    store = str(tmp_path / "store")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TRAINING, store, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[0].split() for process in processes)
+    assert first == second and first[0] == "0.0" and len(first) == 3
+
+
+def test_what_wraps_the_model_comes_after(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        net = model().train()
-        lrsms.factorize_(net, ratio=0.25, semi_orthogonal=1.0, self_guided=4)
-        wrapped = nn.parallel.DistributedDataParallel(net)
-        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
-        before = net.front[0].weight.detach().clone()
-        for _ in range(6):
-            optimizer.zero_grad()
-            wrapped(X).square().mean().backward()
-            optimizer.step()
-            lrsms.after_step(wrapped, optimizer)
-        assert not torch.equal(net.front[0].weight, before) and net.self_guide.share == 0.0
+        wrapped = nn.parallel.DistributedDataParallel(model())
+        with pytest.raises(LrsmsError, match="factor what it wraps first"):
+            lrsms.factorize_(wrapped, ratio=0.25)
     finally:
         torch.distributed.destroy_process_group()
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import lrsms
 from lrsms.lowrank import LowRankEmbedding, LowRankLinear, low_rank_layers
@@ -129,10 +130,10 @@ REFUSED = {
     "adapted": (Adapted(16, 12), "Adapted has low beside its weight"),
     "quantizing": (Quantizing(16, 12), "Quantizing has a forward of its own that is not linear in its weight"),
     "buffer": (Banked(16, 12), "Banked has bank beside its weight"),
-    "bilinear": (nn.Bilinear(16, 16, 12), "a Bilinear cannot be factored"),
-    "bag": (nn.EmbeddingBag(30, 12), "a EmbeddingBag cannot be factored"),
-    "3-D": (nn.Conv3d(4, 4, 3), "a Conv3d cannot be factored: a Conv1d or Conv2d can"),
-    "transposed": (nn.ConvTranspose1d(16, 16, 3), "a ConvTranspose1d cannot be factored: a Conv1d or Conv2d can"),
+    "bilinear": (nn.Bilinear(16, 16, 12), "Bilinear is not a layer known here"),
+    "bag": (nn.EmbeddingBag(30, 12), "EmbeddingBag is not a layer known here"),
+    "3-D": (nn.Conv3d(4, 4, 3), "nn.Conv3d cannot be factored: a Conv1d or Conv2d can"),
+    "transposed": (nn.ConvTranspose1d(16, 16, 3), "nn.ConvTranspose1d cannot be factored: a Conv1d or Conv2d can"),
     "depthwise": (nn.Conv1d(16, 16, 3, groups=16), "a depthwise convolution (groups=16)"),
     "grouped": (nn.Conv2d(16, 16, 3, groups=4), "a grouped convolution (groups=4)"),
     "lazy": (nn.LazyLinear(12), "it has no shape yet; run the model once, then factor it"),
@@ -204,6 +205,23 @@ def test_a_norm_of_the_weight_is_not_lost(norm, make):
         warnings.simplefilter("ignore")
         layer = apply(make())
     assert why in refusal(layer, weight)
+
+
+@pytest.mark.parametrize("attach", ["parameter", "buffer", "module"])
+def test_what_was_attached_to_a_plain_layer_is_not_lost(attach):
+    for layer, weight in ((nn.Linear(16, 12), "0.weight"), (nn.Conv1d(16, 12, 1), "0.weight")):
+        if attach == "parameter":
+            layer.more = nn.Parameter(torch.ones(3))
+        elif attach == "buffer":
+            layer.register_buffer("more", torch.ones(3))
+        else:
+            layer.more = nn.ReLU()
+        assert refusal(layer, weight) == "it has more beside its weight"
+
+
+def test_a_pruned_layer_keeps_its_mask():
+    layer = prune.random_unstructured(nn.Linear(16, 12), "weight", amount=0.5)
+    assert refusal(layer, "0.weight_orig").endswith("made before each call by RandomUnstructured")
 
 
 def test_hooks_on_the_state_dict_are_refused():

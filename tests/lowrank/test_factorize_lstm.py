@@ -110,6 +110,25 @@ def test_states_of_the_dense_size_are_found_out_and_nothing_is_changed():
     assert set(lrsms.factorize_(net, ratio=0.25, multiple=1, example=X, ranks={"rnn": 0}).ranks) == {"rnn.input"}
 
 
+@pytest.mark.parametrize("hooked", ["rnn", "last"])
+def test_a_hook_that_sees_the_hidden_units_goes_on_seeing_them(hooked):
+    net, sizes = made(), []
+    module = net.get_submodule(hooked)
+    module.register_forward_hook(
+        lambda _, inputs, output: sizes.append((output[0] if hooked == "rnn" else inputs[0]).shape[-1])
+    )
+    lrsms.factorize_(net, ratio=0.25, multiple=1, example=X)
+    sizes.clear()
+    net(X)
+    assert sizes == [24]
+
+
+@pytest.mark.parametrize("name", ["lats", "between"])
+def test_a_reader_that_is_none_is_refused(name):
+    with pytest.raises(LrsmsError, match=f"rnn: {name} is not a linear layer that takes the 24 numbers it gives"):
+        lrsms.factorize_(made(), ratio=0.25, roles={"rnn": Recurrent(name)}, example=X)
+
+
 def test_a_packed_sequence_and_a_state_handed_on():
     class Packed(Reads):
         def forward(self, x):
@@ -141,9 +160,9 @@ def test_without_an_example_the_input_alone_is_factored_and_a_role_does_not_chan
     ("layer", "why"),
     [
         (nn.LSTM(20, 24, proj_size=8), "an LSTM with proj_size=8 has a projection already"),
-        (nn.GRU(20, 24), "a GRU cannot be factored: an LSTM or LSTMCell can"),
-        (nn.RNN(20, 24), "a RNN cannot be factored: an LSTM or LSTMCell can"),
-        (nn.GRUCell(20, 24), "a GRUCell cannot be factored: an LSTM or LSTMCell can"),
+        (nn.GRU(20, 24), "nn.GRU cannot be factored: an LSTM or LSTMCell can"),
+        (nn.RNN(20, 24), "nn.RNN cannot be factored: an LSTM or LSTMCell can"),
+        (nn.GRUCell(20, 24), "nn.GRUCell cannot be factored: an LSTM or LSTMCell can"),
     ],
 )
 def test_other_recurrent_layers_stay_with_the_reason(layer, why):
