@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"))
     parser.add_argument("--timed", type=int, default=20, help="clips of the first split")
-    parser.add_argument("--output_dir", type=Path, default=Path("."))
+    parser.add_argument("--output_dir", type=Path, default=Path())
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # of the processes that it starts
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -67,7 +67,7 @@ def main() -> None:
     table = [[name, *row.values()] for name, row in rows.items()]
     notes = [
         "WER in percent with its 95 % interval, after Whisper's English normalizer, and plain. The difference is to the "
-        "first model, paired bootstrap over utterances. RTF is CPU seconds per second of audio, one thread, float32, "
+        "first model, a paired bootstrap over utterances. RTF is CPU seconds per second of audio, one thread, float32, "
         f"{args.timed} clips, all models in turn. MACs are per second of audio, {NOMINAL_TOKENS_PER_SECOND:g} tokens a "
         "second, one pass of the decoder, on a recording of 10 s."
     ]
