@@ -55,7 +55,7 @@ def open_whisper(path: Path) -> WhisperFile:
         LrsmsError: not found, of none of the layouts, damaged, or it would execute code.
     """
     path = find(path)
-    context = "full"
+    context: object = "full"
     if path.suffix == ".safetensors":
         sizes, state = _read_safetensors(path)
         context = read_config(path.parent / "config.json").get(CONTEXT_KEY, context)
