@@ -71,6 +71,7 @@ for option in train_config decode_config compress_config; do
   done
 done
 cd -- "${recipe_dir:-${LRSMS_ROOT}}"
+export LRSMS_RECIPE_PROCESS=$$ # what is run below ends with this process
 
 nj=${nj:-$(env -u OMP_NUM_THREADS nproc)} # nproc heeds that variable
 train_name=$(basename "${train_config}" .yaml)

@@ -1,11 +1,17 @@
 """LR-SMS: train and ship speech models a fraction of the size, in the recipes you already have."""
 
 __version__ = "0.2.0"
-_LAZY = {"merge_": "lrsms.lowrank.merge", "Recognizer": "lrsms.espnet.inference.recognizer"}
+_LAZY = {
+    "factorize_": "lrsms.lowrank.factorize",
+    "merge_": "lrsms.lowrank.merge",
+    "after_step": "lrsms.lowrank.aids",
+    "parameter_groups": "lrsms.lowrank.aids",
+    "Recognizer": "lrsms.espnet.inference.recognizer",
+}
 
 
 def __getattr__(name: str):
-    """``lrsms.merge_`` and ``lrsms.Recognizer``, imported when asked for: ``import lrsms`` alone imports nothing."""
+    """``lrsms.factorize_`` and the others above, imported when asked for: ``import lrsms`` alone imports nothing."""
     if name in _LAZY:
         import importlib
 

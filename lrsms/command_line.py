@@ -2,12 +2,15 @@
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
+from lrsms.files import FULL_DISK, is_full, reason_of_disk
+from lrsms.processes import Terminated, end_together, end_with_recipe
 from lrsms.startup import leave
 
 
@@ -19,18 +22,48 @@ def run_verb(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # not one that a program has put in its place
         sys.stdout.reconfigure(line_buffering=True)
     status = 0
+    if _is_main(main):
+        end_together()
+        end_with_recipe()
     try:
         main()
-    except LrsmsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         status = 130
+    except Terminated as signaled:
+        print("terminated: run the same command again to go on", file=sys.stderr)
+        status = int(str(signaled.code))
+    except Exception as error:
+        message = error_of_user(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        status = 1
     if _is_main(main):
         leave(status)
     if status:
         sys.exit(status)
+
+
+def error_of_user(error: Exception) -> str | None:
+    """What the user can read of an error and put right; None of one that is a defect of ours.
+
+    Beside :class:`LrsmsError`, these are those of a disk that is full or may not be written to, which each library
+    reports in its own way.
+    """
+    if isinstance(error, LrsmsError):
+        return str(error)
+    reason = reason_of_disk(error) if isinstance(error, OSError) else None
+    if reason and isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {reason}"
+    full = [folder for folder in _folders_written_to() if is_full(folder)]
+    return f"{full[0].absolute()}: {FULL_DISK}" if full else reason
+
+
+def _folders_written_to() -> list[Path]:
+    """Folders that the command line names, or that hold what it names, and the current one."""
+    named = [Path(word.partition("=")[2] or word) for word in sys.argv[1:]]
+    return [path if path.is_dir() else path.parent for path in named if path.parent.is_dir()] + [Path.cwd()]
 
 
 def _is_main(main: Callable[[], None]) -> bool:
@@ -44,6 +77,24 @@ def str2bool(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r}: write true or false")
     return text.lower() == "true"
+
+
+def count(text: str) -> int:
+    """Parse a whole number of at least 1, such as one of processes."""
+    return _at_least(1, text)
+
+
+def count_or_none(text: str) -> int:
+    """Parse a whole number of at least 0, such as one of GPUs."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number of at least {least}")
+    if int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least {least}")
+    return int(text)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ DEFAULT_CHECKPOINT = "valid.acc.ave.pth"  # of an experiment's folder: ESPnet's 
 WHISPER_TYPES = ("whisper_en", "whisper_multilingual")  # their tokens come with the model
 TOKEN_TYPES = ("char", "word", "unigram", "bpe", *WHISPER_TYPES)
 SENTENCEPIECE_TYPES = ("unigram", "bpe")
+SAMPLING_RATES = (1000, 1_000_000)  # Hz; what a header or an option says beyond is no sampling rate of sound
 
 
 def espnet_token_type(token_type: str) -> str:

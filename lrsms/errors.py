@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -31,3 +32,22 @@ def refuse_unknown(keys: Iterable[str], allowed: Iterable[str], where: str) -> N
             near = difflib.get_close_matches(str(key), allowed, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(allowed)}"
             raise LrsmsError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def number_hint(value: object) -> str:
+    """What to write in place of text that is meant as a number: YAML 1.1 knows ``2.0e-3`` and reads ``2e-3`` as text.
+
+    Returns:
+        The end of a message, empty if ``value`` is not such text.
+    """
+    if not isinstance(value, str):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    plain = value.strip() if value.strip().isdecimal() else repr(number)
+    plain = plain.replace("e", ".0e") if "." not in plain else plain
+    return f"; YAML reads it as text: write {plain}"

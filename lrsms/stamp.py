@@ -11,11 +11,11 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-from lrsms.files import write_json
+from lrsms.files import exclusive, write_json
 
 _BLOCK = 1 << 20  # bytes read at once
 _UNPACKED = "unpacked "  # before the hash of what a .gz holds
@@ -72,6 +72,27 @@ def is_current(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> bool:
     return recorded == now or _is_current_of_earlier(recorded, now)
 
 
+def differences(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> list[str]:
+    """Names of the arguments and input files that are not those for which ``stamp`` was written.
+
+    Empty if it is current, and if it is missing or damaged, of which nothing can be said.
+    """
+    if is_current(stamp, arguments, inputs):
+        return []
+    try:
+        recorded = json.loads(stamp.read_text())
+        before = {kind: dict(recorded[kind]) for kind in ("arguments", "inputs")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    now = _state(arguments, inputs)
+    return [
+        name
+        for kind, values in now.items()
+        for name in {**values, **before[kind]}
+        if values.get(name) != before[kind].get(name)
+    ]
+
+
 def _same_arguments(recorded: object, now: Mapping[str, str]) -> bool:
     if not isinstance(recorded, dict) or recorded.keys() != now.keys():
         return False
@@ -103,3 +124,29 @@ def write(stamp: Path, arguments: Mapping, inputs: Iterable[Path]) -> None:
     """Record that the stage has finished; call it last, after every output is in place."""
     stamp.parent.mkdir(parents=True, exist_ok=True)
     write_json(stamp, _state(arguments, inputs))
+
+
+def run_stage(name: str, data_dir: Path, is_done: Callable[[], bool], work: Callable[[], object]) -> None:
+    """Call ``work``, unless ``is_done``; of stages that write into one folder, each waits for its turn.
+
+    Args:
+        name: of the stage, for what is said.
+        data_dir: the folder.
+        is_done: whether the stage has run and nothing has changed since; asked again after waiting.
+        work: the stage, which ends with :func:`write`.
+    """
+
+    def skipped() -> bool:
+        done = is_done()
+        if done:
+            print(f"{name} is up to date, skipped (--force true runs it again)")
+        return done
+
+    if skipped():
+        return
+    folder = data_dir / ".stamps"
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{name}: waiting for another command that is preparing {data_dir}"
+    with exclusive(folder / "lock", busy=lambda: print(busy, flush=True)):
+        if not skipped():
+            work()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import socket
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import DBAPIError
 
 from lrsms.errors import LrsmsError
+
+_LEFT_SECONDS = 30  # Optuna's grace: a lock is held for milliseconds
 
 
 def open_study(storage: str | Path, name: str, **options) -> optuna.Study:
@@ -32,7 +36,7 @@ def open_study(storage: str | Path, name: str, **options) -> optuna.Study:
     try:
         if isinstance(storage, Path):
             storage.parent.mkdir(parents=True, exist_ok=True)
-            backend = optuna.storages.JournalStorage(JournalFileBackend(str(storage)))
+            backend = optuna.storages.JournalStorage(JournalFileBackend(str(storage), OwnedLock(storage)))
             return optuna.create_study(storage=backend, study_name=name, load_if_exists=True, **options)
         return _open_database(storage, name, options)
     except Exception as error:  # of Optuna, SQLAlchemy, a database's driver or the operating system
@@ -52,6 +56,59 @@ def _open_database(url: str, name: str, options: Mapping) -> optuna.Study:
         except DBAPIError:  # such as "table studies already exists": another process is making them at this moment
             time.sleep(seconds * (1 + random.random()))
     return optuna.create_study(storage=url, study_name=name, load_if_exists=True, **options)
+
+
+class OwnedLock(JournalFileSymlinkLock):
+    """The lock of a journal: a link that says who holds it, so that one left by a killed process is taken at once.
+
+    Optuna's own link names the journal. A killed process leaves it, and others wait 30 s; if the journal's path is
+    relative, the link leads nowhere, its age is never seen, and they wait for ever.
+
+    Args:
+        journal: the file; the link ``<journal>.lock`` lies beside it.
+    """
+
+    def __init__(self, journal: Path):
+        super().__init__(str(journal))
+        self._link = journal.absolute().with_name(f"{journal.name}.lock")
+
+    def acquire(self) -> bool:
+        """Wait until the lock is ours."""
+        seconds = 0.001
+        while True:
+            try:
+                self._link.symlink_to(json.dumps(this_process()))
+                return True
+            except FileExistsError:
+                holder = self._holder()
+            if holder is not None and self._is_left(holder) and holder == self._holder():
+                with contextlib.suppress(OSError):  # another waiter was quicker
+                    self.release()
+                continue
+            time.sleep(seconds)
+            seconds = min(2 * seconds, 0.5)
+
+    def release(self) -> None:
+        """Let others have it."""
+        released = self._link.with_name(f"{self._link.name}.{uuid.uuid4()}")
+        self._link.rename(released)
+        released.unlink()
+
+    def _holder(self) -> tuple[str, float] | None:
+        """What the link says, and when it was made; None if there is none any more."""
+        try:
+            made = self._link.lstat().st_mtime
+            return (os.readlink(self._link) if self._link.is_symlink() else ""), made
+        except OSError:
+            return None
+
+    def _is_left(self, holder: tuple[str, float]) -> bool:
+        text, made = holder
+        try:
+            ended = has_ended(json.loads(text), this_process())
+        except (ValueError, KeyError, AttributeError, TypeError):  # Optuna's own, of an earlier version
+            ended = None
+        return time.time() - made > _LEFT_SECONDS if ended is None else ended
 
 
 def this_process() -> dict:

@@ -8,7 +8,7 @@ key. So ``encoder_conf.low_rank: {attention: 0.12}`` replaces that block and lea
 Beside ``base:`` a whole block, such as ``encoder_conf: {num_blocks: 6}``, is refused if the base's has options that it
 lacks: that is seldom meant to let the width fall back to ESPnet's default. Dotted keys say what is meant.
 
-A YAML without ``base:`` is ESPnet's own and is read as ESPnet reads it.
+A YAML without ``base:`` is ESPnet's own. No file may have a key twice.
 """
 
 from __future__ import annotations
@@ -22,30 +22,57 @@ import yaml
 from lrsms.errors import LrsmsError
 
 _BASE = "base"
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<, which may stand several times
+_WITHIN = -1  # of a node that is being counted
+MOST_VALUES = 1_000_000  # of a document whose aliases are written out; a token list has some 100,000
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, which on its own keeps the last of two equal keys and says nothing."""
+class PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which on its own keeps the last of two equal keys and lets aliases grow without bound."""
 
     def compose_mapping_node(self, anchor):
         """Raise ComposerError if a key is written twice."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key.value, str) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in seen:
                 raise yaml.composer.ComposerError(None, None, f"{key.value!r} is written twice", key.start_mark)
-            seen.add(str(key.value))
+            seen.add((key.tag, key.value))
+        return node
+
+    def get_single_node(self):
+        """Raise ComposerError if aliases lead back to themselves, or would become too many values written out."""
+        node = super().get_single_node()
+        if _values(node, {}) > MOST_VALUES:
+            problem = f"its aliases stand for more than {MOST_VALUES:,} values"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
         return node
 
 
-def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict:
+def _values(node: yaml.Node | None, counted: dict[int, int]) -> int:
+    """Nodes of the document once every alias is written out; each node is looked at once."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = _WITHIN
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
+    if counted[id(node)] == _WITHIN:
+        raise yaml.composer.ComposerError(None, None, "an alias leads back to itself", node.start_mark)
+    return counted[id(node)]
+
+
+def read_yaml(path: Path) -> dict:
     """A YAML file whose top level is a mapping.
 
     Raises:
-        LrsmsError: missing file, a syntax error (with its line), or another top level.
+        LrsmsError: missing file, a syntax error or a key that is written twice (with its line), aliases without end,
+            or another top level.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), PlainLoader)
     except OSError as error:
         raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.constructor.ConstructorError as error:
@@ -58,19 +85,16 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> di
     return dict(content or {})
 
 
-def read_training_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict:
+def read_training_yaml(path: Path) -> dict:
     """The plain ESPnet configuration that a training YAML stands for, without ``base:``.
 
-    Args:
-        loader: of a file without ``base:``; one that has it may never have a key twice.
-
     Raises:
-        LrsmsError: a file that :func:`read_yaml` refuses, a base that is missing or leads back to this file, a key
-            written twice beside ``base:``, a dotted key that leads through something that is not a mapping, or
-            a mapping that would take options of the base away.
+        LrsmsError: a file that :func:`read_yaml` refuses, a base that is missing or leads back to this file, a dotted
+            key that leads through something that is not a mapping, or a mapping that would take options of the base
+            away.
     """
     config: dict = {}
-    for file, content in reversed(_layers(path, loader)):
+    for file, content in reversed(_layers(path)):
         if _BASE in content:
             _refuse_losses(file, config, content)
             content = changed(config, content, str(file))
@@ -95,14 +119,14 @@ def has_base(path: Path) -> bool:
     return _BASE in read_yaml(path)
 
 
-def _layers(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> list[tuple[Path, dict]]:
+def _layers(path: Path) -> list[tuple[Path, dict]]:
     """The YAML, its base, the base of that, and so on, each with its content."""
     layers: list[tuple[Path, dict]] = []
     while True:
         content = read_yaml(path)
         if _BASE not in content:
-            return [*layers, (path, content if loader is yaml.SafeLoader else read_yaml(path, loader))]
-        layers.append((path, read_yaml(path, UniqueKeys)))
+            return [*layers, (path, content)]
+        layers.append((path, content))
         base = content[_BASE]
         if not isinstance(base, str):
             raise LrsmsError(f"{path}: base: {base!r}: write the training YAML that this one differs from")

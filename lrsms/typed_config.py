@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from lrsms.errors import LrsmsError, refuse_unknown
+from lrsms.errors import LrsmsError, number_hint, refuse_unknown
 
 _LARGEST = sys.float_info.max  # infinity is no number here, and msgspec refuses NaN wherever there is a bound
 
@@ -66,7 +66,7 @@ def _checked(value: object, kind: Any, described: Field, where: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        raise LrsmsError(f"{where}: {value!r}: expected {_expected(kind)}") from None
+        raise LrsmsError(f"{where}: {value!r}: expected {expected(kind)}{number_hint(value)}") from None
 
 
 def _chosen(value: object, allowed: tuple, where: str) -> Any:
@@ -78,12 +78,12 @@ def _chosen(value: object, allowed: tuple, where: str) -> Any:
     raise LrsmsError(f"{where}: {value!r} is unknown; one of {', '.join(names)}{hint}")
 
 
-def _expected(kind: Any) -> str:
+def expected(kind: Any) -> str:
     """What a type takes, in words."""
     if get_origin(kind) is Annotated:
         return [part.description for part in kind.__metadata__ if isinstance(part, Meta)][-1]
     if get_origin(kind) is tuple:
-        return f"a list, each {_expected(get_args(kind)[0])}"
+        return f"a list, each {expected(get_args(kind)[0])}"
     if is_dataclass(kind):
         return f"a mapping with {', '.join(known_field.name for known_field in fields(kind))}"
-    return _PLAIN[kind] if kind in _PLAIN else ", or ".join(map(_expected, get_args(kind)))
+    return _PLAIN[kind] if kind in _PLAIN else ", or ".join(map(expected, get_args(kind)))

@@ -57,7 +57,7 @@ def test_a_base_may_have_a_base_in_another_folder(write, tmp_path):
 
 
 def test_a_plain_yaml_is_read_as_espnet_reads_it(write):
-    assert read_training_yaml(write("plain.yaml", "a: 1\na.b: 2\na: 3\n")) == {"a": 3, "a.b": 2}
+    assert read_training_yaml(write("plain.yaml", "a: 1\na.b: 2\nc: 3\n")) == {"a": 1, "a.b": 2, "c": 3}
 
 
 @pytest.mark.parametrize(

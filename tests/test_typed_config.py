@@ -45,7 +45,10 @@ def test_a_file_with_a_block_in_it():
         ({"inner": 3}, "x.yaml: inner: 3: expected a mapping with size, names, or null"),
         ({"weight": float("nan")}, "x.yaml: weight: nan: expected a number of at least 0"),
         ({"weight": float("inf")}, "x.yaml: weight: inf: expected a number of at least 0"),
-        ({"weight": "1e-3"}, "x.yaml: weight: '1e-3': expected a number of at least 0"),
+        (
+            {"weight": "1e-3"},
+            "x.yaml: weight: '1e-3': expected a number of at least 0; YAML reads it as text: write 0.001",
+        ),
         ({"width": 0}, "x.yaml: width: 0: expected a number above 0, or null"),
         ({"kind": "bcde"}, "x.yaml: kind: 'bcde' is unknown; one of a, bcd, null; did you mean 'bcd'?"),
         ({"kind": ["a"]}, "x.yaml: kind: ['a'] is unknown; one of a, bcd, null"),

@@ -7,7 +7,8 @@
 # Every lower-case variable assigned a constant at the start of a line above the one that sources this file is an
 # option; here=$(pwd) and _own=1 are not.
 # A variable whose default is true or false is a switch: --force, --force true, --force=false.
-# A variable whose default is a number takes numbers. --help prints the script's leading comment and its options.
+# A variable whose default is a number takes numbers, and whole ones if that is a whole number. What counts is the default in the script, not a value that the
+# same command line has given before. --help prints the script's leading comment and its options.
 #
 # Where the script defines the function options_from, which prints the paths of other scripts, what their leading
 # comments name as options is taken as well, and left for them in the array further_options, as --name value:
@@ -30,6 +31,12 @@ _options_list() {
 }
 
 _options_names=" $(_options_list | cut -f 1 | sort -u | tr '\n' ' ')"
+
+# The defaults as the script has them, in variables of their own: a recipe that gives an option first, and the user
+# who gives it again, change only the value.
+for _name in ${_options_names}; do
+  printf -v "_default_${_name}" '%s' "${!_name-}"
+done
 
 # Paths of the scripts whose options are taken as well.
 _options_sources() {
@@ -94,7 +101,9 @@ _options_check() { # option, default, value
     true | false)
       case $3 in true | false) ;; *) _options_fail "$1 $3: write true or false" ;; esac ;;
     *)
-      if [[ $2 =~ ^-?[0-9]+(\.[0-9]+)?$ && ! $3 =~ ^-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]]; then
+      if [[ $2 =~ ^-?[0-9]+$ && ! $3 =~ ^-?[0-9]+$ ]]; then
+        _options_fail "$1 '$3': write a whole number"
+      elif [[ $2 =~ ^-?[0-9]+\.[0-9]+$ && ! $3 =~ ^-?[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]]; then
         _options_fail "$1 '$3': write a number"
       fi ;;
   esac
@@ -116,7 +125,8 @@ while [ $# -gt 0 ]; do
     _options_fail "unknown option ${_option}; valid:${_valid}"
   fi
   if _options_is_own "${_name}"; then
-    _variable=${_name} _default=${!_name} _kind=
+    _variable=${_name} _default=_default_${_name} _kind=
+    _default=${!_default}
   else
     _variable=_further_${_name} _default='' _kind=$(_options_kind "${_name}")
     [ "${_kind}" != 'true|false' ] || _default=false

@@ -104,9 +104,9 @@ class Babble:
         """
         if not path.exists():
             raise LrsmsError(f"{path}: no such manifest of cuts; babble is made of training utterances, run stage 1")
-        from lhotse import CutSet
+        from lrsms.data.cut_files import read_cuts
 
-        return cls(_sample(CutSet.from_jsonl_lazy(path), _POOL, seed), voices=voices, seed=seed)
+        return cls(_sample(read_cuts(path), _POOL, seed), voices=voices, seed=seed)
 
     def draw(self, num_samples: int, *, key: str, speaker: str | None = None, utterance: str = "") -> np.ndarray:
         """Noise for one utterance.

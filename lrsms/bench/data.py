@@ -16,10 +16,11 @@ from lrsms.bench.results import write_results
 from lrsms.bench.workers import workers
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
-from lrsms.espnet.bench.dummy import MadeUpTraining, peak_memory
+from lrsms.espnet.bench.dummy import DummyTraining, peak_memory
 from lrsms.espnet.bench.loaders import Batches, FromCuts, FromDump
 from lrsms.files import atomic_write
 from lrsms.scoring.report import markdown_table
+from lrsms.text_files import read_lines
 
 FS = 16000
 _SHORTEST, _LONGEST = 2.0, 18.0  # seconds of made-up utterances; 10 on average
@@ -73,10 +74,10 @@ def data_speed(
         header,
         [
             (
-                *(one["way"], f"{one['prepare']:.1f}", f"{one['first']:.2f}"),
-                *(f"{one['per_second'][count]:.0f}" for count in (0, 1)),
+                *(result["way"], f"{result['prepare']:.1f}", f"{result['first']:.2f}"),
+                *(f"{result['per_second'][count]:.0f}" for count in (0, 1)),
             )
-            for one in ways
+            for result in ways
         ],
         [
             f"{ways[0]['utterances']} utterances; batches of {max_duration:g} s of audio. Prepare: FLAC, lists of "
@@ -94,22 +95,22 @@ def data_speed(
 
 
 def _both_ways(cuts: Path, tokens: Path, config: Path, scratch: Path, max_duration: float) -> list[dict]:
-    ours = [FromCuts(cuts, tokens, max_duration, workers) for workers in (0, 1)]
-    theirs = [FromDump(scratch / "dump", tokens, max_duration, workers) for workers in (0, 1)]
+    from_cuts = [FromCuts(cuts, tokens, max_duration, workers) for workers in (0, 1)]
+    from_dump = [FromDump(scratch / "dump", tokens, max_duration, workers) for workers in (0, 1)]
     began = time.perf_counter()
-    theirs[0].dump(cuts)
-    theirs[0].collect(config)
+    from_dump[0].dump(cuts)
+    from_dump[0].collect(config)
     prepared = time.perf_counter() - began
-    found = []
-    for name, prepare, way in (("ESPnet's dump", prepared, theirs), ("straight from cuts", 0.0, ours)):
-        passes = [_timed_pass(one.batches) for one in way]
-        found.append(
+    results = []
+    for name, prepare, way in (("ESPnet's dump", prepared, from_dump), ("straight from cuts", 0.0, from_cuts)):
+        passes = [_timed_pass(loader.batches) for loader in way]
+        results.append(
             {
                 **{"way": name, "prepare": prepare, "first": passes[0]["first"], "utterances": passes[0]["utterances"]},
-                "per_second": [one["utterances"] / one["seconds"] for one in passes],
+                "per_second": [timed["utterances"] / timed["seconds"] for timed in passes],
             }
         )
-    return found
+    return results
 
 
 def _timed_pass(batches: Callable[[], Batches]) -> dict:
@@ -149,10 +150,10 @@ def _growth(hours: float, tokens: Path, scratch: Path, max_duration: float) -> d
     with workers({"": (FirstBatch, (manifest, tokens, max_duration), {})}) as started:
         (worker,) = started.values()
         first, grown, whole = worker.call("seconds"), worker.call("grown"), worker.call("whole_pass")
-        found = {"hours": hours, "utterances": count, "first": first, "memory": grown, "pass": whole}
-        found["memory_pass"] = worker.call("grown")
+        measured = {"hours": hours, "utterances": count, "first": first, "memory": grown, "pass": whole}
+        measured["memory_pass"] = worker.call("grown")
     manifest.unlink()
-    return found
+    return measured
 
 
 def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
@@ -181,10 +182,10 @@ def write_manifest(manifest: Path, hours: float, seed: int = 0) -> int:
 def _growth_table(growth: Sequence[dict]) -> str:
     rows = [
         (
-            *(f"{one['hours']:g}", f"{one['utterances']:,}", f"{one['first']:.2f}", f"{one['memory'] / 2**20:.0f}"),
-            *(f"{one['pass']:.1f}", f"{one['memory_pass'] / 2**20:.0f}"),
+            *(f"{row['hours']:g}", f"{row['utterances']:,}", f"{row['first']:.2f}", f"{row['memory'] / 2**20:.0f}"),
+            *(f"{row['pass']:.1f}", f"{row['memory_pass'] / 2**20:.0f}"),
         )
-        for one in growth
+        for row in growth
     ]
     header = ("hours", "utterances", "first batch s", "memory MiB", "one pass s", "MiB after it")
     return markdown_table(header, rows)
@@ -192,8 +193,8 @@ def _growth_table(growth: Sequence[dict]) -> str:
 
 def _share(cuts: Path, tokens: Path, config: Path, max_duration: float, threads: int, steps: int) -> dict:
     """Share of the time in which a training waits for its next batch, the first left out."""
-    vocab_size = len(tokens.read_text(encoding="utf-8").splitlines())
-    training = MadeUpTraining(config, vocab_size=vocab_size, threads=threads)
+    vocab_size = len(read_lines(tokens))
+    training = DummyTraining(config, vocab_size=vocab_size, threads=threads)
     batches = _endless(FromCuts(cuts, tokens, max_duration, num_workers=1))
     waited = trained = 0.0
     for number in tqdm(range(-1, steps), desc="steps on loaded batches", unit="step", delay=2):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lhotse import CutSet
 from tqdm import tqdm
 
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
-from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.bench.dummy import write_dummy_model
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
@@ -77,7 +77,7 @@ def decode_speed(
         unknown = set(given) - set(known)
         if unknown:
             raise LrsmsError(f"--{option}: {sorted(unknown)[0]!r} is unknown; any of {', '.join(known)}")
-    chosen = list(CutSet.from_file(cuts))[:utterances]
+    chosen = list(read_cuts(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")
     torch.set_num_threads(threads[0])
@@ -87,7 +87,7 @@ def decode_speed(
     for experiment in experiments:
         for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options):
             models[name, precision], parameters[name] = model, parameters.get(name, size)
-    made_up = any(experiment.suffix == ".yaml" for experiment in experiments)
+    untrained = any(experiment.suffix == ".yaml" for experiment in experiments)
     ways = {key: _ways(model, searches) for key, model in models.items()}
     arms = [(*key, way, count) for key in models for way in ways[key] for count in threads]
     seconds: dict[tuple, list[float]] = {arm: [] for arm in arms}
@@ -110,7 +110,9 @@ def decode_speed(
     first = next(iter(models))
     results = []
     for arm in arms:
-        base = next(one for one in arms if one[:2] == first and one[3] == arm[3] and _kind(one[2]) == _kind(arm[2]))
+        base = next(
+            other for other in arms if other[:2] == first and other[3] == arm[3] and _kind(other[2]) == _kind(arm[2])
+        )
         difference = paired_bootstrap(errors[base], errors[arm], words)
         wer = [100.0 * sum(errors[arm]) / sum(words), difference.difference, difference.low, difference.high]
         results.append(
@@ -120,8 +122,8 @@ def decode_speed(
                 "rtf": sum(seconds[arm]) / sum(durations),
                 "latency": Spread.of(seconds[arm]).__dict__,
                 "times_faster": sum(seconds[base]) / sum(seconds[arm]),
-                "wer": None if made_up else wer[0],
-                "wer_difference": None if made_up else wer[1:],
+                "wer": None if untrained else wer[0],
+                "wer_difference": None if untrained else wer[1:],
             }
         )
     return write_results(
@@ -132,12 +134,12 @@ def decode_speed(
             *("experiment", "precision", "search", "threads", "parameters", "RTF", "seconds per utterance [quartiles]"),
             *("x faster", "WER %", "difference, points [95 %]"),
         ),
-        [_row(one) for one in results],
+        [_row(result) for result in results],
         [
             f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a CPU; "
             f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} by its "
             f"first beam search, or by its best path, with the same threads. Search: ESPnet's, or this package's with "
-            f"the same scores; ctc is the best path.{' Random weights: there is no WER.' if made_up else ''} "
+            f"the same scores; ctc is the best path.{' Random weights: there is no WER.' if untrained else ''} "
             f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
         {"results": results, "utterances": len(chosen), "threads": list(threads), "options": options},
@@ -148,17 +150,17 @@ def decode_speed(
 def _ways(recognizer, searches: Sequence[str]) -> dict[str, tuple[Callable, object]]:
     """Name of each search that is asked for -> function, and what it is called with."""
     own = "fast" if any(hasattr(part, "low_rank_config") for part in recognizer.asr_model.children()) else "espnet"
-    found = {}
-    for search in dict.fromkeys(own if one == "beam" else one for one in searches):
+    searchers = {}
+    for search in dict.fromkeys(own if asked == "beam" else asked for asked in searches):
         if search == "ctc":
-            found[search] = (best_path, recognizer)
+            searchers[search] = (best_path, recognizer)
             continue
         searching = copy.copy(recognizer)
         searching.beam_search = copy.copy(recognizer.beam_search)
         if search == "fast":
             make_search_fast_(searching)
-        found[_BEAMS[search]] = (beam_search, searching)
-    return found
+        searchers[_BEAMS[search]] = (beam_search, searching)
+    return searchers
 
 
 def _kind(search: str) -> str:
@@ -179,8 +181,8 @@ def _models(
     with tempfile.TemporaryDirectory() as scratch:
         trained = Experiment(experiment, checkpoint)
         if experiment.suffix == ".yaml":
-            trained = Experiment(Path(scratch) / "made_up", checkpoint)
-            write_made_up(experiment, trained.folder, checkpoint)
+            trained = Experiment(Path(scratch) / "untrained", checkpoint)
+            write_dummy_model(experiment, trained.folder, checkpoint)
         low_rank = any(low_rank_layers(open_recognizer(trained, options).asr_model))
         for kind in weights if low_rank else ("stored",):
             name = label(experiment)
@@ -208,8 +210,8 @@ def _timed(recognize: Callable, model, audio: torch.Tensor) -> tuple[float, str]
 @torch.inference_mode()
 def beam_search(model, audio: torch.Tensor) -> str:
     """Text of the recognizer's search; empty where it finds none."""
-    found = model(audio)
-    return (found[0][0] if found else "") or ""
+    hypotheses = model(audio)
+    return (hypotheses[0][0] if hypotheses else "") or ""
 
 
 @torch.inference_mode()
@@ -222,13 +224,13 @@ def best_path(model, audio: torch.Tensor) -> str:
     return model.tokenizer.tokens2text(tokens)
 
 
-def _row(one: dict) -> tuple[str, ...]:
-    latency, difference = one["latency"], one["wer_difference"]
-    wer = "-" if one["wer"] is None else f"{one['wer']:.2f}"
+def _row(result: dict) -> tuple[str, ...]:
+    latency, difference = result["latency"], result["wer_difference"]
+    wer = "-" if result["wer"] is None else f"{result['wer']:.2f}"
     return (
-        *(one["experiment"], one["precision"], one["search"], str(one["threads"])),
-        *(f"{one['parameters']:,}", f"{one['rtf']:.4f}"),
+        *(result["experiment"], result["precision"], result["search"], str(result["threads"])),
+        *(f"{result['parameters']:,}", f"{result['rtf']:.4f}"),
         f"{latency['median']:.3f} [{latency['low']:.3f}, {latency['high']:.3f}]",
-        *(f"{one['times_faster']:.2f}", wer),
+        *(f"{result['times_faster']:.2f}", wer),
         "-" if difference is None else f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",
     )

@@ -10,12 +10,12 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from lhotse import CutSet
 from tqdm import tqdm
 
 from lrsms.bench.decoding import beam_search, best_path, label
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import read_yaml
@@ -260,7 +260,7 @@ def measure(
     """
     if not cuts.exists():
         raise LrsmsError(f"{cuts}: not found; run stage 1 first")
-    chosen = list(CutSet.from_file(cuts))[:utterances]
+    chosen = list(read_cuts(cuts))[:utterances]
     if not chosen:
         raise LrsmsError(f"{cuts}: holds no cut to decode")
     torch.set_num_threads(threads)
@@ -284,7 +284,7 @@ def measure(
             *("form", "precision", "search", "experiment", "layers", "MB", "WER %", "difference, points [95 %]"),
             *("same text", "RTF", "seconds per utterance [quartiles]"),
         ),
-        [_row(one, len(chosen)) for one in results],
+        [_row(result, len(chosen)) for result in results],
         [
             f"{len(chosen)} utterances of {duration / len(chosen):.1f} s on average, {threads} thread(s) of CPU, "
             f"each utterance by every form in turns, from waveform to text. `ctc`: the best path; `beam`: ESPnet's. "
@@ -299,8 +299,8 @@ def measure(
 
 def _versions() -> str:
     packages = ("onnx", "onnxruntime", "sherpa-onnx")
-    found = [name for name in packages if importlib.util.find_spec(name.replace("-", "_")) is not None]
-    return ", ".join(f"{name} {metadata.version(name)}" for name in found)
+    installed = [name for name in packages if importlib.util.find_spec(name.replace("-", "_")) is not None]
+    return ", ".join(f"{name} {metadata.version(name)}" for name in installed)
 
 
 def _grouped(arms: Sequence[MeasuredForm]) -> list[MeasuredForm]:
@@ -314,7 +314,9 @@ def _grouped(arms: Sequence[MeasuredForm]) -> list[MeasuredForm]:
 def _same(arm: MeasuredForm, arms: Sequence[MeasuredForm]) -> int:
     """Utterances whose text is that of the checkpoint with the same search."""
     (reference,) = (
-        one for one in arms if (one.experiment, one.form, one.search) == (arm.experiment, "checkpoint", arm.search)
+        other
+        for other in arms
+        if (other.experiment, other.form, other.search) == (arm.experiment, "checkpoint", arm.search)
     )
     return sum(mine.split() == its.split() for mine, its in zip(arm.texts, reference.texts))
 
@@ -324,7 +326,9 @@ def _errors(arm: MeasuredForm, references: Sequence[list[str]]) -> list[int]:
 
 
 def _result(arm: MeasuredForm, arms: Sequence[MeasuredForm], references: Sequence[list[str]], duration: float) -> dict:
-    base = next(one for one in arms if (one.form, one.precision, one.search) == (arm.form, arm.precision, arm.search))
+    base = next(
+        other for other in arms if (other.form, other.precision, other.search) == (arm.form, arm.precision, arm.search)
+    )
     words = [len(reference) for reference in references]
     errors = _errors(arm, references)
     difference = paired_bootstrap(_errors(base, references), errors, words)
@@ -340,12 +344,12 @@ def _result(arm: MeasuredForm, arms: Sequence[MeasuredForm], references: Sequenc
     }
 
 
-def _row(one: dict, utterances: int) -> tuple[str, ...]:
-    difference, latency = one["wer_difference"], one["latency"]
+def _row(result: dict, utterances: int) -> tuple[str, ...]:
+    difference, latency = result["wer_difference"], result["latency"]
     return (
-        *(one[key] for key in ("form", "precision", "search", "experiment", "layers")),
-        *(f"{one['bytes'] / 1e6:.2f}", f"{one['wer']:.2f}"),
+        *(result[key] for key in ("form", "precision", "search", "experiment", "layers")),
+        *(f"{result['bytes'] / 1e6:.2f}", f"{result['wer']:.2f}"),
         f"{difference[0]:+.2f} [{difference[1]:+.2f}, {difference[2]:+.2f}]",
-        *(f"{one['same_text']} of {utterances}", f"{one['rtf']:.4f}"),
+        *(f"{result['same_text']} of {utterances}", f"{result['rtf']:.4f}"),
         f"{latency['median']:.4f} [{latency['low']:.4f}, {latency['high']:.4f}]",
     )

@@ -34,7 +34,7 @@ def shapes_of(given: Sequence[str] | None, benchmarks: Path, size: str) -> list[
     shapes = []
     for text in given:
         sizes = text.split("x")
-        if len(sizes) != 2 or not all(one.isdigit() and int(one) > 0 for one in sizes):
+        if len(sizes) != 2 or not all(size.isdigit() and int(size) > 0 for size in sizes):
             raise LrsmsError(f"--shapes: {text!r} is not a shape; write in and out features as 768x3072")
         shapes.append((int(sizes[0]), int(sizes[1])))
     return shapes
@@ -72,7 +72,7 @@ def layer_speed(
         if not 0 < ratio < 1:
             raise LrsmsError(f"--ratios: {ratio!r} is not in (0, 1)")
     torch.set_num_threads(threads)
-    found = []
+    results = []
     for inputs, outputs in shapes:
         x = torch.randn(frames, inputs, device=device)
         ranks = {ratio: max(1, round(min(inputs, outputs) * ratio)) for ratio in ratios}
@@ -94,7 +94,7 @@ def layer_speed(
                 spread = Spread.of(values)
                 times = 1.0 if share is None else inputs * outputs / (ranks[share] * (inputs + outputs))
                 weights = sum(matrix.numel() for matrix in layers[key].parameters() if matrix.dim() > 1)
-                found.append(
+                results.append(
                     {
                         **{"in": inputs, "out": outputs, "layer": name, "ratio": share, "pass": what},
                         **{"rank": share and ranks[share], "weights": weights, "seconds": spread.__dict__},
@@ -103,7 +103,7 @@ def layer_speed(
                     }
                 )
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} thread(s)"
-    missing = "" if any(one["layer"] == TENSORLY for one in found) else f" {TENSORLY} is not installed."
+    missing = "" if any(result["layer"] == TENSORLY for result in results) else f" {TENSORLY} is not installed."
     return write_results(
         folder,
         "layer",
@@ -112,13 +112,13 @@ def layer_speed(
             *("in x out", "layer", "rank", "pass", "weights", "ms [quartiles]", "x faster", "x fewer FLOPs"),
             "share achieved",
         ),
-        [_row(one) for one in found],
+        [_row(result) for result in results],
         [
             f"{where}, {'bfloat16 autocast' if amp else 'float32'}, {frames} frames, medians of {rounds} in turns. "
             "Share achieved: times faster over times fewer FLOPs. Weights: without biases. "
             f"{TENSORLY}: CP of the matrix with the same rank, kept factorized.{missing}"
         ],
-        {"results": found, "frames": frames, "threads": threads, "device": device, "amp": amp},
+        {"results": results, "frames": frames, "threads": threads, "device": device, "amp": amp},
         left=2,
     )
 
@@ -148,11 +148,21 @@ def _pass(layer: nn.Module, x: torch.Tensor, backward: bool, amp: bool) -> Calla
     return run
 
 
-def _row(one: dict) -> tuple[str, ...]:
-    spread = one["seconds"]
-    low_rank = one["rank"] is not None
+def _row(result: dict) -> tuple[str, ...]:
+    spread = result["seconds"]
+    low_rank = result["rank"] is not None
     return (
-        *(f"{one['in']} x {one['out']}", one["layer"], str(one["rank"] or "-"), one["pass"], f"{one['weights']:,}"),
+        *(
+            f"{result['in']} x {result['out']}",
+            result["layer"],
+            str(result["rank"] or "-"),
+            result["pass"],
+            f"{result['weights']:,}",
+        ),
         f"{spread['median'] * 1e3:.2f} [{spread['low'] * 1e3:.2f}, {spread['high'] * 1e3:.2f}]",
-        *(f"{one['times_faster']:.2f}", f"{one['flop_ratio']:.2f}", f"{one['share']:.0%}" if low_rank else "-"),
+        *(
+            f"{result['times_faster']:.2f}",
+            f"{result['flop_ratio']:.2f}",
+            f"{result['share']:.0%}" if low_rank else "-",
+        ),
     )

@@ -36,21 +36,23 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
     runs = []
     for level in levels:
         single = {"compression": level, "target": level, "max_iterations": 1, "retries": 0, "tolerance": 100.0}
-        runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{level:g}x", single)]
+        runs += [("single shot", root, iteration) for root, iteration in _run(toolkit, f"single_{level:g}x", single)]
     loop = _run(toolkit, "loop", {})
     if loop:
         long = {**single, "finetune": {**toolkit.config.finetune, "epochs": _epochs(*loop[-1])}}
-        runs += [("single shot", root, one) for root, one in _run(toolkit, f"single_{levels[-1]:g}x_long", long)]
-    runs += [("loop", root, one) for root, one in loop]
+        runs += [
+            ("single shot", root, iteration) for root, iteration in _run(toolkit, f"single_{levels[-1]:g}x_long", long)
+        ]
+    runs += [("loop", root, iteration) for root, iteration in loop]
     reference = toolkit.errors(toolkit.original, split)
     size = toolkit.cost(toolkit.original)
-    found = [_result("original", toolkit.original.name, 1.0, size, 0, None, reference, reference)]
-    for way, root, one in runs:
-        errors = toolkit.errors(root / one.folder, split)
-        epochs = _epochs(root, one)
-        name = root.name if way == "single shot" else one.folder
-        found.append(_result(way, name, one.compression, one.cost, epochs, one, errors, reference))
-    pictures.single_shot_and_loop(found, split, folder / "loop.png")
+    results = [_result("original", toolkit.original.name, 1.0, size, 0, None, reference, reference)]
+    for way, root, iteration in runs:
+        errors = toolkit.errors(root / iteration.folder, split)
+        epochs = _epochs(root, iteration)
+        name = root.name if way == "single shot" else iteration.folder
+        results.append(_result(way, name, iteration.compression, iteration.cost, epochs, iteration, errors, reference))
+    pictures.single_shot_and_loop(results, split, folder / "loop.png")
     return write_results(
         folder,
         "loop",
@@ -59,7 +61,7 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
             *("way", "experiment", "x smaller", toolkit.config.budget, "epochs"),
             *("dev WER %", f"{split} WER %", "difference, points [95 %]", "P(not worse)", ""),
         ),
-        [_row(one) for one in found],
+        [_row(result) for result in results],
         [
             f"`{toolkit.original.name}`; each single shot: one search of {toolkit.config.trials} trials "
             f"({toolkit.config.controller}), truncation ({toolkit.config.truncation}) and fine-tuning, as in one "
@@ -67,7 +69,7 @@ def single_shot_and_loop(toolkit: EspnetToolkit, levels: Sequence[float], split:
             f"Differences to the original on {split}: paired bootstrap over utterances; P(not worse): share of "
             "resamples without more errors."
         ],
-        {"experiment": toolkit.original.name, "split": split, "results": found},
+        {"experiment": toolkit.original.name, "split": split, "results": results},
         left=2,
         pictures=["loop.png"],
     )
@@ -88,13 +90,13 @@ def _run(toolkit: EspnetToolkit, name: str, changes: dict) -> list[tuple[Path, I
         done = []
     if (inner.root / chosen.name).exists() and not chosen.exists():
         shutil.copy(inner.root / chosen.name, toolkit.root)
-    return [(inner.root, one) for one in done]
+    return [(inner.root, iteration) for iteration in done]
 
 
-def _epochs(root: Path, one: Iteration) -> int:
+def _epochs(root: Path, iteration: Iteration) -> int:
     """Of fine-tuning, all iterations that led here together."""
-    own = json.loads((root / one.folder / "summary.json").read_text())["epochs"]
-    before = root / one.source / "accepted.json"
+    own = json.loads((root / iteration.folder / "summary.json").read_text())["epochs"]
+    before = root / iteration.source / "accepted.json"
     return own + (_epochs(root, Iteration(**json.loads(before.read_text()))) if before.exists() else 0)
 
 
@@ -104,24 +106,39 @@ def _result(
     times: float,
     cost: float,
     epochs: int,
-    one: Iteration | None,
+    iteration: Iteration | None,
     errors: Errors,
     reference: Errors,
 ) -> dict:
-    found = paired_bootstrap(reference.errors, errors.errors, reference.words)
+    comparison = paired_bootstrap(reference.errors, errors.errors, reference.words)
     return {
         **{"way": way, "experiment": name, "times": times, "cost": cost, "epochs": epochs},
-        "dev_wer": None if one is None else one.wer,
-        "accepted": None if one is None else one.accepted,
+        "dev_wer": None if iteration is None else iteration.wer,
+        "accepted": None if iteration is None else iteration.accepted,
         "wer": errors.rate,
-        **{"difference": found.difference, "low": found.low, "high": found.high, "not_worse": found.not_worse},
+        **{
+            "difference": comparison.difference,
+            "low": comparison.low,
+            "high": comparison.high,
+            "not_worse": comparison.not_worse,
+        },
     }
 
 
-def _row(one: dict) -> tuple[str, ...]:
-    verdict = "" if one["way"] != "loop" else "accepted" if one["accepted"] else "rejected"
+def _row(result: dict) -> tuple[str, ...]:
+    verdict = "" if result["way"] != "loop" else "accepted" if result["accepted"] else "rejected"
     return (
-        *(one["way"], one["experiment"], f"{one['times']:.2f}", f"{one['cost']:,.0f}", str(one["epochs"])),
-        *("-" if one["dev_wer"] is None else f"{one['dev_wer']:.2f}", f"{one['wer']:.2f}"),
-        *(f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]", f"{one['not_worse']:.3f}", verdict),
+        *(
+            result["way"],
+            result["experiment"],
+            f"{result['times']:.2f}",
+            f"{result['cost']:,.0f}",
+            str(result["epochs"]),
+        ),
+        *("-" if result["dev_wer"] is None else f"{result['dev_wer']:.2f}", f"{result['wer']:.2f}"),
+        *(
+            f"{result['difference']:+.2f} [{result['low']:+.2f}, {result['high']:+.2f}]",
+            f"{result['not_worse']:.3f}",
+            verdict,
+        ),
     )

@@ -58,25 +58,30 @@ def single_shot_and_loop(results: Sequence[Mapping], split: str, picture: Path) 
         picture: file to write.
     """
     picture.parent.mkdir(parents=True, exist_ok=True)
-    original = next(one for one in results if one["way"] == "original")
+    original = next(result for result in results if result["way"] == "original")
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
         axis.axhline(original["wer"], color="0.5", linestyle="--", linewidth=1)
         handles = axis.plot(1, original["wer"], "s", color="0.3", label="original", linestyle="none")
         for index, way in enumerate(("single shot", "loop")):
-            found = sorted((one for one in results if one["way"] == way), key=lambda one: one["times"])
-            if not found:
+            shown = sorted((result for result in results if result["way"] == way), key=lambda result: result["times"])
+            if not shown:
                 continue
             color = f"C{index}"
-            long = [one for one in found if one["experiment"].endswith("_long")]
-            points = [(one["times"], one["wer"]) for one in found if one["accepted"] and one not in long]
+            long = [result for result in shown if result["experiment"].endswith("_long")]
+            points = [(result["times"], result["wer"]) for result in shown if result["accepted"] and result not in long]
             if points:
                 axis.plot(*zip(*points), color=color, linewidth=1)
-            for one in found:
-                low, high = one["wer"] - one["difference"] + one["low"], one["wer"] - one["difference"] + one["high"]
-                axis.plot([one["times"]] * 2, [max(0, low), high], color=color, linewidth=1, alpha=0.6)
-                face = color if one["accepted"] else "white"
-                axis.plot(one["times"], one["wer"], "*" if one in long else "o", color=color, markerfacecolor=face)
+            for result in shown:
+                low, high = (
+                    result["wer"] - result["difference"] + result["low"],
+                    result["wer"] - result["difference"] + result["high"],
+                )
+                axis.plot([result["times"]] * 2, [max(0, low), high], color=color, linewidth=1, alpha=0.6)
+                face = color if result["accepted"] else "white"
+                axis.plot(
+                    result["times"], result["wer"], "*" if result in long else "o", color=color, markerfacecolor=face
+                )
             if long:
                 label = f"{way}, with the loop's epochs"
                 handles += axis.plot([], [], "*", color=color, linestyle="none", label=label)

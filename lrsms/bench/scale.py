@@ -67,11 +67,11 @@ def step_time_over_scale(
     variations += [Variation("depth", depth, {"encoder_conf": {"num_blocks": depth}}, seconds) for depth in depths]
     variations += [Variation("utterance s", length, {}, length) for length in lengths]
     variations += [Variation("processes", world, {}, seconds, world) for world in worlds]
-    found: list[dict] = []
+    results: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         for variation in tqdm(variations, desc="scale", unit="variation"):
             configs = write_arms(benchmarks, size, arms, Path(scratch), variation.changes)
-            found += _measure(variation, dict(zip(arms, configs)), batch, steps, vocab_size)
+            results += _measure(variation, dict(zip(arms, configs)), batch, steps, vocab_size)
         gradients = _gradients(write_arms(benchmarks, size, arms, Path(scratch)), arms, vocab_size)
     forecast = _forecast(gradients)
     table = write_results(
@@ -79,7 +79,7 @@ def step_time_over_scale(
         "scale",
         "Step time over scale",
         ("over", "value", "arm", "parameters", "step s [quartiles]", "audio s per s", "x faster"),
-        [_row(one) for one in found],
+        [_row(result) for result in results],
         [
             f"Size {size}: one thread a process, batches of {batch} x {seconds:g} s a process where nothing else is "
             f"said, {steps} steps in turns after one to warm up. Faster: than {arms[0]} at the same value.",
@@ -88,7 +88,7 @@ def step_time_over_scale(
             "\nOn paper, not run: float32 gradients; in a ring all-reduce each process sends 2 (n - 1) / n times as "
             "many bytes, at the link's nominal speed, none of it hidden behind the backward pass as it would be.",
         ],
-        {"results": found, "forecast": forecast, "links": LINKS, "size": size, "batch": batch},
+        {"results": results, "forecast": forecast, "links": LINKS, "size": size, "batch": batch},
         left=3,
     )
     return f"{table}\n\n{_forecast_table(forecast)}"
@@ -116,7 +116,7 @@ def _measure(variation: Variation, configs: Mapping[str, Path], batch: int, step
             for arm in names[turn:] + names[:turn]:
                 team = [started[arm, rank] for rank in range(variation.world)]
                 for worker in team:
-                    worker.send("made_up_step", batch, variation.seconds)
+                    worker.send("dummy_step", batch, variation.seconds)
                 spent = max(worker.receive().seconds for worker in team)
                 if number >= 0:
                     seconds[arm].append(spent)
@@ -135,40 +135,40 @@ def _measure(variation: Variation, configs: Mapping[str, Path], batch: int, step
 
 
 def _gradients(configs: Sequence[Path], arms: Sequence[str], vocab_size: int) -> dict[str, int]:
-    found = {}
+    bytes_of_arms = {}
     for arm, config in zip(arms, configs):
         options = {"vocab_size": vocab_size, "update": False}
         with workers({arm: (TogetherTraining, (config, 0, 1, 0), options)}) as started:
-            found[arm] = started[arm].call("gradient_bytes")
-    return found
+            bytes_of_arms[arm] = started[arm].call("gradient_bytes")
+    return bytes_of_arms
 
 
 def _forecast(gradients: Mapping[str, int]) -> list[dict]:
-    found = []
+    rows = []
     for arm, size in gradients.items():
         for count in FORECAST:
             sent = 2 * (count - 1) / count * size
             times = {link: sent / speed for link, speed in LINKS.items()}
-            found.append({"arm": arm, "gpus": count, "gradient_bytes": size, "sent_bytes": sent, "seconds": times})
-    return found
+            rows.append({"arm": arm, "gpus": count, "gradient_bytes": size, "sent_bytes": sent, "seconds": times})
+    return rows
 
 
 def _forecast_table(forecast: Sequence[Mapping]) -> str:
     rows = [
         (
-            *(one["arm"], str(one["gpus"]), f"{one['gradient_bytes'] / 1e6:,.0f}", f"{one['sent_bytes'] / 1e6:,.0f}"),
-            *(f"{1e3 * seconds:.1f}" for seconds in one["seconds"].values()),
+            *(row["arm"], str(row["gpus"]), f"{row['gradient_bytes'] / 1e6:,.0f}", f"{row['sent_bytes'] / 1e6:,.0f}"),
+            *(f"{1e3 * seconds:.1f}" for seconds in row["seconds"].values()),
         )
-        for one in forecast
+        for row in forecast
     ]
     links = [f"ms, {link}" for link in LINKS]
     return markdown_table(("arm", "GPUs", "gradients MB", "sent by each MB", *links), rows)
 
 
-def _row(one: Mapping) -> tuple[str, ...]:
-    step = one["step"]
+def _row(result: Mapping) -> tuple[str, ...]:
+    step = result["step"]
     return (
-        *(one["over"], f"{one['value']:g}", one["arm"], f"{one['parameters']:,}"),
+        *(result["over"], f"{result['value']:g}", result["arm"], f"{result['parameters']:,}"),
         f"{step['median']:.3f} [{step['low']:.3f}, {step['high']:.3f}]",
-        *(f"{one['audio_per_second']:.2f}", f"{one['times_faster']:.2f}"),
+        *(f"{result['audio_per_second']:.2f}", f"{result['times_faster']:.2f}"),
     )

@@ -18,10 +18,10 @@ from lrsms.bench.timing import Spread, side_by_side
 from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.search import finished_trials
 from lrsms.compress.space import DENSE, SearchSpace
-from lrsms.compress.truncation import METHODS
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
 from lrsms.espnet.compress.toolkit import EspnetToolkit, with_ranks
+from lrsms.lowrank.truncation import METHODS
 from lrsms.sweep.intervals import mean_interval
 
 _FINE = [*(number / 40 for number in range(1, 40)), DENSE]
@@ -48,14 +48,14 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
     for x in times:
         space.check(cost / x)
     arms = [(x, method) for x in times for method in METHODS]
-    found = [{"times": 1.0, "method": "original", **{name: evaluator.score(name) for name in fidelities}}]
+    results = [{"times": 1.0, "method": "original", **{name: evaluator.score(name) for name in fidelities}}]
     for x, method in tqdm(arms, desc="truncations", unit="model", delay=2):
         ranks = space.ranks(space.fit([0.0] * len(space.groups), cost / x))
         with toolkit.sliced(compressible, method).at(ranks):
-            found.append({"times": x, "method": method, **{name: evaluator.score(name) for name in fidelities}})
+            results.append({"times": x, "method": method, **{name: evaluator.score(name) for name in fidelities}})
     rows = [
         (f"{result['times']:g}x", str(result["method"]), *(f"{result[name]:.2f}" for name in fidelities))
-        for result in found
+        for result in results
     ]
     return write_results(
         folder,
@@ -67,7 +67,7 @@ def truncations(toolkit: EspnetToolkit, split: str, times: Sequence[float], fide
             f"`{toolkit.original.name}`, one ratio for {_roles(toolkit)}, {len(evaluator.utterances)} utterances of "
             f"{split}, moments of {toolkit.config.calibration.get('utterances', 50)} utterances of training data."
         ],
-        {"experiment": toolkit.original.name, "split": split, "results": found},
+        {"experiment": toolkit.original.name, "split": split, "results": results},
         left=2,
     )
 
@@ -150,7 +150,7 @@ def _search_all(toolkit: EspnetToolkit, times: float, names: Sequence[str], seed
             next(steps, None)
     for arm, search, study in zip(arms, searches, studies):
         trials = [trial for trial in study.get_trials(deepcopy=False) if "error" in trial.user_attrs]
-        errors = [one.error if one.cost <= limit else np.inf for one in finished_trials(study)]
+        errors = [trial.error if trial.cost <= limit else np.inf for trial in finished_trials(study)]
         arm["best"] = np.minimum.accumulate(errors).tolist()
         arm["seconds"] = np.cumsum([trial.duration.total_seconds() for trial in trials]).tolist()
         arm["distinct"] = len({tuple(trial.user_attrs["choice"]) for trial in trials})
@@ -167,8 +167,12 @@ def _common_clock(arms: Sequence[dict]) -> float:
 def _mean(values: Sequence[float]) -> str:
     if not np.all(np.isfinite(values)):
         return "-"
-    found = mean_interval(values)
-    return f"{found.mean:.2f}" if found.low is None else f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    interval = mean_interval(values)
+    return (
+        f"{interval.mean:.2f}"
+        if interval.low is None
+        else f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    )
 
 
 def trials_per_minute(toolkit: EspnetToolkit, times: float, rounds: int, folder: Path):
@@ -207,16 +211,16 @@ def trials_per_minute(toolkit: EspnetToolkit, times: float, rounds: int, folder:
     }
     arms["naive: factorize, write, load, beam search on dev"] = lambda: _naive_trial(toolkit, candidate())
     seconds = side_by_side(arms, rounds=rounds, desc="trials")
-    found = {name: Spread.of(values) for name, values in seconds.items()}
-    naive = list(found.values())[-1].median
+    spreads = {name: Spread.of(values) for name, values in seconds.items()}
+    naive = list(spreads.values())[-1].median
     rows = [
         (
             name,
-            f"{one.median:.2f} [{one.low:.2f}, {one.high:.2f}]",
-            f"{60 / one.median:.1f}",
-            f"{naive / one.median:.1f}x",
+            f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]",
+            f"{60 / spread.median:.1f}",
+            f"{naive / spread.median:.1f}x",
         )
-        for name, one in found.items()
+        for name, spread in spreads.items()
     ]
     return write_results(
         folder,

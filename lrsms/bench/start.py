@@ -94,10 +94,10 @@ def start_speed(
         for name in list(roots)[:: 1 if turn % 2 else -1]:
             shutil.rmtree(work_dir / "trained", ignore_errors=True)
             log = work_dir / "trained" / "train.log" if verb == "train" else None
-            found = _run(commands[verb], roots[name], threads, until=log)
+            run = _run(commands[verb], roots[name], threads, until=log)
             if turn >= 0:
-                runs[verb][name].append(found)
-    medians = {verb: {name: _median(found) for name, found in by_root.items()} for verb, by_root in runs.items()}
+                runs[verb][name].append(run)
+    medians = {verb: {name: _median(measured) for name, measured in by_root.items()} for verb, by_root in runs.items()}
     header = ["start of", *(f"{what} {name}" for what in ("s", "CPU s", "MB") for name in _columns(roots))]
     rows = [[verb, *_cells(medians[verb])] for verb in verbs]
     notes = [
@@ -107,7 +107,9 @@ def start_speed(
     ]
     from lrsms.bench.results import write_results
 
-    every = {verb: {name: [asdict(one) for one in found] for name, found in by.items()} for verb, by in runs.items()}
+    every = {
+        verb: {name: [asdict(run) for run in measured] for name, measured in by.items()} for verb, by in runs.items()
+    }
     return write_results(output_dir, "start", "Start-up", header, rows, notes, {"runs": every, "rounds": rounds})
 
 
@@ -133,10 +135,12 @@ def _prepare(folder: Path, experiment: Path, cuts: Path, checkpoint: str) -> Non
     import soundfile
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
+    from lrsms.data.cut_files import read_cuts
+
     for path in (experiment / CONFIG, experiment / checkpoint, cuts):
         if not path.exists():
             raise LrsmsError(f"{path}: not found; bench start needs a trained experiment and its data")
-    cut = next(iter(CutSet.from_file(cuts)))
+    cut = next(iter(read_cuts(cuts)))
     sound = folder / "utterance.flac"
     soundfile.write(sound, cut.load_audio()[0], cut.sampling_rate)
     recording = Recording.from_file(sound, recording_id="utterance")

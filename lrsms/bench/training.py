@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lrsms.bench.results import write_results
 from lrsms.bench.timing import Spread
 from lrsms.bench.workers import Worker, workers
-from lrsms.espnet.bench.dummy import MadeUpTraining, Step
+from lrsms.espnet.bench.dummy import DummyTraining, Step
 
 
 def train_speed(
@@ -33,9 +33,9 @@ def train_speed(
     Args:
         configs: training YAMLs; the first is what the others are compared with.
         folder: for the results.
-        batch, seconds, spread: of :meth:`lrsms.espnet.bench.dummy.MadeUpTraining.made_up_step`.
+        batch, seconds, spread: of :meth:`lrsms.espnet.bench.dummy.DummyTraining.dummy_step`.
         steps: timed steps of each config; one more before them warms up.
-        device, amp, **options: of :class:`lrsms.espnet.bench.dummy.MadeUpTraining`.
+        device, amp, **options: of :class:`lrsms.espnet.bench.dummy.DummyTraining`.
 
     Returns:
         The table.
@@ -44,14 +44,14 @@ def train_speed(
         LrsmsError: a config that training would refuse, or no memory for the models side by side.
     """
     options = {"device": device, "amp": amp, **options}
-    makers = {str(path): (MadeUpTraining, (path,), options) for path in configs}
+    makers = {str(path): (DummyTraining, (path,), options) for path in configs}
     with workers(makers, on_gpu=device != "cpu") as arms:
         taken = _in_turns(arms, steps, batch=batch, seconds=seconds, spread=spread)
-        found = [_result(path, arm, taken[path]) for path, arm in arms.items()]
-    base = found[0]
-    for one in found:
-        one["times_faster"] = one["audio_per_second"] / base["audio_per_second"]
-        one["memory_share"] = one["memory"] / base["memory"]
+        results = [_result(path, arm, taken[path]) for path, arm in arms.items()]
+    base = results[0]
+    for result in results:
+        result["times_faster"] = result["audio_per_second"] / base["audio_per_second"]
+        result["memory_share"] = result["memory"] / base["memory"]
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {options.get('threads', 1)} thread(s)"
     precision = "bfloat16 autocast" if amp else "float32"
     memory = "of torch on the GPU" if device == "cuda" else "the most that the process has had"
@@ -63,14 +63,14 @@ def train_speed(
             *("configuration", "parameters", "audio s per s", "x faster", "step s [quartiles]"),
             *("forward s", "backward s", "update s", "CPU s", "peak memory GiB", "of the first's"),
         ),
-        [_row(one) for one in found],
+        [_row(result) for result in results],
         [
             f"{where}, {precision}, batches of {batch} utterances, the longest of {seconds:g} s and the shortest "
             f"{spread:.0%} shorter; {steps} steps in turns after one to warm up, medians. Each model in a process of "
             f"its own; CPU s: processor time of a step; memory: {memory}. "
             "Faster: audio per second of the whole step, than the first."
         ],
-        {"results": found, "options": {**options, "batch": batch, "seconds": seconds, "spread": spread}},
+        {"results": results, "options": {**options, "batch": batch, "seconds": seconds, "spread": spread}},
     )
 
 
@@ -81,9 +81,9 @@ def _in_turns(arms: Mapping[str, Worker], steps: int, **step) -> dict[str, list[
         for number in range(-1, steps):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
-                one = arms[name].call("made_up_step", **step, seed=number + 1)
+                measured = arms[name].call("dummy_step", **step, seed=number + 1)
                 if number >= 0:
-                    taken[name].append(one)
+                    taken[name].append(measured)
                 bar.update()
     return taken
 
@@ -102,11 +102,16 @@ def _result(path: str, arm: Worker, steps: Sequence[Step]) -> dict:
     }
 
 
-def _row(one: Mapping) -> tuple[str, ...]:
-    step = one["step"]
+def _row(result: Mapping) -> tuple[str, ...]:
+    step = result["step"]
     return (
-        *(one["config"], f"{one['parameters']:,}", f"{one['audio_per_second']:.2f}", f"{one['times_faster']:.2f}"),
+        *(
+            result["config"],
+            f"{result['parameters']:,}",
+            f"{result['audio_per_second']:.2f}",
+            f"{result['times_faster']:.2f}",
+        ),
         f"{step['median']:.3f} [{step['low']:.3f}, {step['high']:.3f}]",
-        *(f"{one[part]:.3f}" for part in ("forward", "backward", "update", "cpu")),
-        *(f"{one['memory'] / 2**30:.2f}", f"{one['memory_share']:.2f}"),
+        *(f"{result[part]:.3f}" for part in ("forward", "backward", "update", "cpu")),
+        *(f"{result['memory'] / 2**30:.2f}", f"{result['memory_share']:.2f}"),
     )

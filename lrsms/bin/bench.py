@@ -25,7 +25,7 @@ from pathlib import Path
 
 from lrsms.bench import CONFIGS
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 SEARCHES = ("truncation", "controllers", "trials", "loop")
@@ -41,56 +41,82 @@ def main() -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="trained experiment; decode and export take several, decode also YAML: random weights",
+        help="trained experiment; decode and export take several, decode also a YAML for random weights",
     )
-    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
-    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--split", default="test", help="scored at the end; nothing is chosen on it")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--work_dir", type=Path, help="factors, trials, experiments; default: <asr_exp>_bench")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks"), help="tables, JSON and pictures")
-    parser.add_argument("--times", type=float, nargs="+", help="how many times smaller; levels of the single shots")
-    parser.add_argument("--roles", nargs="+", help="of the layers to factor, in place of the config's")
-    parser.add_argument("--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to take")
-    parser.add_argument("--controllers", nargs="+", help="default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="trials, start: how often each is timed")
-    parser.add_argument("--utterances", type=int, help="decode, export: the first so many of the split")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: fp32, bf16, int8")
+    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
+    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--split", default="test", help="split that is scored at the end; nothing is chosen on it")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
+    parser.add_argument(
+        "--work_dir", type=Path, help="folder for factors, trials and experiments (default: <asr_exp>_bench)"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("benchmarks"), help="folder for tables, JSON and pictures"
+    )
+    parser.add_argument(
+        "--times", type=float, nargs="+", help="compression factors: how many times smaller the single shots are"
+    )
+    parser.add_argument("--roles", nargs="+", help="roles of the layers to factor, in place of the config's")
+    parser.add_argument(
+        "--fidelities", nargs="+", default=["loss", "ctc", "beam"], help="truncation: scores to compute"
+    )
+    parser.add_argument("--controllers", nargs="+", help="controllers to compare (default: all)")
+    parser.add_argument("--seeds", type=count_or_none, nargs="+", default=[0, 1, 2], help="seeds of the searches")
+    parser.add_argument("--rounds", type=count, default=5, help="trials, start: number of timed rounds")
+    parser.add_argument("--utterances", type=count, help="decode, export: use only the first N utterances of the split")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: any of fp32, bf16, int8")
     parser.add_argument(
         "--searches",
         nargs="+",
         default=["ctc", "beam"],
-        help="export, decode: ctc, the best path; beam. decode: also espnet or fast beam search around all models",
+        help="export, decode: ctc (best path), beam; decode: also espnet or fast, one beam search for all models",
     )
-    parser.add_argument("--merges", nargs="+", default=["faster", "all", "none"], help="export: layers made dense")
-    parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: stored, merged, faster")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of torch; decode takes several")
-    parser.add_argument("--size", help="of <size>_dense.yaml in sizes_dir: tiny, base, paper")
-    parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="of arms.yaml in sizes_dir")
-    parser.add_argument("--sizes_dir", type=Path, default=CONFIGS, help="sizes and arms (default: the package's)")
-    parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is compared with")
-    parser.add_argument("--batch", type=int, default=4, help="train, scale: utterances in a batch")
-    parser.add_argument("--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance")
-    parser.add_argument("--spread", type=float, default=0.2, help="train: the shortest is so much shorter")
-    parser.add_argument("--steps", type=int, default=5, help="train, scale: timed steps of each config")
-    parser.add_argument("--vocab_size", type=int, default=5000, help="train, scale: output tokens")
-    parser.add_argument("--shapes", nargs="+", help="layer: as 768x3072; default: those of --size")
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.125, 0.25, 0.5], help="layer: ranks")
-    parser.add_argument("--frames", type=int, default=4000, help="layer: rows of the input")
-    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="data: of made-up manifests")
+    parser.add_argument(
+        "--merges", nargs="+", default=["faster", "all", "none"], help="export: which layers are made dense"
+    )
+    parser.add_argument("--weights", nargs="+", default=["stored"], help="decode: any of stored, merged, faster")
+    parser.add_argument(
+        "--threads", type=count, nargs="+", default=[1], help="threads of torch; decode takes several numbers"
+    )
+    parser.add_argument("--size", help="model size, <size>_dense.yaml in sizes_dir: tiny, base or paper")
+    parser.add_argument("--arms", nargs="+", default=["stock", "dense", "lrsms"], help="arms of arms.yaml in sizes_dir")
+    parser.add_argument(
+        "--sizes_dir", type=Path, default=CONFIGS, help="folder of sizes and arms (default: the package's)"
+    )
+    parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is the baseline")
+    parser.add_argument("--batch", type=count, default=4, help="train, scale: utterances in a batch")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance in seconds"
+    )
+    parser.add_argument(
+        "--spread", type=float, default=0.2, help="train: how much shorter the shortest utterance is, from 0 to 1"
+    )
+    parser.add_argument("--steps", type=count, default=5, help="train, scale: number of timed steps of each config")
+    parser.add_argument("--vocab_size", type=count, default=5000, help="train, scale: number of output tokens")
+    parser.add_argument("--shapes", nargs="+", help="layer: shapes such as 768x3072 (default: those of --size)")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.125, 0.25, 0.5], help="layer: rank ratios")
+    parser.add_argument("--frames", type=count, default=4000, help="layer: number of rows of the input")
+    parser.add_argument(
+        "--hours", type=float, nargs="+", default=[1, 10, 100, 1000], help="data: hours of audio in the dummy manifests"
+    )
     parser.add_argument("--max_duration", type=float, default=60.0, help="data: seconds of audio in a batch")
-    parser.add_argument("--widths", type=int, nargs="*", default=[128, 256, 512], help="scale")
-    parser.add_argument("--depths", type=int, nargs="*", default=[6, 12], help="scale")
-    parser.add_argument("--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: seconds")
-    parser.add_argument("--worlds", type=int, nargs="*", default=[1, 2], help="scale: processes that train together")
-    parser.add_argument("--against", type=Path, help="start: root of another checkout, to run in turns with this one")
-    parser.add_argument("--verbs", nargs="+", help="start: some of transcribe decode train import torch help")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: where")
-    parser.add_argument("--amp", type=str2bool, default=False, help="train: bfloat16 where torch allows it")
-    parser.add_argument("--update", type=str2bool, default=True, help="train: whether the optimizer takes part")
-    parser.add_argument("--nj", type=int, default=1, help="loop: processes that run trials and decode")
+    parser.add_argument("--widths", type=count, nargs="*", default=[128, 256, 512], help="scale: widths of the model")
+    parser.add_argument("--depths", type=count, nargs="*", default=[6, 12], help="scale: numbers of encoder blocks")
+    parser.add_argument(
+        "--lengths", type=float, nargs="*", default=[4, 8, 16], help="scale: lengths of the utterances in seconds"
+    )
+    parser.add_argument(
+        "--worlds", type=count, nargs="*", default=[1, 2], help="scale: numbers of processes that train together"
+    )
+    parser.add_argument(
+        "--against", type=Path, help="start: root of another checkout that is run in turns with this one"
+    )
+    parser.add_argument("--verbs", nargs="+", help="start: any of transcribe, decode, train, import, torch, help")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: device of the model")
+    parser.add_argument("--amp", type=str2bool, default=False, help="train: use bfloat16 if torch allows it")
+    parser.add_argument("--update", type=str2bool, default=True, help="train: let the optimizer take part in a step")
+    parser.add_argument("--nj", type=count, default=1, help="loop: number of processes that run trials and decode")
     args = parser.parse_args()
 
     if args.what in SPEEDS:
@@ -112,9 +138,9 @@ def main() -> None:
     from lrsms.bench import looping, searching
     from lrsms.compress.config import CompressConfig
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
-    content = read_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
+    content = read_training_yaml(args.config) | ({"roles": args.roles} if args.roles else {})
     toolkit = EspnetToolkit(
         config=CompressConfig.parse(content, str(args.config)),
         root=args.work_dir or original.with_name(f"{original.name}_bench"),
@@ -148,13 +174,13 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         from lrsms.bench.layer import layer_speed, shapes_of
 
         shapes = shapes_of(args.shapes, args.sizes_dir, args.size or "paper")
-        more = options("frames", "rounds", "device", "amp")
-        return layer_speed(shapes, args.ratios, args.output_dir, threads=args.threads[0], **more)
+        extra = options("frames", "rounds", "device", "amp")
+        return layer_speed(shapes, args.ratios, args.output_dir, threads=args.threads[0], **extra)
     if args.what == "scale":
         from lrsms.bench.scale import step_time_over_scale
 
-        more = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
-        return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **more)
+        extra = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
+        return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **extra)
     cuts = args.data_dir / args.split / "cuts.jsonl.gz"
     if args.what == "start":
         from lrsms.bench.start import VERBS, start_speed
@@ -164,8 +190,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
         given = (args.asr_exp[0], cuts, (args.configs or [Path("conf/train_lrsms.yaml")])[0], args.decode_config)
         with tempfile.TemporaryDirectory() as scratch:
             places = (args.output_dir, args.work_dir or Path(scratch) / "start")
-            more = {"verbs": args.verbs or VERBS, **options("against", "rounds")}
-            return start_speed(*given, args.checkpoint, *places, threads=args.threads[0], **more)
+            extra = {"verbs": args.verbs or VERBS, **options("against", "rounds")}
+            return start_speed(*given, args.checkpoint, *places, threads=args.threads[0], **extra)
     if args.what == "export":
         from lrsms.bench.exporting import compare_exports
 
@@ -173,9 +199,9 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
             refuse("export needs --asr_exp")
         first = args.asr_exp[0]
         places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
-        more = options("merges", "precisions", "searches", "utterances")
+        extra = options("merges", "precisions", "searches", "utterances")
         from_files = (args.asr_exp, cuts, args.decode_config, args.checkpoint)
-        return compare_exports(*from_files, *places, threads=args.threads[0], **more)
+        return compare_exports(*from_files, *places, threads=args.threads[0], **extra)
     with tempfile.TemporaryDirectory() as scratch:
         configs = args.configs or []
         if args.size:
@@ -187,8 +213,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
             if not configs:
                 refuse("train needs --size or --configs")
-            more = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
-            return train_speed(configs, args.output_dir, threads=args.threads[0], **more)
+            extra = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
+            return train_speed(configs, args.output_dir, threads=args.threads[0], **extra)
         if args.what == "data":
             from lrsms.bench.data import data_speed
 
@@ -196,14 +222,14 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
                 from lrsms.bench.sizes import write_arms
 
                 configs = write_arms(args.sizes_dir, "base", ["lrsms"], Path(scratch))
-            more = options("hours", "max_duration", "steps")
-            return data_speed(cuts, configs[-1], args.output_dir, threads=args.threads[0], **more)
+            extra = options("hours", "max_duration", "steps")
+            return data_speed(cuts, configs[-1], args.output_dir, threads=args.threads[0], **extra)
         from lrsms.bench.decoding import decode_speed
 
         if not args.asr_exp + configs:
             refuse("decode needs --asr_exp or --size")
-        more = options("utterances", "precisions", "weights", "threads", "searches")
-        return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **more)
+        extra = options("utterances", "precisions", "weights", "threads", "searches")
+        return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **extra)
 
 
 if __name__ == "__main__":

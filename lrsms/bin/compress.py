@@ -6,31 +6,31 @@ Usage: lrsms compress --asr_exp exp/tag --config conf/compress.yaml
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, run the loop, report."""
     parser = CommandParser(description=__doc__)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="trained experiment of ESPnet or of this package")
+    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
+    parser.add_argument("--output_dir", type=Path, help="folder of the iterations (default: <asr_exp>_compressed)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--train_split", default="train", help="split for calibration and fine-tuning")
+    parser.add_argument("--valid_split", default="dev", help="split for searching and for accepting an iteration")
+    parser.add_argument("--test_splits", default="test", help="splits that the config must not name")
+    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
+    parser.add_argument("--nj", type=count, default=1, help="number of processes that run trials and decode")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs for fine-tuning and decoding")
+    parser.add_argument("--storage", help="URL of an Optuna storage (default: a file in output_dir)")
     parser.add_argument(
-        "--asr_exp", type=Path, required=True, help="a trained experiment, of ESPnet or of this package"
+        "--worker", type=str2bool, default=False, help="true: only run trials for the searches of another such command"
     )
-    parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"))
-    parser.add_argument("--output_dir", type=Path, help="default: the experiment's folder with _compressed behind it")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--train_split", default="train", help="calibrates and fine-tunes")
-    parser.add_argument("--valid_split", default="dev", help="searches and accepts")
-    parser.add_argument("--test_splits", default="test", help="refused wherever the config names them")
-    parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"))
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--nj", type=int, default=1, help="processes that run trials and decode")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs for fine-tuning and decoding")
-    parser.add_argument("--storage", help="URL of an Optuna storage; default: a file in output_dir")
     parser.add_argument(
-        "--worker", type=str2bool, default=False, help="true: run trials of another such command's searches"
+        "--force", type=str2bool, default=False, help="remove the contents of output_dir and start again"
     )
-    parser.add_argument("--force", type=str2bool, default=False, help="remove what output_dir holds and start again")
     args = parser.parse_args()
 
     import shutil
@@ -39,12 +39,12 @@ def main() -> None:
     from lrsms.compress.config import CompressConfig
     from lrsms.compress.report import write_report
     from lrsms.espnet.compress.toolkit import EspnetToolkit
-    from lrsms.espnet.config import read_yaml
+    from lrsms.training_yaml import read_training_yaml
 
     root = args.output_dir or args.asr_exp.with_name(f"{args.asr_exp.name}_compressed")
     if args.force and not args.worker:
         shutil.rmtree(root, ignore_errors=True)
-    config = CompressConfig.parse(read_yaml(args.config), str(args.config))
+    config = CompressConfig.parse(read_training_yaml(args.config), str(args.config))
     toolkit = EspnetToolkit(
         config=config,
         root=root,

@@ -7,26 +7,33 @@ Then lrsms score adds the table and the picture of WER over SNR to exp/RESULTS.m
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options and decode each split under every condition."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--splits", default="test", help="names under data_dir, separated by spaces")
-    parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
-    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--snrs", default="clean 20 15 10 5 0 -5", help="dB of babble, separated by spaces, and clean")
-    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
-    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="of the babble")
-    parser.add_argument("--nj", type=int, default=1, help="processes, one thread each")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs to spread the processes over")
-    parser.add_argument("--force", type=str2bool, default=False)
+    parser.add_argument("--asr_exp", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--splits", default="test", help="splits to decode, separated by spaces")
+    parser.add_argument("--train_split", default="train", help="split whose utterances make the babble noise")
+    parser.add_argument(
+        "--config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML: options of ESPnet's Speech2Text"
+    )
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
+    parser.add_argument(
+        "--snrs", default="clean 20 15 10 5 0 -5", help="SNRs of the babble in dB, separated by spaces; clean for none"
+    )
+    parser.add_argument(
+        "--modalities",
+        help="any of audio, video, audiovisual, separated by spaces (default: all that the encoder takes)",
+    )
+    parser.add_argument("--voices", type=count, default=4, help="number of voices in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="seed of the babble")
+    parser.add_argument("--nj", type=count, default=1, help="number of processes, each with one thread")
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the processes over")
+    parser.add_argument("--force", type=str2bool, default=False, help="decode again even if nothing has changed")
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs

@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import CONFIG, DEFAULT_CHECKPOINT
 
 _FORMATS = ("espnet", "onnx", "sherpa", "pack", "openai", "transformers")
@@ -28,22 +28,28 @@ _FORMATS = ("espnet", "onnx", "sherpa", "pack", "openai", "transformers")
 def main() -> None:
     """Parse options and export."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
-    parser.add_argument("--format", choices=_FORMATS, nargs="+", default=["espnet"])
-    parser.add_argument("--output_dir", type=Path, help="default: export/<format> in the experiment's folder")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
+    parser.add_argument("--asr_exp", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--format", choices=_FORMATS, nargs="+", default=["espnet"], help="formats to write")
+    parser.add_argument(
+        "--output_dir", type=Path, help="folder of the export (default: export/<format> in the experiment's folder)"
+    )
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
     parser.add_argument(
         "--merge",
         choices=("all", "faster", "none"),
-        help="layers to make dense: faster, by timing them here, is the default of onnx and sherpa; all, of espnet",
+        help="layers to make dense: faster (timed here; default of onnx and sherpa), all (default of espnet) or none",
     )
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa")
-    parser.add_argument("--check", default="", help="onnx, sherpa: a split under data_dir to recognize")
-    parser.add_argument("--utterances", type=int, help="of that split, the first so many; default: all")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of the checked search")
-    parser.add_argument("--license", default="", help="pack: for the model card")
-    parser.add_argument("--force", type=str2bool, default=False, help="export again although nothing has changed")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="onnx, sherpa: precisions to write")
+    parser.add_argument(
+        "--check",
+        default="",
+        help="onnx, sherpa: split under data_dir that the export and the checkpoint both recognize",
+    )
+    parser.add_argument("--utterances", type=count, help="with --check: use only the first N utterances (default: all)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="with --check: decoding YAML")
+    parser.add_argument("--license", default="", help="pack: license that the model card names")
+    parser.add_argument("--force", type=str2bool, default=False, help="export again even if nothing has changed")
     args = parser.parse_args()
     if args.output_dir is not None and len(args.format) > 1:
         parser.error("--output_dir goes with one --format")

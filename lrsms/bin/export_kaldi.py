@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 
 
 def main() -> None:
@@ -19,10 +19,14 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cuts", type=Path, help="manifest of cuts to write as a Kaldi folder")
-    source.add_argument("--from", dest="kaldi_dir", type=Path, help="Kaldi folder to make manifests of")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--audio_format", choices=("flac", "wav", "ark"), default="flac", help="with --cuts; 16 bit")
-    parser.add_argument("--num_jobs", type=int, default=min(8, os.cpu_count() or 1), help="threads that read audio")
+    source.add_argument("--from", dest="kaldi_dir", type=Path, help="Kaldi folder to read into manifests")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--audio_format", choices=("flac", "wav", "ark"), default="flac", help="with --cuts: format of the 16-bit audio"
+    )
+    parser.add_argument(
+        "--num_jobs", type=count, default=min(8, os.cpu_count() or 1), help="number of threads that read audio"
+    )
     args = parser.parse_args()
 
     from lrsms.data.kaldi import export_kaldi, import_kaldi

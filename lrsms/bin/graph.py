@@ -7,7 +7,7 @@ Stage 4 does so by itself; stage 2 does (local/prepare_lang.py, local/compile_hl
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 
 
@@ -24,12 +24,18 @@ def options(description: str | None) -> dict:
         LrsmsError: the decoding YAML is wrong.
     """
     parser = CommandParser(description=description)
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--train_splits", default="train", help="whose text it is made of, separated by spaces")
-    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
-    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: as in stage 2")
+    parser.add_argument(
+        "--data_dir", type=Path, default=Path("data"), help="folder of the splits and of stage 2's lang_*"
+    )
+    parser.add_argument(
+        "--train_splits", default="train", help="splits whose text makes the graph, separated by spaces"
+    )
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="token type of stage 2")
+    parser.add_argument("--vocab_size", type=count, help="unigram, bpe: vocabulary size of stage 2")
     parser.add_argument("--config", type=Path, help="decoding YAML, whose k2 block gives ngram_order and arpa")
-    parser.add_argument("--force", type=str2bool, default=False, help="make it although nothing has changed")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="make the graph again even if nothing has changed"
+    )
     args = parser.parse_args()
 
     from lrsms.data.tokens import lang_dir

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError
 
@@ -21,18 +21,27 @@ def main() -> None:
     """Parse options, print the plan, draw it if asked to."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="training YAML")
-    parser.add_argument("--data_dir", type=Path, help="holds lang_* of stage 2 (default: data of the config's recipe)")
-    parser.add_argument("--token_type", choices=TOKEN_TYPES, help="which lang_* of data_dir, if there are several")
-    parser.add_argument("--token_list", type=Path, help="tokens.txt of stage 2, wherever it is")
     parser.add_argument(
-        "--vocab_size", type=int, help="size of the vocabulary; with --token_type unigram or bpe, that of its lang_*"
+        "--data_dir", type=Path, help="folder that holds lang_* of stage 2 (default: data of the config's recipe)"
     )
     parser.add_argument(
-        "--tokens_per_second", type=float, default=4.0, help="of the corpus: the decoder's share of the work"
+        "--token_type", choices=TOKEN_TYPES, help="which lang_* of data_dir to use, if there are several"
     )
-    parser.add_argument("--png", type=Path, help="draw rank over depth here")
-    parser.add_argument("--html", type=Path, help="write a page with picture and table here")
-    parser.add_argument("--write", type=Path, help="write the plain ESPnet YAML that a file with base: stands for here")
+    parser.add_argument("--token_list", type=Path, help="path of a tokens.txt of stage 2")
+    parser.add_argument(
+        "--vocab_size", type=count, help="vocabulary size; with --token_type unigram or bpe, that of its lang_*"
+    )
+    parser.add_argument(
+        "--tokens_per_second",
+        type=float,
+        default=4.0,
+        help="tokens in a second of the corpus, which sets the decoder's share of the work",
+    )
+    parser.add_argument("--png", type=Path, help="file for a picture of the ranks over depth")
+    parser.add_argument("--html", type=Path, help="file for a page with picture and table")
+    parser.add_argument(
+        "--write", type=Path, help="file for the plain ESPnet YAML that results if the config has base:"
+    )
     args = parser.parse_args()
 
     vocab_size, source = vocabulary(args)

@@ -16,12 +16,16 @@ from lrsms.command_line import CommandParser
 def main() -> None:
     """Parse options and score."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="holds <split>/cuts.jsonl.gz")
-    parser.add_argument("--exp_dir", type=Path, default=Path("exp"), help="holds the experiments; results go here")
-    parser.add_argument("--results_dir", type=Path, help="a second place for the results, e.g. the recipe's folder")
-    parser.add_argument("--force", type=str2bool, default=False, help="score again although nothing has changed")
-    parser.add_argument("--decoded", type=Path, help="score this folder only: that of one split, with `text`")
-    parser.add_argument("--references", type=Path, help="with --decoded: Kaldi folder or manifest of cuts")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder that holds <split>/cuts.jsonl.gz")
+    parser.add_argument(
+        "--exp_dir", type=Path, default=Path("exp"), help="folder that holds the experiments and receives the results"
+    )
+    parser.add_argument("--results_dir", type=Path, help="second folder for the results, such as the recipe's")
+    parser.add_argument("--force", type=str2bool, default=False, help="score again even if nothing has changed")
+    parser.add_argument("--decoded", type=Path, help="folder of one decoded split, with the file text: score it alone")
+    parser.add_argument(
+        "--references", type=Path, help="with --decoded: Kaldi folder or manifest of cuts that holds the references"
+    )
     args = parser.parse_args()
     if (args.decoded is None) != (args.references is None):
         parser.error("--decoded and --references go together")

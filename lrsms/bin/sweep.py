@@ -9,26 +9,36 @@ import sys
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, run what is not finished, report."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("sweep", type=Path, help="YAML: base, set, arms, grid, seeds, reference")
-    parser.add_argument("--sweep_dir", type=Path, default=Path("sweeps"), help="holds the experiments of all sweeps")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--train_split", default="train")
-    parser.add_argument("--valid_split", default="dev")
-    parser.add_argument("--test_splits", default="test", help="names under data_dir, separated by spaces")
-    parser.add_argument("--decode_config", type=Path, help="default: conf/decode.yaml of the recipe or the root")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="of each experiment, to decode with")
-    parser.add_argument("--nj", type=int, help="experiments at a time on this machine; default: one, or one per GPU")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of this machine to spread the experiments over")
-    parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder will not do")
-    parser.add_argument("--report_only", action="store_true", help="run nothing, report what is finished")
-    parser.add_argument("--results_dir", type=Path, help="also write table, JSON and pictures to findings/ there")
+    parser.add_argument("sweep", type=Path, help="YAML with base, set, arms, grid, seeds and reference")
+    parser.add_argument(
+        "--sweep_dir", type=Path, default=Path("sweeps"), help="folder that holds the experiments of all sweeps"
+    )
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--train_split", default="train", help="split to train on")
+    parser.add_argument("--valid_split", default="dev", help="split to validate on")
+    parser.add_argument("--test_splits", default="test", help="splits to decode, separated by spaces")
+    parser.add_argument(
+        "--decode_config", type=Path, help="decoding YAML (default: conf/decode.yaml of the recipe or the root)"
+    )
+    parser.add_argument(
+        "--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights to decode with, in each experiment"
+    )
+    parser.add_argument(
+        "--nj", type=count, help="number of experiments at a time on this machine (default: one, or one for each GPU)"
+    )
+    parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the experiments over")
+    parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder does not suit")
+    parser.add_argument("--report_only", action="store_true", help="run nothing; report what is finished")
+    parser.add_argument(
+        "--results_dir", type=Path, help="folder whose findings/ receives table, JSON and pictures as well"
+    )
     args = parser.parse_args()
     args.nj = args.nj if args.nj is not None else max(1, args.ngpu)
     for option, least in (("nj", 1), ("ngpu", 0)):

@@ -8,18 +8,20 @@ from pathlib import Path
 
 from lrsms import stamp
 from lrsms.bin import run_verb, str2bool
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count
 from lrsms.defaults import TOKEN_TYPES, WHISPER_TYPES
 
 
 def _parse() -> argparse.Namespace:
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, type=Path)
-    parser.add_argument("--train_splits", default="train", help="names in one string, separated by spaces")
-    parser.add_argument("--eval_splits", default="dev test", help="names in one string, separated by spaces")
-    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES)
-    parser.add_argument("--vocab_size", type=int, help="unigram, bpe: tokens, special ones included")
-    parser.add_argument("--force", type=str2bool, default=False, help="run although nothing has changed")
+    parser.add_argument("--data_dir", required=True, type=Path, help="folder of the splits")
+    parser.add_argument("--train_splits", default="train", help="training splits, separated by spaces")
+    parser.add_argument("--eval_splits", default="dev test", help="evaluation splits, separated by spaces")
+    parser.add_argument("--token_type", default="char", choices=TOKEN_TYPES, help="kind of tokens")
+    parser.add_argument("--vocab_size", type=count, help="unigram, bpe: number of tokens, special ones included")
+    parser.add_argument(
+        "--force", type=str2bool, default=False, help="make the tokens again even if nothing has changed"
+    )
     return parser.parse_args()
 
 
@@ -38,15 +40,19 @@ def main() -> None:
     inputs = [args.data_dir / split / "cuts.jsonl.gz" for split in (*train, *evaluation)]
     arguments = {"train_splits": args.train_splits, "eval_splits": args.eval_splits}
     mark = args.data_dir / ".stamps" / f"{folder.name}.json"
-    complete = (folder / "tokens.txt").exists() and (folder / "out_of_vocabulary.tsv").exists()
-    if not args.force and complete and stamp.is_current(mark, arguments, inputs):
-        print(f"tokenize: {folder} is up to date, skipped (--force true runs it again)")
-        return
-    build_lang(
-        args.data_dir, train_splits=train, eval_splits=evaluation, token_type=args.token_type,
-        vocab_size=args.vocab_size,
-    )  # fmt: skip
-    stamp.write(mark, arguments, inputs)
+
+    def is_done() -> bool:
+        complete = (folder / "tokens.txt").exists() and (folder / "out_of_vocabulary.tsv").exists()
+        return not args.force and complete and stamp.is_current(mark, arguments, inputs)
+
+    def work() -> None:
+        build_lang(
+            args.data_dir, train_splits=train, eval_splits=evaluation, token_type=args.token_type,
+            vocab_size=args.vocab_size,
+        )  # fmt: skip
+        stamp.write(mark, arguments, inputs)
+
+    stamp.run_stage(f"tokenize: {folder}", args.data_dir, is_done, work)
 
 
 if __name__ == "__main__":

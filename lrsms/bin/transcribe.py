@@ -10,26 +10,43 @@ file each. A recording that cannot be read is named, the others still come out, 
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, open the model, transcribe."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="an experiment's folder, or an archive of espnet2.bin.pack")
+    parser.add_argument("model", type=Path, help="folder of an experiment, or an archive of espnet2.bin.pack")
     parser.add_argument("audio", nargs="+", help="sound files, folders of them, or - for standard input")
-    parser.add_argument("--format", choices=("txt", "srt", "json"), default="txt", help="json: one line a recording")
-    parser.add_argument("--output_dir", type=Path, help="folder for one file for each recording")
-    parser.add_argument("--config", type=Path, help="options of ESPnet's Speech2Text, such as conf/decode.yaml")
-    parser.add_argument("--checkpoint", help=f"file name in the experiment's folder (default: {DEFAULT_CHECKPOINT})")
-    parser.add_argument("--channel", type=int, help="of the recordings, from 0 (default: the mean of all)")
     parser.add_argument(
-        "--max_seconds", type=float, default=20.0, help="longer recordings are cut at their pauses into such pieces"
+        "--format",
+        choices=("txt", "srt", "json"),
+        default="txt",
+        help="form of the output; json is one line for each recording",
     )
-    parser.add_argument("--min_pause", type=float, default=0.5, help="seconds; longer ones are cut at each of these")
+    parser.add_argument("--output_dir", type=Path, help="folder that receives one file for each recording")
+    parser.add_argument(
+        "--config", type=Path, help="decoding YAML: options of ESPnet's Speech2Text, such as conf/decode.yaml"
+    )
+    parser.add_argument("--checkpoint", help=f"file name in the experiment's folder (default: {DEFAULT_CHECKPOINT})")
+    parser.add_argument(
+        "--channel", type=count_or_none, help="channel of the recordings, counted from 0 (default: the mean of all)"
+    )
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=20.0,
+        help="longest piece in seconds; longer recordings are cut at their pauses",
+    )
+    parser.add_argument(
+        "--min_pause",
+        type=float,
+        default=0.5,
+        help="length in seconds of the pauses at which a long recording is always cut",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="precision of the weights")
     args = parser.parse_args()
 
     from lrsms import Recognizer

@@ -6,25 +6,30 @@ Usage: lrsms utterance --asr_exp exp/train_lrsms --utterance ID --snr 0 --pictur
 from pathlib import Path
 
 from lrsms.bin import run_verb
-from lrsms.command_line import CommandParser
+from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
 
 def main() -> None:
     """Parse options, decode the utterance under each modality, draw."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
-    parser.add_argument("--picture", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--asr_exp", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--picture", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--utterance", help="id of a cut of the split (default: its first)")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--train_split", default="train", help="whose utterances the babble is made of")
-    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"), help="options of ESPnet's Speech2Text")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name in asr_exp")
-    parser.add_argument("--snr", default="clean", help="dB of babble, or clean")
-    parser.add_argument("--modalities", help="some of audio video audiovisual (default: all that the encoder takes)")
-    parser.add_argument("--voices", type=int, default=4, help="how many talk at once in the babble")
-    parser.add_argument("--seed", type=int, default=0, help="of the babble")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the splits")
+    parser.add_argument("--split", default="test", help="split of the utterance")
+    parser.add_argument("--train_split", default="train", help="split whose utterances make the babble noise")
+    parser.add_argument(
+        "--config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML: options of ESPnet's Speech2Text"
+    )
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="file name of the weights in asr_exp")
+    parser.add_argument("--snr", default="clean", help="SNR of the babble in dB, or clean")
+    parser.add_argument(
+        "--modalities",
+        help="any of audio, video, audiovisual, separated by spaces (default: all that the encoder takes)",
+    )
+    parser.add_argument("--voices", type=count, default=4, help="number of voices in the babble")
+    parser.add_argument("--seed", type=count_or_none, default=0, help="seed of the babble")
     args = parser.parse_args()
 
     from lrsms.avsr.conditions import grid, parse_snrs

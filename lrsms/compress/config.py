@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from lrsms.compress.controllers import CONTROLLERS
 from lrsms.compress.iterate import Loop
-from lrsms.compress.space import BUDGETS, DENSE, TIES
-from lrsms.compress.truncation import METHODS
+from lrsms.compress.space import BUDGETS, DENSE, TIES, ratio_numbers
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.config import ROLES
+from lrsms.lowrank.truncation import METHODS
 from lrsms.typed_config import Count, Number, Times, WholeNumber, choice, from_yaml
 
 FIDELITIES = ("loss", "ctc", "beam")
@@ -21,6 +21,7 @@ PARTS = ("encoder", "decoder", "ctc")
 
 
 Epochs = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, one for each iteration")]
+Confidence = Annotated[float, Meta(ge=0, lt=1, description="a number from 0 to below 1, such as 0.975")]
 Calibration = Annotated[Mapping, Meta(description="a mapping with split, utterances")]
 SearchSetOptions = Annotated[Mapping, Meta(description="a mapping with split, utterances, candidates")]
 Finetuning = Annotated[Mapping, Meta(description="a mapping with epochs and ESPnet's options")]
@@ -50,8 +51,8 @@ class CompressConfig:
     target: Times = 8.0
     compression: Times = 1.5
     max_iterations: Count = 8
-    tolerance: Number = 0.0
-    confidence: Number = 0.05
+    tolerance: Number = Loop.tolerance
+    confidence: Confidence = Loop.confidence
     retries: WholeNumber = 1
     roles: tuple[str, ...] | None = tuple(role for role in ROLES if role != "output")
     parts: tuple[str, ...] | None = None
@@ -89,6 +90,7 @@ class CompressConfig:
         for role in self.roles or ():
             if role not in ROLES:
                 raise LrsmsError(f"{where}: roles: {role!r} is unknown; any of {', '.join(ROLES)}")
+        ratio_numbers(self.ratios, f"{where}: ratios")
         for part in self.parts or ():
             if part not in PARTS:
                 raise LrsmsError(f"{where}: parts: {part!r} is unknown; any of {', '.join(PARTS)}")

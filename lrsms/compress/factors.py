@@ -13,12 +13,12 @@ from torch import nn
 from tqdm import tqdm
 
 from lrsms.compress.space import Layer
-from lrsms.compress.truncation import Factors, Moments, factorize
 from lrsms.files import atomic_write
 from lrsms.lowrank import LowRankEmbedding, LowRankLSTMCell
 from lrsms.lowrank.layers import factored_like
 from lrsms.lowrank.recurrent import cell_matrix, factorize_lstm_weights, input_matrix, low_rank_lstm_like
 from lrsms.lowrank.tied import tied_outputs
+from lrsms.lowrank.truncation import Factors, Moments, factorize
 
 
 class FactorCache:
@@ -33,7 +33,7 @@ class FactorCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, weight: torch.Tensor, method: str, moments: Moments | None, has_bias: bool) -> Factors:
-        """As :func:`lrsms.compress.truncation.factorize`, from disk if it has been done before."""
+        """As :func:`lrsms.lowrank.truncation.factorize`, from disk if it has been done before."""
         path = self.folder / f"{_digest(weight, method, moments, has_bias)}.pt"
         if path.exists():
             try:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lrsms.errors import LrsmsError
 from lrsms.files import write_json
-from lrsms.scoring.bootstrap import paired_bootstrap
+from lrsms.scoring.bootstrap import PairedDifference, least_bound, paired_bootstrap, upper_bound
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,18 @@ class Loop:
         compression: how many times fewer after each iteration.
         target: stop when the whole is so many times smaller than the original.
         max_iterations: stop after so many accepted ones.
-        tolerance: points of WER that dev may lose against the original.
-        confidence: an iteration is accepted if the loss is at most ``tolerance`` in at least this share of
-            bootstrap resamples; 0.5 asks for the observed loss itself.
+        tolerance: points of WER that may be lost against the original: the margin of non-inferiority.
+        confidence: an iteration is accepted if with this confidence dev shows a loss of at most ``tolerance``. At 0.975
+            the upper end of the 95 % interval counts, at 0.5 the observed loss, at 0.05 a loss has to be
+            significant to be rejected, and at 0 none is rejected.
         retries: after a rejection, try again with the square root of the step it tried, so many times.
     """
 
     compression: float = 1.5
     target: float = 8.0
     max_iterations: int = 8
-    tolerance: float = 0.0
-    confidence: float = 0.05
+    tolerance: float = 0.5
+    confidence: float = 0.975
     retries: int = 1
 
 
@@ -79,6 +80,10 @@ class Iteration:
         wer, original_wer: on dev, in percent.
         difference, low, high: WER lost against the original, with its 95 % interval (paired bootstrap).
         accepted: whether the next goes on from here.
+        bound: WER lost at most, with the loop's confidence; None in files of 0.1.0, like the following.
+        tolerance: what it was compared with.
+        words: of dev.
+        words_needed: of a dev set that would show the tolerance at this loss; None if it is shown, or none could.
     """
 
     folder: str
@@ -91,6 +96,10 @@ class Iteration:
     low: float
     high: float
     accepted: bool
+    bound: float | None = None
+    tolerance: float | None = None
+    words: int | None = None
+    words_needed: int | None = None
 
     @property
     def compression(self) -> float:
@@ -111,10 +120,14 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iterat
         All iterations, rejected ones too, in order.
 
     Raises:
-        LrsmsError: not one iteration was possible within the search space.
+        LrsmsError: not one iteration was possible within the search space, or dev has too few words to accept any.
     """
     root.mkdir(parents=True, exist_ok=True)
     reference, original_cost = toolkit.dev_errors(original), toolkit.cost(original)
+    if not (root / "iter1" / "accepted.json").exists():
+        _check_dev(sum(reference.words), loop)
+    if loop.confidence < 0.5:
+        print(f"confidence {loop.confidence:g}: accepts what dev cannot show to be worse; 0.975 asks for the contrary")
     source, cost, step, retries = original, original_cost, loop.compression, loop.retries
     done: list[Iteration] = []
     while (
@@ -157,7 +170,7 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
         write_json(chosen, {"source": source.name, "limit": limit, "ranks": dict(ranks)})
     toolkit.finetune(source, json.loads(chosen.read_text())["ranks"], folder)
     errors = toolkit.dev_errors(folder)
-    accepted, comparison = accept(reference, errors, loop)
+    verdict = accept(reference, errors, loop)
     iteration = Iteration(
         folder=folder.name,
         source=source.name,
@@ -165,32 +178,92 @@ def _iterate(toolkit, source: Path, folder: Path, limit: float, reference: Error
         original_cost=original_cost,
         wer=errors.rate,
         original_wer=reference.rate,
-        difference=comparison.difference,
-        low=comparison.low,
-        high=comparison.high,
-        accepted=accepted,
+        difference=verdict.comparison.difference,
+        low=verdict.comparison.low,
+        high=verdict.comparison.high,
+        accepted=verdict.accepted,
+        bound=verdict.bound,
+        tolerance=loop.tolerance,
+        words=sum(reference.words),
+        words_needed=verdict.words_needed,
     )
     write_json(finished, asdict(iteration))
     return iteration
 
 
-def accept(reference: Errors, errors: Errors, loop: Loop):
-    """Whether dev WER is worse than the original's by no more than the tolerance, and the paired bootstrap."""
-    comparison = paired_bootstrap(reference.errors, errors.errors, reference.words)
-    words = sum(reference.words)
-    # The tolerance as errors taken off the candidate, spread over utterances by their words.
-    allowed = [loop.tolerance / 100.0 * count for count in reference.words]
-    lenient = [error - less for error, less in zip(errors.errors, allowed)]
-    share = paired_bootstrap(reference.errors, lenient, reference.words).not_worse if words else 1.0
-    return share >= loop.confidence, comparison
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model is no worse than the original, and what that rests on; fields as of :class:`Iteration`."""
+
+    accepted: bool
+    comparison: PairedDifference
+    bound: float
+    words_needed: int | None
+
+
+def accept(reference: Errors, errors: Errors, loop: Loop) -> Verdict:
+    """Non-inferiority: dev has to show that no more than the tolerance is lost.
+
+    That no loss can be shown is not enough: the smaller dev is, the more loss it would let through.
+    """
+    counts = reference.errors, errors.errors, reference.words
+    comparison, bound = paired_bootstrap(*counts), upper_bound(*counts, loop.confidence)
+    accepted = bound <= loop.tolerance or not loop.confidence
+    words_needed = None if accepted else _words_needed(sum(reference.words), comparison.difference, bound, loop)
+    return Verdict(accepted, comparison, bound, words_needed)
+
+
+def _words_needed(words: int, difference: float, bound: float, loop: Loop) -> int | None:
+    """Words of a dev set on which this difference would be within the tolerance: its bound falls with their root."""
+    lost = max(0.0, difference)
+    if lost >= loop.tolerance:
+        return None
+    spread = words * ((bound - difference) / (loop.tolerance - lost)) ** 2
+    return math.ceil(max(spread, _least_words(loop)))
+
+
+def _least_words(loop: Loop) -> float:
+    """Words of a dev set on which a model without one added error is within the tolerance."""
+    return least_bound(1, loop.confidence) / loop.tolerance if loop.tolerance else math.inf
+
+
+def _check_dev(words: int, loop: Loop) -> None:
+    """Refuse a dev set on which not even the original's own output could be accepted.
+
+    Raises:
+        LrsmsError: says how many words it would take, and what tolerance these can show.
+    """
+    if not words:
+        raise LrsmsError("compress: dev has no words, so no loss can be measured")
+    least = least_bound(words, loop.confidence)
+    if least > loop.tolerance:
+        needed = f"at least {math.ceil(_least_words(loop)):,}" if loop.tolerance else "more than any dev set has"
+        raise LrsmsError(
+            f"compress: dev's {words:,} words are too few to show a loss of at most {loop.tolerance:g} points, which "
+            f"takes {needed}; take a larger dev set (--valid_split), or write tolerance: {least + 0.01:.2f} or more"
+        )
 
 
 def _sentence(iteration: Iteration) -> str:
-    verdict = "accepted" if iteration.accepted else "rejected"
     return (
         f"{iteration.folder}: {iteration.compression:.2f}x smaller, dev WER {iteration.wer:.2f} % "
         f"(original {iteration.original_wer:.2f} %, {iteration.difference:+.2f} [{iteration.low:+.2f}, "
-        f"{iteration.high:+.2f}]): {verdict}"
+        f"{iteration.high:+.2f}]): {verdict_of(iteration)}"
+    )
+
+
+def verdict_of(iteration: Iteration) -> str:
+    """Accepted or rejected, and why."""
+    if iteration.bound is None:  # of 0.1.0, which accepted what was not significantly worse
+        return "accepted" if iteration.accepted else "rejected"
+    shown = f"at most {iteration.bound:+.2f} points are lost, tolerance {iteration.tolerance:g}"
+    if iteration.accepted:
+        return f"accepted, {shown}"
+    if iteration.words_needed is None:
+        return f"rejected, {shown}"
+    return (
+        f"rejected, {shown}: dev's {iteration.words:,} words are too few to show it at this loss, which takes about "
+        f"{iteration.words_needed:,}"
     )
 
 

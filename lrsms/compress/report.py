@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lrsms.compress import pictures
 from lrsms.compress.controllers import Finished
-from lrsms.compress.iterate import Iteration
+from lrsms.compress.iterate import Iteration, verdict_of
 from lrsms.compress.search import finished_trials
 from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
@@ -93,7 +93,7 @@ def _table(iterations: Sequence[Iteration], searches: Mapping[str, Sequence[Fini
             str(len(searches[iteration.folder])),
             f"{iteration.wer:.2f}",
             f"{iteration.difference:+.2f} [{iteration.low:+.2f}, {iteration.high:+.2f}]",
-            "accepted" if iteration.accepted else "rejected",
+            verdict_of(iteration),
         )
         for iteration in iterations
     ]

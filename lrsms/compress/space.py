@@ -102,7 +102,7 @@ class SearchSpace:
         Raises:
             LrsmsError: a ratio outside (0, 1), or nothing to choose from.
         """
-        numbers = _ratios(ratios)
+        numbers = ratio_numbers(ratios)
         members: dict[str, list[Layer]] = {}
         for layer in layers:
             members.setdefault(_group_name(layer, tie), []).append(layer)
@@ -181,14 +181,21 @@ class SearchSpace:
         return tuple(min(len(costs) - 1, max(0, round(wish + shift))) for wish, costs in zip(preference, self._costs))
 
 
-def _ratios(ratios: Sequence) -> list[float]:
+def ratio_numbers(ratios: Sequence, where: str = "compress: ratios") -> list[float]:
+    """Rank ratios as numbers, in rising order without :data:`DENSE`.
+
+    Raises:
+        LrsmsError: one is neither a number between 0 and 1 nor :data:`DENSE`, or there is no number.
+    """
     numbers = []
     for ratio in ratios:
         if ratio == DENSE:
             continue
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
-            raise LrsmsError(f"compress: ratios: {ratio!r} is not a number between 0 and 1, or {DENSE}")
+            raise LrsmsError(f"{where}: {ratio!r} is not a number between 0 and 1, or {DENSE}")
         numbers.append(float(ratio))
+    if not numbers:
+        raise LrsmsError(f"{where}: {list(ratios)} has no number; write such as [0.12, 0.25, 0.5, {DENSE}]")
     return sorted(numbers)
 
 

@@ -17,7 +17,7 @@ from lrsms.command_line import CommandParser, str2bool
 from lrsms.errors import LrsmsError
 
 _CORPORA = "lrsms.data.corpora"
-_MANIFESTS = ("recordings.jsonl.gz", "supervisions.jsonl.gz", "mouths.jsonl.gz")
+_MANIFESTS = ("recordings.jsonl.gz", "supervisions.jsonl.gz", "mouths.jsonl.gz", "joined.jsonl.gz")
 # Stamps name these options for every corpus: a folder that was prepared when all corpora shared one parser, in which
 # they had these defaults, stays up to date.
 _ALWAYS_STAMPED = {
@@ -137,11 +137,15 @@ def run_corpus(
     given = {key: value for key, value in vars(args).items() if key not in ("num_jobs", "force", "output_dir")}
     arguments = {**_ALWAYS_STAMPED, "corpus": parser.corpus, **given}
     mark = args.output_dir / ".stamps" / "prepare.json"
-    if not args.force and stamp.is_current(mark, arguments, inputs()):
-        print(f"prepare: {args.output_dir} is up to date, skipped (--force true runs it again)")
-        return
-    prepare(args)
-    stamp.write(mark, arguments, inputs())
+
+    def is_done() -> bool:
+        return not args.force and stamp.is_current(mark, arguments, inputs())
+
+    def work() -> None:
+        prepare(args)
+        stamp.write(mark, arguments, inputs())
+
+    stamp.run_stage(f"prepare: {args.output_dir}", args.output_dir, is_done, work)
 
 
 def download_dir(args: argparse.Namespace) -> Path:

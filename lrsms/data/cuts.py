@@ -13,23 +13,29 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from lhotse import MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 from tabulate import tabulate
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
-from lrsms.data.audio import announced_samples
+from lrsms.data.containers import CUT_OFF, length_fault
 from lrsms.data.excluded import Exclusion, print_summary, read_excluded, top_reasons, write_excluded
+from lrsms.data.joined import MANIFEST, Joined, join, read_joined
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.manifest_files import read_recordings, read_supervisions
 from lrsms.data.manifests import STAGE as PREPARE
 from lrsms.data.manifests import check_unique
+from lrsms.data.overlap import shared_by_splits
+from lrsms.defaults import SAMPLING_RATES
 from lrsms.errors import LrsmsError
 
 STAGE = "cuts"
 _BLOCK = 1 << 22  # samples read at once: bounds the memory of hour-long recordings
-_TOLERANCE = 0.025  # seconds a supervision may reach beyond its recording: rounding in the tables of others
+_OVERSHOOT = 0.5  # seconds a supervision may reach beyond its recording, as in Kaldi's extract-segments
+_ROUNDING = 0.025  # seconds; less than this is rounding in the tables of others, and not worth a word
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,26 @@ def _probe_file(path: Path, recording: Recording) -> tuple[str, str] | None:
             return "sampling_rate", mismatch + "; run stage 0 again or correct the manifest"
         if file.channels != 1:
             return "not_mono", f"{path} has {file.channels} channels; make it mono, such as with sox IN OUT remix 1"
-        expected = max(recording.num_samples, announced_samples(path) or 0, file.frames)
+        if file.format == "RAW":
+            return "unreadable", f"{path} has no header that says what sound it is"
+        if not SAMPLING_RATES[0] <= file.samplerate <= SAMPLING_RATES[1]:
+            return (
+                "sampling_rate",
+                f"{path} announces {file.samplerate} Hz; expected {SAMPLING_RATES[0]} to {SAMPLING_RATES[1]} Hz",
+            )
+        announced = file.format, file.frames, file.samplerate
         samples = 0
         while len(block := file.read(_BLOCK, dtype="float32")):
             samples += len(block)
             if not np.isfinite(block).all():
                 return "not_finite", f"{path} holds NaN or infinite samples"
+    fault = length_fault(path, *announced, samples)
+    if fault:
+        return fault.reason, f"{path}: {fault.detail}"
     if samples == 0:
         return "zero_length", f"{path} holds no samples"
-    if samples < expected:
-        return "truncated", f"{path} holds {samples} of {expected} samples"
+    if samples < recording.num_samples:
+        return CUT_OFF, f"{path}: cut off, it holds {samples} of the {recording.num_samples} samples of its manifest"
     return None
 
 
@@ -72,8 +88,8 @@ def _probe_lazy(recording: Recording) -> tuple[str, str] | None:
 def probe(recording: Recording) -> Exclusion | None:
     """Read all of a recording's audio and return what is wrong with it, or None.
 
-    Reasons: ``missing_audio``, ``unreadable``, ``truncated``, ``zero_length``, ``not_finite``,
-    ``sampling_rate`` (other than the manifest's) and ``not_mono``.
+    Reasons: ``missing_audio``, ``unreadable``, ``truncated``, ``longer_than_announced``, ``zero_length``,
+    ``not_finite``, ``sampling_rate`` (other than the manifest's, or none that sound has) and ``not_mono``.
     """
     sources = recording.sources
     plain = len(sources) == 1 and sources[0].type == "file" and not recording.transforms
@@ -104,7 +120,8 @@ def _judge(
         return broken[recording.id].reason, broken[recording.id].detail
     if not (supervision.text or "").strip():
         return "empty_text", "the transcript is empty"
-    if supervision.start < 0 or supervision.duration <= 0 or supervision.end > recording.duration + _TOLERANCE:
+    inside = 0 <= supervision.start < recording.duration and supervision.end < recording.duration + _OVERSHOOT
+    if not inside or not supervision.duration > 0:
         span = f"{supervision.start:.3f} to {supervision.end:.3f} s"
         return "outside_recording", f"{span} of a recording of {recording.duration:.3f} s"
     return _limit(supervision, limits)
@@ -121,6 +138,17 @@ def _make_cut(supervision: SupervisionSegment, recording: Recording) -> MonoCut:
         recording=recording,
         supervisions=[fastcopy(supervision, start=0.0, duration=duration, text=text, channel=recording.channel_ids[0])],
     )
+
+
+def _shortened(split: str, cuts: list[MonoCut], supervisions: Iterable[SupervisionSegment]) -> list[str]:
+    """One sentence if there are utterances whose end was behind that of their recording."""
+    said = {supervision.id: supervision.end for supervision in supervisions}
+    beyond = [said[cut.id] - cut.recording.duration for cut in cuts]
+    beyond = [seconds for seconds in beyond if seconds > _ROUNDING]
+    if not beyond:
+        return []
+    longest = max(beyond)
+    return [f"{split}: {len(beyond)} utterances are shortened; they ended up to {longest:.2f} s behind their recording"]
 
 
 def make_cuts(
@@ -162,25 +190,33 @@ def make_cuts(
     return cuts, exclusions
 
 
-def _read_manifests(folder: Path) -> tuple[RecordingSet, SupervisionSet]:
+def _joined(
+    utterances: list[Joined], cuts: list[MonoCut], exclusions: list[Exclusion], limits: Limits, path: Path
+) -> tuple[list[Cut], list[Exclusion]]:
+    """Utterances of several parts in place of the parts; the limits are those of the whole."""
+    check_unique((item.id for item in utterances), str(path))
+    whole, left_out = join(utterances, cuts, exclusions, str(path))
+    problems = {cut.id: _limit(cut.supervisions[0], limits) for cut in whole}
+    left_out += [Exclusion(name, *problem) for name, problem in problems.items() if problem]
+    return [cut for cut in whole if not problems[cut.id]], left_out
+
+
+def _read_manifests(folder: Path) -> tuple[list[Recording], list[SupervisionSegment]]:
     paths = [folder / f"{kind}.jsonl.gz" for kind in ("recordings", "supervisions")]
     for path in paths:
         if not path.exists():
             raise LrsmsError(f"{path}: no such file; run stage 0 first, or correct the names of the splits")
-    try:
-        return RecordingSet.from_file(paths[0]), SupervisionSet.from_file(paths[1])
-    except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
-        raise LrsmsError(f"{folder}: the manifests cannot be read ({error}); run stage 0 again") from error
+    return read_recordings(paths[0]), read_supervisions(paths[1])
 
 
-def _resampled(cuts: list[MonoCut], sampling_rate: int, split: str) -> list[MonoCut]:
+def _resampled(cuts: list[Cut], sampling_rate: int, split: str) -> list[Cut]:
     others = Counter(cut.sampling_rate for cut in cuts if cut.sampling_rate != sampling_rate)
     for rate, count in sorted(others.items()):
         print(f"{split}: resampling lazily from {rate} to {sampling_rate} Hz: {count} utterances")
     return [cut if cut.sampling_rate == sampling_rate else cut.resample(sampling_rate) for cut in cuts]
 
 
-def _write(path: Path, split: str, cuts: list[MonoCut], speeds: Sequence[float]) -> None:
+def _write(path: Path, split: str, cuts: list[Cut], speeds: Sequence[float]) -> None:
     # Perturbed copies are written one by one: a thousand hours three times over need not fit in memory.
     def perturbed() -> Iterator[dict]:
         for speed in speeds:
@@ -216,14 +252,21 @@ def build_cuts(
         LrsmsError: manifests are missing or damaged, ids repeat, or a split would be empty.
     """
     limited = {*train_splits, valid_split}
-    done: dict[str, tuple[list[MonoCut], list[Exclusion]]] = {}
+    done: dict[str, tuple[list[Cut], list[Exclusion]]] = {}
+    remarks: list[str] = []
     for split in [*train_splits, *eval_splits]:
         limits = Limits(min_utterance, max_utterance) if split in limited else Limits()
-        manifests = _read_manifests(data_dir / split)
-        cuts, exclusions = make_cuts(*manifests, limits=limits, num_jobs=num_jobs, title=split)
+        recordings, supervisions = _read_manifests(data_dir / split)
+        joined = read_joined(data_dir / split)
+        limits_of_parts = limits if joined is None else Limits()
+        parts, exclusions = make_cuts(recordings, supervisions, limits=limits_of_parts, num_jobs=num_jobs, title=split)
+        cuts: list[Cut] = list(parts)
+        if joined is not None:
+            cuts, exclusions = _joined(joined, parts, exclusions, limits, data_dir / split / MANIFEST)
         if not cuts:
             raise LrsmsError(f"split {split}: every utterance is excluded: {top_reasons(exclusions)}")
         done[split] = (cuts, exclusions)
+        remarks += _shortened(split, parts, supervisions)
     without_video = _attach_mouths(data_dir, done, num_jobs)
 
     with ExitStack() as unfinished:
@@ -233,13 +276,15 @@ def build_cuts(
     for split, (_, exclusions) in done.items():
         write_excluded(data_dir / split / "excluded.tsv", STAGE, exclusions)
     _print_table(done, train_splits, speeds)
+    remarks += shared_by_splits({split: cuts for split, (cuts, _) in done.items()}, train_splits)
+    print("".join(f"{remark}\n" for remark in remarks), end="")
     for split, rows in without_video.items():
         write_excluded(data_dir / split / mouths.WITHOUT_VIDEO, STAGE, rows)
         mouths.print_summary(split, len(done[split][0]), rows)
 
 
 def _attach_mouths(
-    data_dir: Path, done: dict[str, tuple[list[MonoCut], list[Exclusion]]], num_jobs: int
+    data_dir: Path, done: dict[str, tuple[list[Cut], list[Exclusion]]], num_jobs: int
 ) -> dict[str, list[Exclusion]]:
     """Put regions on the cuts of ``done`` that have any; returns the cuts without, by split with video.
 
@@ -261,7 +306,7 @@ def _attach_mouths(
 
 
 def _print_table(
-    done: dict[str, tuple[list[MonoCut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
+    done: dict[str, tuple[list[Cut], list[Exclusion]]], train_splits: Sequence[str], speeds: Sequence[float]
 ) -> None:
     rows = [
         (split, len(cuts), sum(cut.duration for cut in cuts) / 3600, len(exclusions))

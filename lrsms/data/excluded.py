@@ -5,13 +5,12 @@ those of one stage keeps the rows of the others.
 """
 
 import csv
-import fcntl
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lrsms.files import write_text
+from lrsms.files import exclusive, write_text
 
 COLUMNS = ("id", "stage", "reason", "detail")
 
@@ -48,8 +47,7 @@ def write_excluded(path: Path, stage: str, rows: Iterable[Exclusion]) -> None:
     """
     new = [dict(zip(COLUMNS, map(_one_line, (row.id, stage, row.reason, row.detail)))) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with exclusive(path.with_name(f".{path.name}.lock"), busy=lambda: None):
         of_other_stages = [row for row in _read_rows(path) if row["stage"] != stage]
         lines = [dict(zip(COLUMNS, COLUMNS)), *of_other_stages, *new]
         write_text(path, "".join("\t".join(row[column] for column in COLUMNS) + "\n" for row in lines))

@@ -17,11 +17,11 @@ from urllib.parse import quote
 import kaldiio
 import numpy as np
 import soundfile
-from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
 from lrsms.data.kaldi_folders import read_kaldi, read_wav_scp
 from lrsms.data.manifests import check_unique, read_table, save_splits
@@ -94,12 +94,7 @@ def export_kaldi(cuts: Path, output_dir: Path, *, audio_format: str = "flac", nu
 
 
 def _utterances(path: Path) -> tuple[list[KaldiUtterance], list[Exclusion]]:
-    if not path.is_file():
-        raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
-    try:
-        cuts = list(CutSet.from_file(path))
-    except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
-        raise LrsmsError(f"{path}: not readable as a manifest of cuts ({error})") from error
+    cuts = list(read_cuts(path))
     utterances, exclusions = [], []
     for cut in tqdm(cuts, desc=f"{path.parent.name}: cuts", unit="cut", leave=False, delay=2):
         if not cut.supervisions:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, read_table, require_layout
 from lrsms.errors import LrsmsError
+from lrsms.text_files import split_words
+
+if TYPE_CHECKING:
+    from lhotse import Recording
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)  # what else float() takes is a slip
 
 
 def read_wav_scp(path: Path) -> dict[str, Path]:
@@ -22,16 +31,28 @@ def read_wav_scp(path: Path) -> dict[str, Path]:
     return {name: Path(value).expanduser() for name, value in table.items()}
 
 
-def _read_segments(path: Path) -> dict[str, tuple[str, float, float]]:
-    """Utterance id to recording id, start and end in seconds."""
+def _read_segments(path: Path, recordings: Mapping[str, Recording]) -> dict[str, tuple[str, float, float]]:
+    """Utterance id to recording id, start and end in seconds; an end of -1 is that of the recording, as in Kaldi."""
     segments = {}
     for name, value in read_table(path).items():
         try:
-            recording, start, end = value.split()
-            segments[name] = (recording, float(start), float(end))
+            recording, *times = split_words(value)
+            start, end = map(_seconds, times)
         except ValueError:
-            raise LrsmsError(f"{path}: {name} {value}: expected utterance, recording, start and end (s)") from None
+            raise LrsmsError(
+                f"{path}: {name} {value}: expected utterance, recording, start and end in seconds, both finite"
+            ) from None
+        if end == -1 and recording in recordings:
+            end = recordings[recording].duration
+        segments[name] = (recording, start, end)
     return segments
+
+
+def _seconds(text: str) -> float:
+    """A finite number; :class:`ValueError` if it is none."""
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
 
 
 def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None = None) -> Split:
@@ -52,7 +73,7 @@ def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None 
     texts, speakers = read_table(folder / "text"), read_table(folder / "utt2spk")
     recordings, exclusions = open_recordings(paths, num_jobs=num_jobs, title=f"{folder.name}: read headers")
     if (folder / "segments").exists():
-        segments = _read_segments(folder / "segments")
+        segments = _read_segments(folder / "segments", recordings)
     else:
         segments = {name: (name, 0.0, item.duration) for name, item in recordings.items()}
     failed = {item.id: item for item in exclusions}
@@ -66,6 +87,8 @@ def read_kaldi(folder: Path, *, num_jobs: int, paths: Mapping[str, Path] | None 
             exclusions.append(Exclusion(name, "no_audio", "a transcript without audio in wav.scp or segments"))
         elif name not in speakers:
             exclusions.append(Exclusion(name, "no_speaker", f"not in {folder / 'utt2spk'}"))
+        elif recording not in recordings:
+            exclusions.append(Exclusion(name, "no_audio", f"no recording {recording}"))
         elif end <= start:
             exclusions.append(Exclusion(name, "outside_recording", f"segment from {start} to {end} s"))
         else:

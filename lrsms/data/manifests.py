@@ -13,8 +13,12 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data import mouths
 from lrsms.data.excluded import Exclusion, print_summary, top_reasons, write_excluded
+from lrsms.data.joined import MANIFEST as JOINED
+from lrsms.data.joined import Joined, write_joined
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.sources import danger_of
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording, SupervisionSegment
@@ -28,7 +32,8 @@ class Split:
     """The manifests of one split while they are being put together.
 
     ``mouths`` are the mouth regions of its recordings by id, None for a corpus of audio; ``without_video`` has a row
-    for each recording whose video is of no use.
+    for each recording whose video is of no use. ``joined`` are utterances of several supervisions each, None if each
+    supervision is an utterance.
     """
 
     recordings: list[Recording] = field(default_factory=list)
@@ -36,6 +41,7 @@ class Split:
     exclusions: list[Exclusion] = field(default_factory=list)
     mouths: dict[str, TemporalArray] | None = None
     without_video: list[Exclusion] = field(default_factory=list)
+    joined: list[Joined] | None = None
 
 
 def require_layout(corpus_dir: Path | None, expected: Iterable[str], option: str = "--corpus_dir") -> Path:
@@ -74,15 +80,12 @@ def read_table(path: Path) -> dict[str, str]:
     """Read a Kaldi table: an id, white space, and the rest of the line (possibly empty).
 
     Raises:
-        LrsmsError: the file is missing or empty, is not UTF-8, or an id occurs twice.
+        LrsmsError: the file is missing, empty or no text (see :func:`lrsms.text_files.read_lines`), or an id occurs
+            twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value") from None
-    except UnicodeDecodeError as error:
-        raise LrsmsError(f"{path}: not UTF-8 text ({error}); convert it with iconv") from None
-    rows = [line.strip().split(maxsplit=1) for line in lines if line.strip()]
+    if not path.exists():
+        raise LrsmsError(f"{path}: no such file; expected lines of an id and its value")
+    rows = [fields for line in read_lines(path) if (fields := split_words(line, 1))]
     if not rows:
         raise LrsmsError(f"{path}: empty; expected lines of an id and its value")
     check_unique((row[0] for row in rows), str(path))
@@ -103,6 +106,9 @@ def open_recordings(
         name, path = item
         if not path.is_file():
             return Exclusion(name, "missing_audio", f"no such file: {path.absolute()}")
+        danger = danger_of("file", path.absolute())
+        if danger is not None:
+            return Exclusion(name, "refused", f"{path.absolute()}: {danger}")
         try:
             return Recording.from_file(path.absolute(), recording_id=name)
         except Exception as error:  # Lhotse's backends raise many types for a broken header
@@ -166,7 +172,14 @@ def save_splits(output_dir: Path, splits: Mapping[str, Split]) -> None:
         write_excluded(output_dir / name / "excluded.tsv", STAGE, split.exclusions)
         _save_mouths(output_dir / name, split)
         hours = sum(item.duration for item in split.supervisions) / 3600
-        print(f"{name}: {len(split.supervisions)} utterances, {hours:.2f} hours")
+        if split.joined is None:
+            (output_dir / name / JOINED).unlink(missing_ok=True)
+            print(f"{name}: {len(split.supervisions)} utterances, {hours:.2f} hours")
+        else:
+            write_joined(output_dir / name, split.joined)
+            print(
+                f"{name}: {len(split.joined)} utterances of {len(split.supervisions)} supervisions, {hours:.2f} hours"
+            )
         print_summary(name, split.exclusions)
         if split.mouths is not None:
             mouths.print_summary(name, len(split.recordings), split.without_video)

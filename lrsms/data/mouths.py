@@ -19,6 +19,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from lrsms.data.excluded import Exclusion, count_reasons
 from lrsms.data.jsonl import atomic_jsonl, write_jsonl
+from lrsms.data.sources import check_sources
 from lrsms.data.video_clock import FRAME_SHIFT, TOLERANCE
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
@@ -26,6 +27,7 @@ from lrsms.files import atomic_write
 if TYPE_CHECKING:
     from lhotse import MonoCut
     from lhotse.array import TemporalArray
+    from lhotse.cut import Cut
 
 MANIFEST = "mouths.jsonl.gz"
 WITHOUT_VIDEO = "without_video.tsv"
@@ -67,7 +69,12 @@ def read_manifest(folder: Path) -> dict[str, TemporalArray] | None:
     if not path.exists():
         return None
     try:
-        return {row["id"]: TemporalArray.from_dict(row[FIELD]) for row in load_jsonl(path)}
+        rows = list(load_jsonl(path))
+        for line, row in enumerate(rows, 1):
+            check_sources(row, f"{path}: line {line}")
+        return {row["id"]: TemporalArray.from_dict(row[FIELD]) for row in rows}
+    except LrsmsError:
+        raise
     except Exception as error:  # gzip, JSON and Lhotse fail with types of their own
         raise LrsmsError(f"{path}: the manifest cannot be read ({error}); run stage 0 again") from error
 
@@ -169,7 +176,7 @@ def attach(
     return attached, rows
 
 
-def perturb_speed(cut: MonoCut, factor: float) -> MonoCut:
+def perturb_speed(cut: Cut, factor: float) -> Cut:
     """Lhotse's lazy speed perturbation, with the mouth following the sound.
 
     Lhotse leaves custom arrays as they are. Here the array's frames are stretched over the new time axis (its
@@ -177,7 +184,7 @@ def perturb_speed(cut: MonoCut, factor: float) -> MonoCut:
     indices are repeated if speech is slowed down and skipped if it is sped up.
     """
     perturbed = cut.perturb_speed(factor)
-    array = (cut.custom or {}).get(FIELD)
+    array = None if hasattr(cut, "tracks") else (cut.custom or {}).get(FIELD)  # joined cuts have no video
     if array is None:
         return perturbed
     array = replace(array, frame_shift=array.frame_shift / factor, start=array.start / factor)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.defaults import SENTENCEPIECE_TYPES, TOKEN_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
@@ -170,12 +171,8 @@ def transcripts(cuts_path: Path) -> Iterator[str]:
     Raises:
         LrsmsError: the file is missing.
     """
-    from lhotse import CutSet
-
-    if not cuts_path.exists():
-        raise LrsmsError(f"{cuts_path}: no such file; run stage 1 first")
     seen: set[str] = set()
-    for cut in CutSet.from_jsonl_lazy(cuts_path):
+    for cut in read_cuts(cuts_path):
         name = re.sub(r"_sp\d+\.\d+$", "", cut.id)
         if name not in seen:
             seen.add(name)

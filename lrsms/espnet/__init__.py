@@ -1,8 +1,9 @@
 """The bridge to ESPnet: importing this package adds the low-rank classes to ESPnet's registries.
 
->>> import lrsms.espnet
->>> from espnet2.bin.asr_inference import Speech2Text
->>> recognizer = Speech2Text("exp/tag/config.yaml", "exp/tag/valid.acc.ave.pth")
+Examples:
+    >>> import lrsms.espnet
+    >>> from espnet2.bin.asr_inference import Speech2Text
+    >>> recognizer = Speech2Text("exp/tag/config.yaml", "exp/tag/valid.acc.ave.pth")
 
 This is the only package of ours that imports ESPnet. ESPnet's task takes seconds to import, so the classes are
 registered when it is imported, which may be later than this package, or never.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
+from lrsms.text_files import read_lines, split_words
 
 BOS, EOS = "<s>", "</s>"
 _NEVER = -99.0  # ARPA's log10 of zero
@@ -117,12 +118,7 @@ def read_arpa(path: Path) -> NGram:
     Raises:
         LrsmsError: no such file, or one that is damaged; names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise LrsmsError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise LrsmsError(f"{path}: not UTF-8 text; expected a language model in the ARPA format") from None
+    lines = read_lines(path)
     announced: dict[int, int] = {}
     counts: Counter = Counter()
     log10: dict[Words, float] = {}
@@ -134,7 +130,7 @@ def read_arpa(path: Path) -> NGram:
                 raise LrsmsError(f"{path}: line {number}: {line!r}: expected such as 'ngram 1=100'")
             announced[int(count[1])] = int(count[2])
             continue
-        fields = line.split()
+        fields = split_words(line)
         try:
             ngram, weights = tuple(fields[1 : section + 1]), fields[section + 1 :]
             log10[ngram] = float(fields[0])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
-from lrsms.errors import LrsmsError
+from lrsms.errors import LrsmsError, number_hint
 from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.maps import MAPS
 
@@ -93,7 +93,7 @@ class LowRankConfig:
             ranks=_ranks(block.get("ranks") or {}, f"{where}.ranks"),
             target=_target(block.get("target"), f"{where}.target"),
             frobenius_decay=_at_least_zero(block.get("frobenius_decay", 0), f"{where}.frobenius_decay"),
-            semi_orthogonal=_at_least_zero(block.get("semi_orthogonal", 0), f"{where}.semi_orthogonal"),
+            semi_orthogonal=_strength(block.get("semi_orthogonal", 0), f"{where}.semi_orthogonal"),
             self_guided=_whole(block.get("self_guided") or 0, 0, f"{where}.self_guided"),
         )
 
@@ -160,5 +160,13 @@ def _target(value: object, where: str) -> tuple[str, float] | None:
 
 def _at_least_zero(value: object, where: str) -> float:
     if not _number(value) or not 0 <= value < float("inf"):
-        raise LrsmsError(f"{where}: {value!r} is not a number of at least 0")
+        raise LrsmsError(f"{where}: {value!r} is not a number of at least 0{number_hint(value)}")
+    return float(value)
+
+
+def _strength(value: object, where: str) -> float:
+    if not _number(value) or not 0 <= value < 2:
+        raise LrsmsError(
+            f"{where}: {value!r} is not a number from 0 to below 2, from where on its steps diverge; 1 is usual"
+        )
     return float(value)

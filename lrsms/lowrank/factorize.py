@@ -1,184 +1,197 @@
-"""Replace the layers of a dense model by factored ones, following a plan; and load dense weights into them."""
+"""Factor any torch model in one line, right or refused with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank.initialization import INITIALIZERS, initialization_skipped, initialize_
-from lrsms.lowrank.layers import Factored, factored_like
-from lrsms.lowrank.plan import PlanEntry, RankPlan
-from lrsms.lowrank.recurrent import (
-    LowRankLSTM,
-    LowRankLSTMCell,
-    LSTMInput,
-    cell_matrix,
-    dense_lstm_weights,
-    factorize_lstm_weights,
-    low_rank_lstm_like,
-)
+from lrsms.lowrank.attention import PARTS
+from lrsms.lowrank.choose_ranks import WHERE, check_roles, choose, entries_of, parameters
+from lrsms.lowrank.config import LowRankConfig
+from lrsms.lowrank.example import Example
+from lrsms.lowrank.install import Installation
+from lrsms.lowrank.model_plan import ModelPlan, rows_of
+from lrsms.lowrank.plan import PlanEntry, Recurrent
+from lrsms.lowrank.prove import Proof, find_readers
+from lrsms.lowrank.survey import Survey, Surveyor
+from lrsms.lowrank.work import count
 
 
-def factorize_(model: nn.Module, plan: RankPlan) -> nn.Module:
-    """Replace every planned layer in place by its factored form, initialized from the layer it replaces.
+def factorize_(
+    model: nn.Module,
+    *,
+    target: str | Mapping[str, float | str] | None = None,
+    ratio: float | Mapping[str, float] | None = None,
+    ranks: Mapping[str, int] | None = None,
+    roles: Mapping[str, str] | None = None,
+    exclude: str | Sequence[str] = (),
+    example: Example | None = None,
+    calibration: Iterable[Example] | None = None,
+    of: str = "full_rank",
+    layer_map: str | Sequence[float] = "uniform",
+    init: str = "svd",
+    multiple: int = 8,
+    frobenius_decay: float = 0.0,
+    semi_orthogonal: float = 0.0,
+    self_guided: int = 0,
+) -> ModelPlan:
+    """Replace weight matrices of ``model`` by two thin factors each, in place.
 
-    From then on ``model`` also loads the state dict of the dense model it was: factors become the truncated SVD of
-    the dense weights (:func:`factorize_state`).
+    What can be factored is, at the ranks asked for; what cannot stays as it is, and the plan says why. If an error is
+    raised, the model is as it was. Make the optimizer afterwards: one made before trains weights that are gone.
 
     Args:
-        model: the dense model the plan was made for.
-        plan: ranks per module path; entries with rank None stay as they are.
+        model: any module. Its layers are replaced at every path that leads to them; their biases, hooks, and whether
+            they have gradients stay. From then on it also loads state dicts of the dense model it was.
+        target: ``"2x"``: as many ranks as leave the whole model half the parameters; ``{"macs": 2.0}`` counts
+            multiply-accumulates on ``example``.
+        ratio: rank as a part of the full rank, for all layers or by role; with ``target``, their proportions.
+        ranks: path of a layer, as the plan prints it -> rank, 0 for dense. Goes before ``ratio`` and ``target``;
+            without these two, nothing else is factored.
+        roles: regular expression of a path (matched whole) -> role, a name of your own, or
+            :class:`lrsms.lowrank.Recurrent` for an LSTM; layers without one stay dense. If it is left out, the role of
+            a layer is its kind: ``linear``, ``attention`` (``nn.MultiheadAttention``), ``convolution``,
+            ``embedding``, ``recurrent``, ``recurrent_input``.
+        exclude: regular expressions of paths that stay dense, with everything within.
+        example: an input: a tensor, a tuple of arguments, a mapping of keyword arguments, or a function that runs
+            the model it is given. Each layer is proved on it: with factors of full rank, in evaluation mode, every
+            output has to stay within 1e-3 of its largest magnitude (float32); else it stays dense, as does what
+            the example does not run. LSTMs need it for more than their input.
+        calibration: inputs like ``example``, without padding; ranks are then cut where it matters least to what the
+            layers of the trained model see (whitened truncation, Wang et al. 2024).
+        of: ``full_rank``, or ``parameters``: the ratio is one of the rank from which on factors save nothing.
+        layer_map: how ranks spread over equal layers: ``uniform``, ``linear``, ``linear_decreasing``, ``cosine``,
+            ``stable_rank`` (of the model's own weights), or a list of weights.
+        init: ``svd``, or for training from scratch another of :data:`lrsms.lowrank.initialization.INITIALIZERS`.
+        multiple: ranks are multiples of this.
+        frobenius_decay, semi_orthogonal, self_guided: training aids; call :func:`lrsms.after_step` after each step.
 
     Returns:
-        ``model`` itself.
-    """
-    ranks = {entry.module: entry.rank for entry in plan.entries if entry.rank is not None}
-    for entry in plan.entries:
-        if entry.reader:
-            rank, input_rank = ranks.get(entry.module), ranks.get(f"{entry.module}.input")
-            if rank or input_rank:
-                _replace_lstm(model, entry, rank, input_rank, plan.config.init)
-        elif entry.module in ranks and entry.role != "recurrent_input":  # that came with its LSTM
-            _replace(model, entry, plan.config.init)
-    model.register_load_state_dict_pre_hook(_accept_dense_weights)
-    return model
-
-
-def _replace(model: nn.Module, entry: PlanEntry, init: str) -> None:
-    parent_path, _, name = entry.module.rpartition(".")
-    parent = model.get_submodule(parent_path)
-    dense = getattr(parent, name)
-    assert entry.rank is not None
-    if isinstance(dense, nn.LSTMCell):
-        cell = LowRankLSTMCell(dense.input_size, dense.hidden_size, rank=entry.rank, bias=dense.bias)
-        initialize_(cell.gates, *cell_matrix(dense.state_dict()), init)
-        setattr(parent, name, cell.to(dense.weight_hh))
-    else:
-        layer = factored_like(dense, entry.rank)
-        initialize_(layer, dense.weight, getattr(dense, "bias", None), init)
-        setattr(parent, name, layer)
-
-
-def _replace_lstm(model: nn.Module, entry: PlanEntry, rank: int | None, input_rank: int | None, init: str) -> None:
-    parent_path, _, name = entry.module.rpartition(".")
-    parent = model.get_submodule(parent_path)
-    dense, reader = getattr(parent, name), getattr(parent, entry.reader)
-    lstm, thin = low_rank_lstm_like(dense, entry.reader, reader, rank, input_rank)
-    lstm.init_method = init
-    if not initialization_skipped():
-        initializer = INITIALIZERS[init]
-        weights, reader_weight = factorize_lstm_weights(lstm, dense.state_dict(), reader.weight.data, initializer)
-        lstm.load_state_dict(weights)
-        thin.load_state_dict({**reader.state_dict(), "weight": reader_weight})
-    setattr(parent, name, lstm)
-    setattr(parent, entry.reader, thin)
-
-
-def low_rank_layers(model: nn.Module) -> Iterator[tuple[str, Factored | LowRankLSTM | LSTMInput]]:
-    """Path and layer of every factored layer in ``model``; a low-rank LSTM cell counts by its gates."""
-    for path, module in model.named_modules():
-        projected = isinstance(module, LowRankLSTM) and module.is_projected
-        if projected or isinstance(module, (Factored, LSTMInput)):
-            yield path, module
-
-
-def factorize_state(model: nn.Module, state: MutableMapping[str, torch.Tensor], prefix: str = "") -> None:
-    """Turn dense weights in ``state`` into the factors that ``model`` has in their place.
-
-    Factors of another rank are multiplied out first. What fits already stays.
-
-    Args:
-        model: a model with factored layers.
-        state: state dict, changed in place.
-        prefix: of the model's keys in it.
+        What was done, for every weight matrix; ``print`` it.
 
     Raises:
-        LrsmsError: a dense weight of another shape than the layer's; torch itself would drop it unseen.
+        LrsmsError: an unknown option, path or role; a rank for what cannot be factored; a target out of reach; an
+            example that does not run.
     """
+    config = _config(
+        target, of, layer_map, init, multiple, frobenius_decay, semi_orthogonal, self_guided, calibration is not None
+    )
+    if target is None and ratio is None and ranks is None:
+        raise LrsmsError(f"{WHERE}: say how small: target='2x', ratio=0.25, or ranks={{'path': 16}}")
+    if config.target and config.target[0] == "macs" and example is None:
+        raise LrsmsError(f"{WHERE}: target: multiply-accumulates are counted on example=, which is missing")
+    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    _check_patterns(model, patterns, "exclude")
+    _check_patterns(model, list(roles or ()), "roles")
+    if self_guided and hasattr(model, "self_guide"):
+        raise LrsmsError(f"{WHERE}: self_guided: the model has a self_guide already")
+    before = parameters(model)
+    installation = Installation(model)
+    try:
+        proof = None if example is None else Proof(model, example)
+        survey = installation.survey = _survey(model, roles or {}, patterns, proof)
+        entries = entries_of(model, survey, roles)
+        config = replace(config, ratios=_ratios(ratio, target, entries))
+        counted = count(model, example) if config.target and config.target[0] == "macs" else None
+        entries = choose(model, entries, survey, config, ranks or {}, counted)
+        installation.factor(survey, [entry for entry in entries if entry.rank is not None], init, calibration)
+        if proof is not None:
+            proof.check_that_it_runs()
+    except BaseException:
+        installation.undo()
+        raise
+    installation.finish(config)
+    rows = rows_of(survey, entries, bool(config.ratios))
+    return ModelPlan(rows, tuple(entries), before, parameters(model), proof is not None)
+
+
+def _config(target, of, layer_map, init, multiple, frobenius, orthogonal, guided, calibrated: bool) -> LowRankConfig:
+    stable = isinstance(layer_map, str) and layer_map == "stable_rank"
+    if isinstance(target, str | int | float) and not isinstance(target, bool):
+        target = {"parameters": target}
+    if calibrated and init != "svd":
+        raise LrsmsError(f"{WHERE}: init: {init!r} does not go with calibration=, which chooses the factors")
+    config = LowRankConfig.parse(
+        {
+            "target": target,
+            "of": of,
+            "layer_map": "uniform" if stable else layer_map,
+            "init": init,
+            "multiple": multiple,
+            "frobenius_decay": frobenius,
+            "semi_orthogonal": orthogonal,
+            "self_guided": guided,
+        },
+        where=WHERE,
+    )
+    return replace(config, layer_map="stable_rank") if stable else config
+
+
+def _ratios(ratio, target, entries: Sequence[PlanEntry]) -> dict[str, float]:
+    if ratio is None and target is None:
+        return {}
+    roles = dict.fromkeys(entry.role for entry in entries)
+    given = ratio if isinstance(ratio, Mapping) else dict.fromkeys(roles, 1.0 if ratio is None else ratio)
+    check_roles(given, entries)
+    for role, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise LrsmsError(f"{WHERE}: ratio: {role}: {value!r} is not a number in (0, 1]; leave a role out for dense")
+    return dict(given)
+
+
+def _survey(model: nn.Module, roles: Mapping[str, str], exclude: Sequence[str], proof: Proof | None) -> Survey:
+    """What can be factored, proved on the example if there is one; attention is taken apart."""
+    readers = {}
+    if proof is not None:
+        found = find_readers(model, proof.example)
+        readers = {path: name for path, name in found.items() if proof.reads_alone(path, name)}
+        readers |= _named_readers(model, roles)
+    surveyor = Surveyor(model, exclude, readers)
+    try:
+        survey = surveyor.run()
+        if proof is not None:
+            proof.recount()
+            for path, why in proof.failures(list(survey.sites.values())).items():
+                survey.drop(path, why)
+    except BaseException:
+        surveyor.undo()
+        raise
+    return survey
+
+
+def _named_readers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, str]:
+    """Path of an LSTM -> name of the layer beside it that ``roles`` says reads it."""
+    found = {}
     for path, module in model.named_modules():
-        at = f"{prefix}{path}." if path else prefix
-        if isinstance(module, LowRankLSTM):
-            _factorize_lstm_state(module, state, at)
-        elif isinstance(module, LowRankLSTMCell):
-            if f"{at}weight_ih" in state:
-                matrix, bias = cell_matrix({n: state.pop(at + n) for n in _CELL_NAMES if at + n in state})
-                _put_factors(module.gates, matrix, bias, state, f"{at}gates.")
-        elif isinstance(module, Factored):
-            if f"{at}weight" in state:
-                _put_factors(module, state.pop(f"{at}weight"), state.pop(f"{at}bias", None), state, at)
-            elif _of_another_rank(module, state.get(f"{at}0.weight"), state.get(f"{at}1.weight")):
-                product = _product(module, state[f"{at}0.weight"], state[f"{at}1.weight"])
-                _put_factors(module, product, state.get(f"{at}1.bias"), state, at)
+        for pattern, role in roles.items() if type(module) is nn.LSTM and not module.proj_size else ():
+            match = re.fullmatch(pattern, path)
+            if match and isinstance(role, Recurrent):
+                found[path] = match.expand(role)
+    return found
 
 
-_CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-def _of_another_rank(layer: Factored, first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
-    """True for factors that fit the layer in everything but their rank."""
-    if first is None or second is None or second.shape == layer[1].weight.shape:
-        return False
-    in_first = 1 if isinstance(layer[0], nn.Embedding) else 0  # dimension of the rank
-    wanted = list(layer[0].weight.shape)
-    wanted[in_first] = rank = second.shape[1]
-    return list(first.shape) == wanted and second.shape[0] == layer[1].weight.shape[0] and rank != layer.rank
-
-
-def _product(layer: Factored, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Dense weight of stored factors whose rank is not that of ``layer``."""
-    if isinstance(layer[0], nn.Embedding):
-        return first @ second.T
-    return (second.flatten(1) @ first.flatten(1)).reshape(layer.dense_shape)
-
-
-def _put_factors(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None, state, at: str) -> None:
-    if weight.shape != layer.dense_shape:
-        raise LrsmsError(f"{at}weight: {tuple(weight.shape)} in the weights, {tuple(layer.dense_shape)} in the model")
-    up, down = INITIALIZERS["svd"](layer.as_matrix(weight), layer.rank)
-    if isinstance(layer[0], nn.Embedding):
-        down = down.T
-    state[f"{at}0.weight"] = down.reshape(layer[0].weight.shape).to(weight.dtype).contiguous()
-    state[f"{at}1.weight"] = up.reshape(layer[1].weight.shape).to(weight.dtype).contiguous()
-    if bias is not None:
-        state[f"{at}1.bias"] = bias
-
-
-def _factorize_lstm_state(lstm: LowRankLSTM, state, at: str) -> None:
-    names = [name for name in state if name.startswith(at)]
-    dense = {name[len(at) :]: state[name] for name in names}
-    parent = at.removesuffix(".").rpartition(".")[0]
-    reader_key = ".".join(filter(None, (parent, lstm.reader, "weight")))
-    if "weight_hh_l0" not in dense or reader_key not in state:
-        return
-    reader, recurrent = state[reader_key], dense["weight_hh_l0"]
-    if reader.shape[1] != (1 + lstm.bidirectional) * recurrent.shape[1]:
-        return  # one of the two came without the other: torch says which
-    # Factors beside dense weights are those of the model itself, where a dense state dict was laid over its own.
-    projected = recurrent.shape[1] != lstm.hidden_size
-    if not projected:
-        dense = {name: value for name, value in dense.items() if not name.startswith("weight_hr")}
-    elif "weight_hr_l0" not in dense or len(dense["weight_hr_l0"]) != recurrent.shape[1]:
-        return  # torch says what does not fit
-    taken_in = dense["weight_ih_l0"].shape[1] if "weight_ih_l0" in dense else -1
-    thin_input = taken_in != lstm.dense_input_size
-    if not thin_input:
-        dense.pop("input.weight", None)
-    elif "input.weight" not in dense or dense["input.weight"].shape != (taken_in, lstm.dense_input_size):
-        return
-    if projected == lstm.is_projected and recurrent.shape[1] == lstm.rank and taken_in == lstm.input_size:
-        return  # it fits
-    for name in names:
-        del state[name]
-    dense, reader = dense_lstm_weights(dense, reader)
-    weights, state[reader_key] = factorize_lstm_weights(lstm, dense, reader, INITIALIZERS["svd"])
-    state.update({at + name: value for name, value in weights.items()})
-
-
-def _accept_dense_weights(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    if not hasattr(module, "self_guide"):  # of a training that was guided: see lrsms.lowrank.self_guided
-        for name in [name for name in state_dict if name.startswith(f"{prefix}self_guide.")]:
-            del state_dict[name]
-    factorize_state(module, state_dict, prefix)
+def _check_patterns(model: nn.Module, patterns: Iterable[str], what: str) -> None:
+    """Refuse regular expressions that match no path of the model: they would be ignored unseen."""
+    known = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    known += [
+        f"{path}.{part}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for part in PARTS
+    ]
+    for pattern in patterns:
+        try:
+            matches = any(re.fullmatch(pattern, path) for path in known)
+        except re.error as error:
+            raise LrsmsError(f"{WHERE}: {what}: {pattern!r} is not a regular expression: {error}") from None
+        if not matches:
+            near = difflib.get_close_matches(pattern, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; write for example r'.*attention.*'"
+            raise LrsmsError(
+                f"{WHERE}: {what}: {pattern!r} matches no module of {type(model).__name__} as a whole{hint}"
+            )

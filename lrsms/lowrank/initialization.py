@@ -97,7 +97,16 @@ def initialize_(layer: Factored, weight: torch.Tensor, bias: torch.Tensor | None
     layer.init_method = method
     if _skip:
         return
-    layer.set_factors(*INITIALIZERS[method](layer.as_matrix(weight), layer.rank))
+    set_factors_(layer, *INITIALIZERS[method](layer.as_matrix(weight), layer.rank), weight)
     if bias is not None:
         assert layer.bias is not None
         layer.bias.copy_(bias)
+
+
+def set_factors_(layer: Factored, up: torch.Tensor, down: torch.Tensor, weight: torch.Tensor) -> None:
+    """Set the factors of the dense ``weight``; of an embedding, a padding row that was trained is kept."""
+    padding = getattr(layer, "padding_idx", None)
+    if padding is not None and bool(weight[padding].any()):
+        layer.set_factors(up, down, keep_padding=True)
+    else:
+        layer.set_factors(up, down)

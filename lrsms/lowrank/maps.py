@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
+
 _SLOPE = 0.5  # a sloped map runs from (1 - slope) to (1 + slope) of the mean rank
 
 
@@ -52,6 +54,12 @@ def spread_ranks(
             raise ValueError(f"{len(layer_map)} weights for {layers} layers")
         ideal = _in_proportion(layer_map, mean_units * layers, 1, most_units)
     return [units * unit for units in _round_keeping_sum(ideal, mean_units * layers)]
+
+
+def stable_rank(matrix: torch.Tensor) -> float:
+    """Squared Frobenius norm over squared spectral norm: between 1 and the rank of ``matrix``."""
+    values = torch.linalg.svdvals(matrix.float())
+    return float(values.square().sum() / values[0].square())
 
 
 def _in_proportion(weights: Sequence[float], total: float, least: float, most: float) -> list[float]:

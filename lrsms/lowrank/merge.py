@@ -9,8 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lrsms.lowrank.aids import AIDS
+from lrsms.lowrank.apply_plan import accept_dense_weights_no_more
+from lrsms.lowrank.attention import LowRankMultiheadAttention
+from lrsms.lowrank.fast_path import allow_fast_path
 from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankConv2d, LowRankEmbedding
+from lrsms.lowrank.placement import replace_
 from lrsms.lowrank.recurrent import LowRankLSTM, LowRankLSTMCell, merged_lstm
+from lrsms.lowrank.self_guided import SelfGuide, forget_guide
 
 _REPEATS = 15
 
@@ -41,26 +47,59 @@ def merge_(
     if only not in ("all", "faster") and not callable(only):
         raise ValueError(f"only={only!r}: write 'all', 'faster', or a function of path and layer")
     chosen = _chooser(only, frames)
-    merged = []
+    merged: list[str] = []
+    tied: dict[frozenset, nn.Parameter] = {}
     for path, layer in list(model.named_modules()):
-        if (
-            isinstance(layer, (Factored, LowRankLSTM, LowRankLSTMCell))
-            and not path.endswith(".gates")
-            and chosen(path, layer)
-        ):
-            parent = model.get_submodule(path.rpartition(".")[0])
-            name = path.rpartition(".")[2]
-            if isinstance(layer, LowRankLSTM):
-                dense, reader = merged_lstm(layer, getattr(parent, layer.reader))
-                setattr(parent, layer.reader, reader)
+        if isinstance(layer, LowRankLSTM):
+            if chosen(path, layer):
+                merged += _merge_lstm(model, path, layer)
+        elif isinstance(layer, Factored | LowRankLSTMCell) and not path.endswith(".gates") and chosen(path, layer):
+            dense = layer.merged()
+            if isinstance(layer, Factored):
+                _keep_parameters(layer, dense, tied)
             else:
-                dense = layer.merged()
-            setattr(parent, name, dense)
-            if not isinstance(layer, LowRankLSTM) or layer.is_projected:
-                merged.append(path)
-            if getattr(layer, "input", None) is not None:
-                merged.append(f"{path}.input")
+                dense.requires_grad_(layer.gates[1].weight.requires_grad)
+            forget_guide(layer)
+            replace_(model, layer, dense)
+            merged.append(path)
+    for layer in [layer for layer in model.modules() if isinstance(layer, LowRankMultiheadAttention)]:
+        if not any(isinstance(inner, Factored) for inner in layer.modules()):
+            replace_(model, layer, layer.merged())
+    _leave_no_trace(model)
     return merged
+
+
+def _merge_lstm(model: nn.Module, path: str, layer: LowRankLSTM) -> list[str]:
+    reader = model.get_submodule(path.rpartition(".")[0]).get_submodule(layer.reader) if layer.reader else None
+    dense, wide = merged_lstm(layer, reader)
+    for parameter in dense.parameters():
+        parameter.requires_grad_(layer.weight_hh_l0.requires_grad)
+    replace_(model, layer, dense)
+    if reader is not None:
+        wide.weight.requires_grad_(reader.weight.requires_grad)
+        replace_(model, reader, wide)
+    return ([path] if layer.is_projected else []) + ([f"{path}.input"] if layer.input is not None else [])
+
+
+def _keep_parameters(layer: Factored, dense: nn.Module, tied: dict[frozenset, nn.Parameter]) -> None:
+    """One weight for layers that share factors, the very bias of the factored layer, gradients as they were."""
+    factors = frozenset((layer[0].weight, layer[1].weight))
+    dense.weight = tied.setdefault(factors, dense.weight)
+    dense.weight.requires_grad_(layer[1].weight.requires_grad)
+    if layer.bias is not None:
+        dense.bias = layer.bias
+
+
+def _leave_no_trace(model: nn.Module) -> None:
+    """Where nothing is factored any more, take away what was put beside it: what is left is what torch made."""
+    for module in model.modules():
+        if any(isinstance(inner, Factored | LowRankLSTM | LowRankLSTMCell) for inner in module.modules()):
+            continue
+        accept_dense_weights_no_more(module)
+        allow_fast_path(module)
+        module.__dict__.pop(AIDS, None)
+        if isinstance(module._modules.get("self_guide"), SelfGuide):
+            del module.self_guide
 
 
 def _chooser(only: str | Callable, frames: int | Callable[[str], int]) -> Callable[[str, nn.Module], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -21,6 +21,10 @@ class Recurrent(str):
     The string is the name of the linear layer beside the LSTM that reads its output, a template for the match of the
     LSTM's path (``bt\\1``).
     """
+
+
+class WithKernel(str):
+    """In a table of roles: a role that covers a Conv1d with a kernel, too."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class RankPlan:
                     f"{where}.{role}: {type(model).__name__} has no such layer with these options; it has "
                     f"{', '.join(sorted(present)) or 'none'}{'; a GRU cannot be factored, an LSTM can' if gru else ''}"
                 )
-        ranked = _rank_groups(entries, config, where, weights)
+        ranked = rank_groups(entries, config, where, weights)
         return cls(config, tuple(_override(ranked, model, config.ranks, where)))
 
     @property
@@ -195,8 +199,12 @@ def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
             yield PlanEntry(f"{path}.input", "recurrent_input", _depth(path), module.input_size, gates, None)
         elif role == "embedding" and not isinstance(module, nn.Embedding):
             continue  # another input layer of that path
-        elif role and not isinstance(role, Recurrent) and (shape := matrix_shape(module)):
-            yield PlanEntry(path, role, _depth(path), shape[1], shape[0], None)
+        elif (
+            role
+            and not isinstance(role, Recurrent)
+            and (shape := matrix_shape(module, wide=isinstance(role, WithKernel)))
+        ):
+            yield PlanEntry(path, str(role), _depth(path), shape[1], shape[0], None)
 
 
 def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match | None]:
@@ -218,13 +226,18 @@ def _family(entry: PlanEntry) -> tuple:
     return re.sub(rf"(?<!\d){entry.depth}(?!\d)(?!.*rnn)", "*", entry.module, count=1), entry.inputs, entry.outputs
 
 
-def _rank_groups(
-    entries: list[PlanEntry], config: LowRankConfig, where: str, weights: Mapping[str, float] | None
+def rank_groups(
+    entries: list[PlanEntry],
+    config: LowRankConfig,
+    where: str,
+    weights: Mapping[str, float] | None,
+    family_of: Callable[[PlanEntry], tuple] = _family,
 ) -> list[PlanEntry]:
+    """The same entries with the ranks of ``config.ratios``, spread over each family of layers."""
     families: dict[tuple, list[PlanEntry]] = {}
     for entry in entries:
         # By weights, all layers of a role and shape share one budget; by a map, each spreads its own over depth.
-        family = (entry.role, entry.inputs, entry.outputs) if weights is not None else _family(entry)
+        family = (entry.role, entry.inputs, entry.outputs) if weights is not None else family_of(entry)
         families.setdefault(family, []).append(entry)
     chosen = {}
     for layers in families.values():

@@ -11,14 +11,14 @@ Its input matrices, of both directions one above the other, are factored by them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from lrsms.lowrank.layers import LowRankLinear
 
-Weights = MutableMapping[str, torch.Tensor]
+_OPTIONS = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
 
 
 class LSTMInput(nn.Linear):
@@ -56,7 +56,7 @@ class LowRankLSTM(nn.LSTM):
         input_size, hidden_size: as in ``nn.LSTM``.
         rank: size of the projection, below ``hidden_size``; None for none.
         input_rank: rank of the input matrix of the first layer; None for a dense one.
-        reader: name of the linear layer beside this one that reads its output.
+        reader: name of the linear layer beside this one that reads its output; empty if the input alone is factored.
         reader_features: outputs of that layer.
         options: other options of ``nn.LSTM``.
     """
@@ -70,8 +70,8 @@ class LowRankLSTM(nn.LSTM):
         *,
         rank: int | None,
         input_rank: int | None = None,
-        reader: str,
-        reader_features: int,
+        reader: str = "",
+        reader_features: int = 0,
         **options,
     ):
         super().__init__(input_size if input_rank is None else input_rank, hidden_size, proj_size=rank or 0, **options)
@@ -144,8 +144,16 @@ class LowRankLSTMCell(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
         self.gates = LowRankLinear(input_size + hidden_size, 4 * hidden_size, rank=rank, bias=bias)
 
-    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """``x (batch, input_size)`` and state ``(h, c)``, each ``(batch, hidden_size)``, to the next state."""
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``x (batch, input_size)`` and state ``(h, c)``, each ``(batch, hidden_size)``, to the next state.
+
+        Without ``batch`` everywhere as well; no state is a state of zeros.
+        """
+        if state is None:
+            zeros = x.new_zeros(*x.shape[:-1], self.hidden_size)
+            state = zeros, zeros
         hidden, cell = state
         gate_in, gate_forget, candidate, gate_out = self.gates(torch.cat((x, hidden), dim=-1)).chunk(4, dim=-1)
         cell = gate_forget.sigmoid() * cell + gate_in.sigmoid() * candidate.tanh()
@@ -177,6 +185,14 @@ def cell_matrix(weights: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torc
     return matrix, bias
 
 
+def low_rank_input_like(dense: nn.LSTM, input_rank: int) -> LowRankLSTM:
+    """An LSTM of which the input alone is low-rank; weights not yet set."""
+    options = {name: getattr(dense, name) for name in _OPTIONS}
+    return LowRankLSTM(dense.input_size, dense.hidden_size, rank=None, input_rank=input_rank, **options).to(
+        dense.weight_hh_l0
+    )
+
+
 def low_rank_lstm_like(
     dense: nn.LSTM, reader_name: str, reader: nn.Linear, rank: int | None, input_rank: int | None = None
 ) -> tuple[LowRankLSTM, nn.Linear]:
@@ -189,11 +205,7 @@ def low_rank_lstm_like(
         input_rank=input_rank,
         reader=reader_name,
         reader_features=reader.out_features,
-        num_layers=dense.num_layers,
-        bias=dense.bias,
-        batch_first=dense.batch_first,
-        dropout=dense.dropout,
-        bidirectional=dense.bidirectional,
+        **{name: getattr(dense, name) for name in _OPTIONS},
     )
     thin = nn.Linear(directions * lstm.rank, reader.out_features, bias=reader.bias is not None)
     return lstm.to(dense.weight_hh_l0), thin.to(reader.weight)
@@ -202,15 +214,15 @@ def low_rank_lstm_like(
 def factorize_lstm_weights(
     lstm: LowRankLSTM,
     weights: Mapping[str, torch.Tensor],
-    reader_weight: torch.Tensor,
+    reader_weight: torch.Tensor | None,
     factorize: Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]],
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """Make the weights of ``lstm`` and of its reader from dense ones.
 
     Args:
         lstm: the target.
         weights: state dict of the dense ``nn.LSTM``.
-        reader_weight: ``(out, directions * hidden)`` of the dense reader.
+        reader_weight: ``(out, directions * hidden)`` of the dense reader; None if the input alone is factored.
         factorize: ``(matrix (out, in), rank) -> (U (out, rank), V (rank, in))``.
     """
     directions, hidden, rank = 1 + lstm.bidirectional, lstm.hidden_size, lstm.rank
@@ -219,6 +231,7 @@ def factorize_lstm_weights(
     result |= _input_weights(lstm, weights, factorize)
     if not lstm.is_projected:
         return {**{name: value for name, value in weights.items() if name not in result}, **result}, reader_weight
+    assert reader_weight is not None
     thin_reader = reader_weight.new_empty(reader_weight.shape[0], directions * rank)
     for layer in range(lstm.num_layers):
         last = layer == lstm.num_layers - 1
@@ -259,8 +272,8 @@ def _input_weights(lstm: LowRankLSTM, weights: Mapping[str, torch.Tensor], facto
 
 
 def dense_lstm_weights(
-    weights: Mapping[str, torch.Tensor], reader_weight: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    weights: Mapping[str, torch.Tensor], reader_weight: torch.Tensor | None
+) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
     """Dense weights from those of a low-rank LSTM (its state dict) and of its reader."""
     projection = weights.get("input.weight")
     weights = {
@@ -270,6 +283,7 @@ def dense_lstm_weights(
     }
     if "weight_hr_l0" not in weights:
         return weights, reader_weight
+    assert reader_weight is not None
 
     def widened(weight: torch.Tensor, layer: int) -> torch.Tensor:
         """A reader of ``layer``'s projections as a reader of its hidden units."""
@@ -292,11 +306,14 @@ def dense_lstm_weights(
 
 
 @torch.no_grad()
-def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linear]:
-    """The equivalent dense LSTM and reader, with weights of their own."""
+def merged_lstm(lstm: LowRankLSTM, reader: nn.Linear | None) -> tuple[nn.LSTM, nn.Linear | None]:
+    """The equivalent dense LSTM and reader, with weights of their own; no reader if the input alone is factored."""
     directions, hidden = 1 + lstm.bidirectional, lstm.hidden_size
-    options = {name: getattr(lstm, name) for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional")}
+    options = {name: getattr(lstm, name) for name in _OPTIONS}
     dense = nn.LSTM(lstm.dense_input_size, hidden, **options).to(lstm.weight_hh_l0)
+    if reader is None:
+        dense.load_state_dict(dense_lstm_weights(lstm.state_dict(), None)[0])
+        return dense.train(lstm.training), None
     wide = nn.Linear(directions * hidden, reader.out_features, bias=reader.bias is not None).to(reader.weight)
     weights, reader_weight = dense_lstm_weights(lstm.state_dict(), reader.weight)
     dense.load_state_dict(weights)

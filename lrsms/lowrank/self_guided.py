@@ -12,7 +12,8 @@ import math
 import torch
 from torch import nn
 
-from lrsms.lowrank.layers import Factored, LowRankEmbedding
+from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankConv2d, LowRankEmbedding
+from lrsms.lowrank.own_forward import LowRankOwnForward, with_weight
 from lrsms.lowrank.plan import RankPlan
 from lrsms.lowrank.recurrent import cell_matrix
 
@@ -47,9 +48,12 @@ class SelfGuide(nn.Module):
         super().__init__()
         self.steps = steps
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self.weights = nn.ParameterDict({_key(path): nn.Parameter(weight.clone()) for path, weight in dense.items()})
-        for path in dense:
-            part.get_submodule(path).register_forward_hook(_Blend(self, _key(path)))
+        first = {id(weight): path for path, weight in reversed(dense.items())}  # layers may share one weight
+        self.weights = nn.ParameterDict(
+            {_key(path): nn.Parameter(weight.clone()) for path, weight in dense.items() if first[id(weight)] == path}
+        )
+        for path, weight in dense.items():
+            part.get_submodule(path).register_forward_hook(_Blend(self, _key(first[id(weight)])))
         self.register_state_dict_post_hook(_forget_when_gone)
         self.register_load_state_dict_pre_hook(_keep_when_gone)
 
@@ -58,6 +62,10 @@ class SelfGuide(nn.Module):
         """Share of the dense layer, 1 at the start and 0 from ``steps`` on."""
         done = min(1.0, int(self.step) / self.steps)
         return 0.5 * (1 + math.cos(math.pi * done)) if done < 1 else 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` itself: a root ``nn.Sequential`` calls whatever it holds, and so this as well."""
+        return x
 
     def advance(self) -> None:
         """Fade the dense weights out by one step; called after each step of the optimizer."""
@@ -82,10 +90,17 @@ def _dense_output(layer: Factored, weight: torch.Tensor, x: torch.Tensor) -> tor
     """What the dense layer with this weight and the factored layer's bias makes of ``x``."""
     if isinstance(layer, LowRankEmbedding):
         return nn.functional.embedding(x, weight, layer[0].padding_idx)
-    if weight.dim() == 2:
-        return nn.functional.linear(x, weight, layer.bias)
-    convolve = nn.functional.conv1d if weight.dim() == 3 else nn.functional.conv2d
-    return convolve(x, weight, layer.bias, layer[0].stride, layer[0].padding, layer[0].dilation)
+    if isinstance(layer, LowRankConv1d | LowRankConv2d):
+        return layer[0]._conv_forward(x, weight, layer.bias)  # with its stride, dilation and padding mode
+    if isinstance(layer, LowRankOwnForward):
+        return with_weight(layer[0], weight, layer.bias)(x)
+    return nn.functional.linear(x, weight, layer.bias)
+
+
+def forget_guide(layer: nn.Module) -> None:
+    """Take away what blends a guide into the output of a layer that is about to be replaced."""
+    for key in [key for key, hook in layer._forward_hooks.items() if isinstance(hook, _Blend)]:
+        del layer._forward_hooks[key]
 
 
 def _key(path: str) -> str:

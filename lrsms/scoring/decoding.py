@@ -11,6 +11,7 @@ from lrsms.fsa.options import CTC_ATTENTION
 from lrsms.scoring.alignment import EMPTY, Counts, align_tokens, count_pairs, to_characters, to_words
 from lrsms.scoring.bootstrap import error_rate_interval
 from lrsms.scoring.normalizers import normalizer
+from lrsms.text_files import read_lines, split_words
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def read_references(cuts: Path) -> dict[str, Reference]:
     """
     if cuts.is_dir():
         return _read_kaldi_references(cuts)
-    from lhotse import CutSet
+    from lrsms.data.cut_files import read_cuts
 
     if not cuts.exists():
         raise LrsmsError(f"{cuts} is missing: scoring takes the references from it; run stages 0 and 1")
     references: dict[str, Reference] = {}
-    for cut in CutSet.from_file(cuts):
+    for cut in read_cuts(cuts):
         for supervision in cut.supervisions:
             if supervision.id in references:
                 raise LrsmsError(f"{cuts}: utterance {supervision.id} occurs twice; ids must be unique")
@@ -104,18 +105,13 @@ def read_hypotheses(text: Path) -> dict[str, str]:
 
 def _read_table(table: Path, *, missing: str, twice: str) -> dict[str, str]:
     """Kaldi's ``id value...`` lines; ``missing`` and ``twice`` end the messages about such a file or id."""
-    try:
-        lines = table.read_text(encoding="utf-8").split("\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise LrsmsError(f"{table} is missing; {missing}") from None
-    except UnicodeDecodeError as error:
-        raise LrsmsError(f"{table} is not UTF-8 text ({error})") from None
+    if not table.is_file():
+        raise LrsmsError(f"{table} is missing; {missing}")
     values: dict[str, str] = {}
-    for line in filter(str.strip, lines):
-        utterance, *words = line.split(maxsplit=1)
+    for utterance, *text in filter(None, (split_words(line, 1) for line in read_lines(table))):
         if utterance in values:
             raise LrsmsError(f"{table}: utterance {utterance} occurs twice; {twice}")
-        values[utterance] = words[0].strip() if words else ""
+        values[utterance] = text[0] if text else ""
     return values
 
 

@@ -8,13 +8,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lrsms.errors import LrsmsError
+from lrsms.training_yaml import read_yaml
 
 STYLE = {
     "font.size": 10,
@@ -123,7 +123,7 @@ def rank_per_layer(experiments: Mapping[str, Path], picture: Path) -> bool:
     plans = {}
     for name, folder in experiments.items():
         if (folder / "rank_plan.yaml").exists():
-            layers = yaml.safe_load((folder / "rank_plan.yaml").read_text(encoding="utf-8"))["layers"]
+            layers = read_yaml(folder / "rank_plan.yaml")["layers"]
             if any(layer["rank"] is not None for layer in layers):
                 plans[name] = _by_side(layers)
     if not plans:

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
 from lrsms import stamp
@@ -19,6 +18,7 @@ from lrsms.scoring.condition_pictures import wer_over_snr
 from lrsms.scoring.decoding import DecodingScores, score_decoding
 from lrsms.scoring.pictures import learning_curves, rank_per_layer
 from lrsms.scoring.report import report, summary_table
+from lrsms.training_yaml import read_yaml
 
 FILES = (
     "RESULTS.md",
@@ -126,7 +126,7 @@ def result_row(exp_dir: Path, decoding: RecordedDecoding, scores: DecodingScores
 
 def _is_low_rank(experiment: Path) -> bool:
     plan = experiment / "rank_plan.yaml"
-    return plan.exists() and any(layer["rank"] is not None for layer in yaml.safe_load(plan.read_text())["layers"])
+    return plan.exists() and any(layer["rank"] is not None for layer in read_yaml(plan)["layers"])
 
 
 def compare(rows: list[dict], low_rank: list[bool], scores: list[DecodingScores]) -> list[dict]:

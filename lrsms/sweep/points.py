@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from lrsms.defaults import TOKEN_TYPES
 from lrsms.errors import LrsmsError
-from lrsms.training_yaml import UniqueKeys, changed, read_training_yaml, read_yaml
+from lrsms.training_yaml import changed, read_training_yaml, read_yaml
 from lrsms.typed_config import Count, WholeNumber, choice, from_yaml
 
 _NAME = r"[\w,=\[\]+-][\w.,=\[\]+-]*"  # what may be part of a folder's name
@@ -108,8 +108,8 @@ class Sweep:
         Raises:
             LrsmsError: an unknown or malformed key, a missing base, no arm, two arms of one name, an unknown reference.
         """
-        content = from_yaml(_Content, read_yaml(path, UniqueKeys), str(path), separator=": ")
-        base = read_training_yaml(_find_base(path, content.base), UniqueKeys)
+        content = from_yaml(_Content, read_yaml(path), str(path), separator=": ")
+        base = read_training_yaml(_find_base(path, content.base))
         base = changed(base, _mapping(content.set, f"{path}: set"), f"{path}: set")
         arms = (*_written_arms(path, content.arms, base), *_grid_arms(path, content.grid, base))
         names = [arm.name for arm in arms]

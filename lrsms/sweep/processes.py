@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import connection, forkserver
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
-from lrsms.processes import Context, start_context
+from lrsms.processes import Context, be_helper, start_context
 
 _PATIENCE_SECONDS = 10
 
@@ -66,8 +64,8 @@ def start(process: BaseProcess, gpu: int | None) -> None:
 def run_here(work: Callable, log_file: Path, *arguments) -> None:
     """Call ``work(*arguments)`` in this process, whose output goes to the end of ``log_file``."""
     # The mask does not always reach here: starting multiprocessing's resource tracker unblocks the interrupt again.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # And a runner that is killed cannot stop its processes: the next one would train the same points beside them.
+    be_helper()
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
@@ -79,14 +77,6 @@ def run_here(work: Callable, log_file: Path, *arguments) -> None:
     except LrsmsError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """A runner that is killed cannot stop its processes, and the next one would train the same points beside them."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def stop(processes: Sequence[BaseProcess]) -> None:

@@ -28,6 +28,7 @@ from lrsms.scoring.decoding import decoding_folder, score_decoding
 from lrsms.sweep.leases import Claims
 from lrsms.sweep.points import Arm, Point, Sweep
 from lrsms.sweep.processes import prepare, run_here, start, stop, threads_for_each
+from lrsms.training_yaml import read_yaml
 
 _POLL_SECONDS = 3
 
@@ -117,7 +118,7 @@ class Runner:
             raise LrsmsError(f"{self.decode_config}: no such decoding YAML")
         expected = {self.train_split, self.valid_split, self._lang_dir.name}
         for arm in self.sweep.arms:
-            changed = self.config(arm).exists() and _read_yaml(self.config(arm)) != arm.config
+            changed = self.config(arm).exists() and read_yaml(self.config(arm)) != arm.config
             for experiment in self._trained(arm):
                 if changed:
                     raise LrsmsError(
@@ -183,7 +184,7 @@ class Runner:
         (self.folder / "configs").mkdir(parents=True, exist_ok=True)
         for arm in self.sweep.arms:
             path = self.config(arm)
-            if not path.exists() or _read_yaml(path) != arm.config:
+            if not path.exists() or read_yaml(path) != arm.config:
                 write_text(path, yaml.safe_dump(dict(arm.config), sort_keys=False))  # others may be reading it
             try:
                 check_config(path)
@@ -257,10 +258,6 @@ def _claim_first(claims: Claims, waiting: list[Point]) -> _Claimed | None:
             waiting.remove(point)
             return _Claimed(claim, point)
     return None
-
-
-def _read_yaml(path: Path) -> object:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _inputs(folder: Path) -> dict[str, str] | None:

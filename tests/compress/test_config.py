@@ -13,7 +13,7 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
     assert set(content) == set(vars(config))
     assert config.loop.target == 8.0 and config.ratios[-1] == "dense"
     for name, value in vars(CompressConfig()).items():  # the defaults are those of the file
-        if name != "finetune":
+        if name not in ("finetune", "tolerance"):  # the spoken digits' dev cannot show the default tolerance
             assert getattr(config, name) == value, name
 
 

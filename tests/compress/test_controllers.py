@@ -110,7 +110,7 @@ def test_energy_spends_more_on_a_flat_spectrum():
     assert proposal.levels[2] > max(level for index, level in enumerate(proposal.levels) if index != 2)
 
 
-@pytest.mark.parametrize("name", [name for name in CONTROLLERS if name not in ("tpe", "cmaes", "nsga2")])
+@pytest.mark.parametrize("name", [name for name in CONTROLLERS if name not in ("tpe", "nsga2")])
 def test_a_resumed_search_proposes_the_same(name):
     _, history = run(name, trials=30)
     _, _, context = problem(trials=30)

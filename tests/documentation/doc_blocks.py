@@ -18,6 +18,8 @@ NEEDS = {
     "gpu": "one or more GPUs",
     "k2": "k2, built for the PyTorch at hand (docs/k2.md)",
     "k2 build": "k2's sources, changed as docs/k2.md says, and a compiler for them",
+    "models": "transformers and openai-whisper: pip install 'lrsms[models]'",
+    "icefall": "a checkout of icefall in the repository's root, and k2",
     "network": "a connection, for a download",
     "fresh environment": "an environment to install packages into",
     "espnet recipe": "a recipe folder of ESPnet's own egs2, made by its setup.sh, and sclite",

@@ -46,12 +46,13 @@ def write_speechocean762(folder: Path) -> None:
         write_table(folder / part / "utt2spk", names)
 
 
-def write_grid(folder: Path, lists: Path, write_talking_head: Callable) -> None:
+def write_grid(folder: Path, write_talking_head: Callable) -> None:
     """Videos of one drawn face under the names of clips of speaker s1, some of each split."""
+    from lrsms.data.corpora.grid import DEV_S1, TEST_S1
+
     head = write_talking_head(folder / "head.mp4", seconds=3.0)
     clips = [f"{first}bf{digit}n" for first in ("bba", "lrb", "sgi", "pww") for digit in range(1, 7)]
-    for split, count in (("dev", 4), ("test", 6)):
-        clips += (lists / f"{split}_s1.txt").read_text().split()[:count]
+    clips += DEV_S1[:4] + TEST_S1[:6]
     for at, clip in enumerate(clips):
         (folder / "video/s1").mkdir(parents=True, exist_ok=True)
         shutil.copy(head, folder / f"video/s1/{clip}.mp4")
@@ -99,11 +100,22 @@ def write_own_data(folder: Path) -> None:
         SupervisionSet.from_segments(segments).to_file(folder / split / "supervisions.jsonl.gz")
 
 
-def write_corpus(corpus: str, folder: Path, root: Path, write_talking_head: Callable) -> None:
-    """Write what ``egs/<corpus>/*/run.sh`` of the repository ``root`` takes as its DIR."""
+def write_arabic_commands(folder: Path) -> None:
+    """Six words of each of six speakers, of noise in the middle of a second."""
+    rows = ["path\tsplit\tspeaker\tkeyword"]
+    for speaker, split in enumerate(("train", "train", "train", "train", "val", "test")):
+        for word in ("backward", "zoom in", "yes", "no", "up", "down"):
+            write_sound(folder / "clips" / word / f"{speaker}_NO_01.wav", seconds=1.0, seed=speaker)
+            rows.append(f"{word}/{speaker}_NO_01\t{split}\t{speaker}\t{word}")
+    (folder / "clips.tsv").write_text("\n".join(rows) + "\n")
+
+
+def write_corpus(corpus: str, folder: Path, write_talking_head: Callable) -> None:
+    """Write what ``egs/<corpus>/*/run.sh`` takes as its DIR."""
     if corpus == "grid":
-        write_grid(folder, root / "egs/grid/asr1/local", write_talking_head)
+        write_grid(folder, write_talking_head)
     elif corpus == "librispeech":
         write_librispeech(folder, ("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other"))
     else:
-        {"yesno": write_yesno, "speechocean762": write_speechocean762, "own_data": write_own_data}[corpus](folder)
+        writers = {"yesno": write_yesno, "speechocean762": write_speechocean762, "own_data": write_own_data}
+        {**writers, "arabic_commands": write_arabic_commands}[corpus](folder)

@@ -86,8 +86,8 @@ def test_yaml_builds_a_model(block, tmp_path):
     ("command", "message"),
     [
         ("./run.sh --decode-methd ctc_attention", "unknown option --decode-methd"),
-        ("./run.sh --stage four", "--stage 'four': write a number"),
-        ("./run.sh --ngpu", "--ngpu '--help': write a number"),
+        ("./run.sh --stage four", "--stage 'four': write a whole number"),
+        ("./run.sh --ngpu", "--ngpu '--help': write a whole number"),
         ("egs/grid/asr1/run.sh --corpsu-dir DIR", "unknown option --corpsu-dir"),
         ("python -m lrsms.bin.plan --config conf/train_lrsms.yaml --htlm plan.html", "unrecognized arguments: --htlm"),
         ("python -m lrsms.bin.plan --config conf/train_lrsms.yaml --htm plan.html", "unrecognized arguments: --htm"),

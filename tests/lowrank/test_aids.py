@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lrsms.lowrank import LowRankConfig, LowRankConv2d, LowRankEmbedding, LowRankLinear, RankPlan, factorize_
+from lrsms.lowrank import LowRankConfig, LowRankConv2d, LowRankEmbedding, LowRankLinear, RankPlan, apply_plan_
 from lrsms.lowrank.frobenius_decay import decay_product_
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 from lrsms.lowrank.semi_orthogonal import constrain_, orthogonality_error
@@ -93,7 +93,7 @@ def guided(steps: int = 10) -> tuple[nn.Module, nn.Module]:
     config = LowRankConfig.parse({"embedding": 0.25, "feed_forward": 0.25, "convolution": 0.25, "multiple": 1})
     plan = RankPlan.make(model, ROLES, config)
     weights = dense_weights(model, plan)
-    factorize_(model, plan)
+    apply_plan_(model, plan)
     model.self_guide = SelfGuide(model, weights, steps)
     return model, dense
 

@@ -1,237 +1,497 @@
-"""Dense weights, and factors of another rank, load into a factored model."""
+"""lrsms.factorize_: any model of torch's in one line."""
 
 import copy
+import io
+import os
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
+import lrsms
 from lrsms.errors import LrsmsError
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, factorize_state, low_rank_layers
-from lrsms.lowrank.recurrent import dense_lstm_weights, merged_lstm
+from lrsms.lowrank import Factored, LowRankConv1d, LowRankLinear, low_rank_layers, skip_initialization
 
 
-class Everything(nn.Module):
-    """One layer of each kind that can be factored."""
+class Block(nn.Module):
+    def __init__(self, size: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+        self.up, self.down = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
+
+    def forward(self, x):
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
+class Model(nn.Module):
+    """Convolutions, blocks and an output."""
+
+    def __init__(self, size: int = 32):
+        super().__init__()
+        self.front = nn.Conv1d(16, size, 3, stride=2, padding=1)
+        self.depth = nn.Conv1d(size, size, 5, padding=2, groups=size)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(4))
+        self.scale = nn.Parameter(torch.ones(size, 1))
+        self.output = nn.Linear(size, 24)
+
+    def forward(self, x):
+        x = (self.depth(self.front(x)) * self.scale).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.output(x)
+
+
+X = torch.randn(2, 16, 11, generator=torch.Generator().manual_seed(0))
+
+
+def model(seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    return Model().eval()
+
+
+def chain(layers: int = 4, size: int = 32) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*[layer for _ in range(layers) for layer in (nn.Linear(size, size), nn.ReLU())]).eval()
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def row(plan, weight: str):
+    return next(row for row in plan.rows if row.weight == weight)
+
+
+def test_a_ratio_factors_what_can_be_and_says_of_every_matrix_what_became_of_it():
+    net = model()
+    names = [name for name, parameter in net.named_parameters() if parameter.dim() >= 2]
+    plan = lrsms.factorize_(net, ratio=0.25)
+    assert [row.weight for row in plan.rows] == names
+    assert all(row.rank is not None or row.why for row in plan.rows)
+    assert all(name in str(plan) for name in names)
+    assert row(plan, "depth.weight").why == "a depthwise convolution (groups=32)"
+    assert row(plan, "scale").why == "a Model has it, which is not a layer known here"
+    assert plan.ranks == {path: layer.rank for path, layer in low_rank_layers(net)}
+    assert plan.ranks == {"front": 8, "output": 8} | {
+        f"blocks.{n}.{name}": 8 for n in range(4) for name in ("up", "down")
+    }
+    assert isinstance(net.front, LowRankConv1d) and isinstance(net.blocks[3].up, LowRankLinear)
+    assert plan.parameters == sum(parameter.numel() for parameter in net.parameters()) < plan.dense_parameters
+    assert f"10 of 12 weight matrices factored. Parameters {plan.dense_parameters:,} -> {plan.parameters:,}" in str(
+        plan
+    )
+    assert net(X).shape == (2, 6, 24)
+
+
+def test_a_target_is_the_whole_models():
+    plan = lrsms.factorize_(model(), target="2x", multiple=1)
+    assert 2 <= plan.dense_parameters / plan.parameters < 2.1
+    plan = lrsms.factorize_(model(), target="2x", multiple=1, ratio={"linear": 0.5, "convolution": 1.0})
+    assert 2 <= plan.dense_parameters / plan.parameters < 2.1
+    assert row(plan, "front.weight").rank is None or row(plan, "front.weight").rank > plan.ranks["output"]
+
+
+def test_what_rounding_leaves_of_a_target_is_spent():
+    """With all ranks at 8 it would be 2.4x; layers of one name stay alike in all blocks."""
+    plan = lrsms.factorize_(model(), target="1.5x")
+    assert 1.5 <= plan.dense_parameters / plan.parameters < 1.7
+    assert {8, 16} == set(plan.ranks.values())
+    assert len({plan.ranks[f"blocks.{n}.up"] for n in range(4)}) == 1
+
+
+def test_a_target_of_multiply_accumulates_is_counted_on_the_example():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def macs(net: nn.Module) -> float:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net(X)
+        return counter.get_total_flops() / 2
+
+    net, dense = model(), model()
+    lrsms.factorize_(net, target={"macs": "1.8x"}, multiple=1, example=X)
+    assert 1.8 <= macs(dense) / macs(net) < 1.9
+    with pytest.raises(LrsmsError, match="example=, which is missing"):
+        lrsms.factorize_(model(), target={"macs": 1.8})
+
+
+def test_ranks_alone_factor_nothing_else():
+    net = model()
+    plan = lrsms.factorize_(net, ranks={"blocks.1.up": 5, "output": 0})
+    assert plan.ranks == {"blocks.1.up": 5} == {path: layer.rank for path, layer in low_rank_layers(net)}
+    assert row(plan, "output.weight").why == "ranks= says so"
+    assert row(plan, "blocks.0.up.weight").why == "ranks= does not name it"
+    both = lrsms.factorize_(model(), ratio=0.25, ranks={"blocks.1.up": 5, "output": 0})
+    assert both.ranks["blocks.1.up"] == 5 and both.ranks["blocks.0.up"] == 8 and "output" not in both.ranks
+
+
+def test_roles_are_names_of_your_own_and_what_has_none_stays_dense():
+    plan = lrsms.factorize_(
+        model(),
+        ratio={"wide": 0.5, "last": 0.25},
+        roles={r"blocks\.\d+\.up": "wide", "output": "last", "front": "first"},
+    )
+    assert plan.ranks == {f"blocks.{n}.up": 16 for n in range(4)} | {"output": 8}
+    assert row(plan, "blocks.0.down.weight").why == "no role matches it"
+    assert row(plan, "front.weight").why == "role first has no ratio"
+
+
+def test_what_is_excluded_stays_with_everything_within():
+    plan = lrsms.factorize_(model(), ratio=0.25, exclude=[r"blocks\.[01]", "front"])
+    assert set(plan.ranks) == {f"blocks.{n}.{name}" for n in (2, 3) for name in ("up", "down")} | {"output"}
+    assert row(plan, "blocks.0.up.weight").why == r"excluded by 'blocks\\.[01]'"
+    assert lrsms.factorize_(model(), ratio=0.25, exclude="blocks").ranks == {"front": 8, "output": 8}
+
+
+def test_break_even_stays_dense_and_says_so():
+    plan = lrsms.factorize_(model(), ratio=0.9)
+    assert row(plan, "output.weight").why == "rank 24 reaches break-even at 14"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "say how small: target='2x', ratio=0.25"),
+        ({"ratio": 1.5}, "ratio: convolution: 1.5 is not a number in (0, 1]"),
+        ({"ratio": {"lineal": 0.5}}, "no layer has the role 'lineal'; roles are convolution, linear"),
+        (
+            {"ratio": 0.5, "exclude": "block"},
+            "exclude: 'block' matches no module of Model as a whole; did you mean 'blocks'?",
+        ),
+        ({"ratio": 0.5, "roles": {"outptu": "x"}}, "roles: 'outptu' matches no module"),
+        ({"ratio": 0.5, "exclude": "("}, "is not a regular expression"),
+        ({"ranks": {"blocks.1.uq": 3}}, "blocks.1.uq: no layer of that path; did you mean 'blocks.1.up'?"),
+        ({"ranks": {"depth": 3}}, "depth: cannot be factored: a depthwise convolution"),
+        ({"ranks": {"output": 25}}, "output: 25 is not a rank from 1 to 24, or 0 for dense"),
+        ({"ranks": {"output": 2.5}}, "2.5 is not a rank"),
+        ({"target": "100x"}, "target: 100x fewer parameters is out of reach"),
+        ({"target": "fast"}, "'fast' is not a number of times above 1"),
+        ({"ratio": 0.5, "layer_map": "square"}, "factorize_.layer_map: 'square' is unknown"),
+        (
+            {"ratio": 0.5, "layer_map": [1, 2]},
+            "factorize_.layer_map: 2 weights, but there are 4 layers like blocks.0.up",
+        ),
+        ({"ratio": 0.5, "init": "svdd"}, "factorize_.init: 'svdd' is unknown"),
+        ({"ratio": 0.5, "init": "xavier", "calibration": [X]}, "init: 'xavier' does not go with calibration="),
+        ({"ratio": 0.5, "example": "x.wav"}, "example: str is not a tensor"),
+    ],
+)
+def test_a_refusal_names_what_would_be_right_and_leaves_the_model_as_it_was(options, words):
+    net, dense = model(), model()
+    modules, parameters = list(net.modules()), list(net.parameters())
+    with pytest.raises(LrsmsError) as error:
+        lrsms.factorize_(net, **options)
+    assert words in str(error.value)
+    assert all(a is b for a, b in zip(net.modules(), modules, strict=True))
+    assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
+    assert torch.equal(net(X), dense(X)) and not net._load_state_dict_pre_hooks
+
+
+def test_a_failure_while_factoring_puts_everything_back():
+    net, dense = model(), model()
+
+    def batches():
+        yield X
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        lrsms.factorize_(net, ratio=0.25, calibration=batches())
+    assert not any(low_rank_layers(net)) and torch.equal(net(X), dense(X))
+
+
+# --- layer maps, which know blocks by their number
+
+
+def test_a_linear_map_spreads_over_a_root_sequential():
+    plan = lrsms.factorize_(chain(), ratio=0.25, layer_map="linear", multiple=1)
+    assert list(plan.ranks.values()) == [4, 7, 9, 12]
+
+
+def test_a_map_spreads_over_blocks_and_not_over_the_layers_of_one_block():
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"blocks": nn.ModuleList(chain(2) for _ in range(3))})
+    ranks = lrsms.factorize_(net, ratio=0.25, layer_map="linear", multiple=1).ranks
+    assert list(ranks) == [f"blocks.{block}.{layer}" for block in range(3) for layer in (0, 2)]
+    assert list(ranks.values()) == [4, 4, 8, 8, 12, 12]
+
+
+def test_a_map_by_stable_rank_looks_at_the_models_own_weights():
+    net = chain()
+    with torch.no_grad():
+        thin = torch.randn(32, 2) @ torch.randn(2, 32)
+        net[4].weight.copy_(thin)
+    ranks = lrsms.factorize_(net, ratio=0.25, layer_map="stable_rank", multiple=1).ranks
+    assert ranks["4"] == min(ranks.values()) < 8 and sum(ranks.values()) == 4 * 8
+
+
+def test_weights_of_a_map():
+    ranks = lrsms.factorize_(chain(), ratio=0.25, layer_map=[1, 1, 2, 1], multiple=1).ranks
+    assert list(ranks.values()) == [6, 6, 13, 7] or sorted(ranks.values()) == [6, 6, 7, 13]
+
+
+# --- what stays with a layer
+
+
+def test_frozen_layers_stay_frozen_and_biases_are_the_same_parameters():
+    net = model()
+    net.blocks[1].requires_grad_(False)
+    net.output.bias.requires_grad_(False)
+    biases = {path: layer.bias for path, layer in net.named_modules() if isinstance(layer, nn.Linear)}
+    lrsms.factorize_(net, ratio=0.25)
+    assert not any(parameter.requires_grad for parameter in net.blocks[1].parameters())
+    assert net.output[0].weight.requires_grad and net.output[1].weight.requires_grad
+    assert all(net.get_submodule(path).bias is bias for path, bias in biases.items())
+    lrsms.merge_(net)
+    assert not any(parameter.requires_grad for parameter in net.blocks[1].parameters())
+    assert net.output.weight.requires_grad and not net.output.bias.requires_grad
+
+
+def test_hooks_stay_and_their_handles_remove_them_from_factored_and_merged_layers():
+    net, seen = model(), []
+    handles = [
+        net.output.register_forward_hook(lambda layer, inputs, output: seen.append("forward") or output + 1),
+        net.output.register_forward_pre_hook(lambda layer, inputs: seen.append("before")),
+        net.output.register_full_backward_hook(lambda *_: seen.append("backward")),
+    ]
+    lrsms.factorize_(net, ratio=0.25, example=X)
+    seen.clear()
+    net(X).sum().backward()
+    assert seen == ["before", "forward", "backward"]
+    with_hook = net(X)
+    lrsms.merge_(net)
+    close(net(X), with_hook)
+    for handle in handles:
+        handle.remove()
+    seen.clear()
+    close(net(X), with_hook - 1)
+    assert seen == []
+
+
+def test_a_hook_on_a_weights_gradient_is_refused():
+    net = model()
+    net.output.weight.register_hook(lambda gradient: gradient * 0.1)
+    plan = lrsms.factorize_(net, ratio=0.25)
+    assert row(plan, "output.weight").why == "a hook is on the gradient of its weight" and type(net.output) is nn.Linear
+
+
+def test_training_mode_stays():
+    net = model().train()
+    net.output.eval()
+    lrsms.factorize_(net, ratio=0.25, example=X)
+    assert net.front.training and not net.output.training and net.training
+
+
+# --- proof on an example
+
+
+class Careless(nn.Module):
+    """Its layers look right; only running it shows which can be factored."""
 
     def __init__(self):
         super().__init__()
-        self.embed = nn.Embedding(40, 16, padding_idx=0)
-        self.conv2d = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv1d = nn.Conv1d(16, 24, 1)
-        self.linear = nn.Linear(24, 16, bias=False)
-        self.norm = nn.LayerNorm(16)
-        self.rnn = nn.LSTM(16, 12, num_layers=2, batch_first=True, bidirectional=True)
-        self.last = nn.Linear(24, 16)
-        self.cell = nn.LSTMCell(16, 16)
+        self.good, self.listed, self.idle = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+        self.typed = nn.Linear(32, 32)
+        self.again = [self.listed]
 
-    def forward(self, tokens):
-        x = self.embed(tokens)
-        x = x + self.conv2d(x[:, None]).mean(dim=1)
-        x = self.norm(self.linear(self.conv1d(x.transpose(1, 2)).transpose(1, 2)))
-        x = self.last(self.rnn(x)[0])
-        zeros = x.new_zeros(len(x), 16)
-        return torch.cat([x.flatten(1), *self.cell(x[:, 0], (zeros, zeros))], dim=1)
+    def forward(self, x):
+        x = self.again[0](self.good(x))
+        return self.typed(x) if type(self.typed) is nn.Linear else -self.typed(x)
 
 
-ROLES = {"embed": "embedding", "conv2d": "subsampling", "conv1d": "convolution", "linear": "feed_forward"}
-ROLES |= {"rnn": Recurrent("last"), "cell": "recurrent"}
-LOW = {"embed": 4, "conv2d": 3, "conv1d": 5, "linear": 4, "rnn": 4, "cell": 6}
-FULL = {"embed": 16, "conv2d": 9, "conv1d": 16, "linear": 16, "cell": 32}
-TOKENS = torch.tensor([[1, 5, 39, 7, 0, 2], [3, 4, 5, 6, 7, 8]])
-PLAIN = ("embed", "conv2d", "conv1d", "linear")
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict", "function"])
+def test_an_example_proves_each_layer_or_it_stays_dense(form):
+    net = Careless().eval()
+    x = torch.randn(3, 32)
+    example = {"tensor": x, "tuple": (x,), "dict": {"x": x}, "function": lambda model: {"y": [model(x)]}}[form]
+    plan = lrsms.factorize_(net, ratio=0.25, example=example)
+    assert plan.ranks == {"good": 8}
+    assert row(plan, "idle.weight").why == "the example does not run it"
+    assert "from where it cannot be replaced, such as a plain list" in row(plan, "listed.weight").why
+    assert "with factors of full rank the output changes by" in row(plan, "typed.weight").why
+    assert "each was proved at full rank on the example" in str(plan)
+    with pytest.raises(LrsmsError, match="typed: cannot be factored: with factors of full rank"):
+        lrsms.factorize_(Careless(), ranks={"typed": 4}, example=x)
 
 
-def dense(seed: int = 0) -> Everything:
-    torch.manual_seed(seed)
-    return Everything()
+def test_an_example_that_proves_nothing_is_refused():
+    class Random(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * torch.tensor(float(os.urandom(1)[0]))
+
+    net = chain()
+    for example, words in (
+        (torch.full((3, 32), torch.nan), "no numbers"),
+        (lambda model: None, "no tensor"),
+    ):
+        with pytest.raises(LrsmsError, match=words):
+            lrsms.factorize_(net, ratio=0.25, example=example)
+    with pytest.raises(LrsmsError, match="another output each time"):
+        lrsms.factorize_(nn.Sequential(Random(32, 32)), ratio=0.25, example=torch.randn(3, 32))
 
 
-def factored(ranks: dict[str, int], seed: int = 1) -> nn.Module:
-    model = dense(seed)
-    return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": ranks})))
+def test_dropout_in_training_mode_does_not_disturb_the_proof():
+    net = nn.Sequential(nn.Linear(32, 32), nn.Dropout(0.5), nn.Linear(32, 32)).train()
+    assert len(lrsms.factorize_(net, ratio=0.25, example=torch.randn(3, 32)).ranks) == 2
 
 
-def best(matrix: torch.Tensor, rank: int) -> torch.Tensor:
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return left[:, :rank] * values[:rank] @ right[:rank]
+# --- calibration
 
 
-def products(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What every factored layer stands for, by path, as matrices; of the LSTM, all dense weights in a row."""
-    found = {path: model.get_submodule(path).product().detach().flatten(1) for path in PLAIN}
-    found["cell"] = model.cell.gates.product().detach()
-    weights, reader = dense_lstm_weights(model.rnn.state_dict(), model.last.weight.detach())
-    found["rnn"] = torch.cat([weights[name].flatten() for name in sorted(weights)] + [reader.flatten()])[None]
-    return found
+def test_calibration_keeps_what_the_layers_see():
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(32, 32))[0][:6]
+    batches = [torch.randn(4, 5, 6) @ basis for _ in range(8)]
+    plain, fitted, dense = (nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16)).eval() for _ in range(3))
+    for net in (plain, fitted):
+        net.load_state_dict(dense.state_dict())
+    lrsms.factorize_(plain, ranks={"0": 6})
+    lrsms.factorize_(fitted, ranks={"0": 6}, calibration=iter(batches))
+    x = torch.randn(4, 6) @ basis
+    lost, kept = ((net(x) - dense(x)).norm() / dense(x).norm() for net in (plain, fitted))
+    assert kept < 0.05 and lost > 5 * kept
 
 
-def assert_is_the_svd_of(model: nn.Module, other: Everything) -> None:
-    found = products(model)
-    for path in PLAIN:
-        weight = other.get_submodule(path).weight.detach().flatten(1)
-        torch.testing.assert_close(found[path], best(weight, LOW[path]), rtol=1e-4, atol=1e-5, msg=path)
-    gates = torch.cat([other.cell.weight_ih, other.cell.weight_hh], dim=1).detach()
-    torch.testing.assert_close(found["cell"], best(gates, LOW["cell"]), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["rnn"], products(factorize_like(other))["rnn"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.cell.gates.bias, other.cell.bias_ih + other.cell.bias_hh)
-    assert torch.equal(model.conv1d.bias, other.conv1d.bias) and torch.equal(model.norm.bias, other.norm.bias)
-    assert torch.equal(model.last.bias, other.last.bias) and torch.equal(model.rnn.bias_hh_l1, other.rnn.bias_hh_l1)
+CALIBRATED = {
+    "convolution": (
+        lambda: nn.Sequential(nn.Conv1d(12, 20, 3, padding="same", padding_mode="circular")),
+        torch.randn(4, 12, 30),
+    ),
+    "2-D": (lambda: nn.Sequential(nn.Conv2d(6, 20, (3, 2), stride=2, dilation=2, padding=1)), torch.randn(4, 6, 9, 12)),
+    "embedding": (lambda: nn.Sequential(nn.Embedding(50, 12)), torch.randint(0, 9, (4, 30))),
+    "attention": (lambda: Attending(), torch.randn(4, 10, 16)),
+    "cell": (lambda: Celled(), torch.randn(6, 16)),
+}
 
 
-def factorize_like(other: Everything) -> nn.Module:
-    """``other`` itself, factored; tests/lowrank/test_recurrent.py says that its LSTM is the truncated SVD."""
-    model = copy.deepcopy(other)
-    return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse({"ranks": LOW})))
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(query=x, key=x, value=x, need_weights=False)[0]
 
 
-def test_a_dense_state_dict_loads_as_its_truncated_svd():
-    model, other = factored(LOW), dense()
-    state = other.state_dict()
-    before = {name: value.clone() for name, value in state.items()}
-    assert not model.load_state_dict(state).missing_keys  # strict
-    assert_is_the_svd_of(model, other)
-    assert {path for path, _ in low_rank_layers(model)} == {*PLAIN, "rnn", "cell.gates"}
-    assert before.keys() == state.keys() and all(torch.equal(before[name], state[name]) for name in before)
+class Celled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(16, 12)
+
+    def forward(self, x):
+        return self.cell(x)[0]
 
 
-def test_a_dense_state_dict_over_the_models_own_loads_as_its_truncated_svd():
-    """The way of ESPnet's --init_param: the model's own state dict, updated by the file's."""
-    model, other = factored(LOW), dense()
-    model.load_state_dict(model.state_dict() | other.state_dict())
-    assert_is_the_svd_of(model, other)
+@pytest.mark.parametrize("kind", CALIBRATED)
+def test_calibration_reaches_every_kind_of_layer(kind):
+    make, x = CALIBRATED[kind]
+    torch.manual_seed(0)
+    dense = make().eval()
+    errors = {}
+    for name, calibration in (("plain", None), ("fitted", [x])):
+        net = copy.deepcopy(dense)
+        lrsms.factorize_(net, ratio=0.4, multiple=1, calibration=calibration, example=x)
+        errors[name] = float((net(x) - dense(x)).detach().square().mean())
+    assert errors["fitted"] < errors["plain"]
 
 
-def test_at_full_rank_the_output_is_the_dense_models():
-    model, other = factored(FULL), dense()
-    model.load_state_dict(other.state_dict())
-    assert len(list(low_rank_layers(model))) == len(FULL)
-    with torch.no_grad():
-        torch.testing.assert_close(model(TOKENS), other(TOKENS), rtol=1e-5, atol=1e-5)
+# --- what a factored model can do
 
 
-def test_an_lstm_that_has_the_rank_loads_without_loss():
-    source = factored({"rnn": 4}, seed=2)
-    other = dense()
-    other.rnn, other.last = merged_lstm(source.rnn, source.last)
-    model = factored({"rnn": 4})
-    model.load_state_dict(other.state_dict())
-    with torch.no_grad():
-        torch.testing.assert_close(model(TOKENS), other(TOKENS), rtol=1e-5, atol=1e-5)
+def test_state_dicts_go_both_ways():
+    net, dense = model(), model()
+    plan = lrsms.factorize_(net, ratio=0.25, example=X)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    buffer.seek(0)
+    fresh = model(1)
+    with skip_initialization():
+        lrsms.factorize_(fresh, ranks=plan.ranks)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(fresh(X), net(X))
+    expected = net(X)
+    fresh.load_state_dict(dense.state_dict())  # dense weights: factored as they come in
+    close(fresh(X), expected)
+    lrsms.merge_(net)
+    stock = Model().eval()
+    stock.load_state_dict(net.state_dict())
+    close(stock(X), expected)
 
 
-@pytest.mark.parametrize("over_own", [True, False])
-def test_factors_of_another_rank_are_multiplied_out_and_truncated(over_own):
-    higher = {path: rank + 3 for path, rank in LOW.items()}
-    source, model = factored(higher, seed=2), factored(LOW)
-    model.load_state_dict((model.state_dict() if over_own else {}) | source.state_dict())
-    wide, found = products(source), products(model)
-    for path in (*PLAIN, "cell"):
-        torch.testing.assert_close(found[path], best(wide[path], LOW[path]), rtol=1e-4, atol=1e-5, msg=path)
-    merged = copy.deepcopy(source)
-    merged.rnn, merged.last = merged_lstm(source.rnn, source.last)
-    from_dense = factored({"rnn": LOW["rnn"]})
-    from_dense.load_state_dict({k: v for k, v in merged.state_dict().items() if k.startswith(("rnn", "last"))}, False)
-    torch.testing.assert_close(found["rnn"], products_of_lstm(from_dense), rtol=1e-4, atol=1e-5)
-    assert torch.equal(model.conv1d.bias, source.conv1d.bias)
+def test_merging_leaves_the_model_that_was_there():
+    net, dense = model(), model()
+    lrsms.factorize_(net, ratio=0.25, frobenius_decay=1e-3, self_guided=5)
+    lrsms.merge_(net)
+    assert [(path, type(module)) for path, module in net.named_modules()] == [
+        (path, type(module)) for path, module in dense.named_modules()
+    ]
+    assert net.state_dict().keys() == dense.state_dict().keys()
+    assert net.__dict__.keys() == dense.__dict__.keys() and not net._load_state_dict_pre_hooks
+    assert not any(layer._forward_hooks for layer in net.modules())
+    assert b"lrsms" not in pickle.dumps(nn.Sequential(net.front, net.blocks[0].up))
 
 
-def products_of_lstm(model: nn.Module) -> torch.Tensor:
-    weights, reader = dense_lstm_weights(model.rnn.state_dict(), model.last.weight.detach())
-    return torch.cat([weights[name].flatten() for name in sorted(weights)] + [reader.flatten()])[None]
+def test_copies_and_exports():
+    net = model()
+    lrsms.factorize_(net, ratio=0.25)
+    twin = copy.deepcopy(net)
+    assert torch.equal(twin(X), net(X)) and twin.front is not net.front
+    exported = torch.export.export(net, (X,)).module()
+    close(exported(X), net(X))
+    twin.load_state_dict(model(3).state_dict())
+    assert not torch.equal(twin(X), net(X))
 
 
-def test_factors_of_a_lower_rank_are_kept_whole():
-    source, model = factored(LOW, seed=2), factored({path: rank + 3 for path, rank in LOW.items()})
-    model.load_state_dict(source.state_dict())
-    for path, product in products(source).items():
-        torch.testing.assert_close(products(model)[path], product, rtol=1e-4, atol=1e-5, msg=path)
+def test_several_processes_train_it_alike(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        net = model().train()
+        lrsms.factorize_(net, ratio=0.25, semi_orthogonal=1.0, self_guided=4)
+        wrapped = nn.parallel.DistributedDataParallel(net)
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+        before = net.front[0].weight.detach().clone()
+        for _ in range(6):
+            optimizer.zero_grad()
+            wrapped(X).square().mean().backward()
+            optimizer.step()
+            lrsms.after_step(wrapped, optimizer)
+        assert not torch.equal(net.front[0].weight, before) and net.self_guide.share == 0.0
+    finally:
+        torch.distributed.destroy_process_group()
 
 
-def test_a_state_dict_that_fits_is_untouched():
-    model = factored(LOW)
-    state = factored(LOW, seed=2).state_dict()
-    before = dict(state)
-    factorize_state(model, state)
-    assert state.keys() == before.keys() and all(state[name] is before[name] for name in before)
-    model.load_state_dict(state)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+def test_a_module_at_two_paths_is_replaced_and_stored_at_both():
+    torch.manual_seed(0)
+    shared = nn.Linear(32, 32)
+    net = nn.ModuleDict({"a": nn.Sequential(shared, nn.ReLU()), "b": shared})
+    dense = copy.deepcopy(net)
+    plan = lrsms.factorize_(net, ratio=0.25)
+    assert net["a"][0] is net["b"] and isinstance(net["b"], LowRankLinear)
+    assert row(plan, "a.0.weight").why == "also b.weight" and plan.ranks == {"a.0": 8}
+    net.load_state_dict(dense.state_dict())
+    assert lrsms.factorize_(copy.deepcopy(dense), ranks={"b": 4}).ranks == {"a.0": 4}  # known by either path
+    lrsms.merge_(net)
+    assert net["a"][0] is net["b"] and type(net["b"]) is nn.Linear
+    assert net.state_dict().keys() == dense.state_dict().keys()
 
 
-def test_one_layer_alone_may_be_dense():
-    model, other = factored(LOW), dense()
-    expected = products(model) | {"linear": best(other.linear.weight.detach(), LOW["linear"])}
-    state = model.state_dict() | {"linear.weight": other.linear.weight.detach()}
-    model.load_state_dict(state)
-    for path, product in products(model).items():
-        torch.testing.assert_close(product, expected[path], rtol=1e-4, atol=1e-5, msg=path)
+def test_it_can_be_called_again_for_other_layers():
+    net = model()
+    lrsms.factorize_(net, ranks={"output": 8})
+    plan = lrsms.factorize_(net, ranks={"front": 6})
+    assert row(plan, "output.0.weight").why == "it is factored already"
+    assert {path for path, _ in low_rank_layers(net)} == {"output", "front"}
+    assert len(net._load_state_dict_pre_hooks) == 1
 
 
-def test_a_part_of_a_larger_model_takes_its_own_keys():
-    whole, other = nn.ModuleDict({"encoder": factored(LOW), "decoder": nn.Linear(3, 3)}), dense()
-    state = {f"encoder.{name}": value for name, value in other.state_dict().items()}
-    whole.load_state_dict(state | {f"decoder.{name}": value for name, value in nn.Linear(3, 3).state_dict().items()})
-    assert_is_the_svd_of(whole["encoder"], other)
-    state["linear.weight"] = torch.zeros(1)  # not the encoder's
-    factorize_state(whole["encoder"], state, "encoder.")
-    assert "encoder.linear.0.weight" in state and state["linear.weight"].shape == (1,)
+def test_a_model_that_is_one_layer_is_left_with_the_reason():
+    plan = lrsms.factorize_(nn.Linear(32, 32), ratio=0.25)
+    assert plan.rows[0].why == "it is the whole model, which cannot be replaced in place"
+    assert plan.parameters == plan.dense_parameters
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_dtype_of_the_weights_is_kept(dtype):
-    state = dense().to(dtype).state_dict()
-    model = factored(LOW).to(dtype)
-    factorize_state(model, state)
-    assert {value.dtype for value in state.values()} == {dtype}
-    model.load_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [
-        ("linear.weight", (16, 30)),
-        ("embed.weight", (41, 16)),
-        ("conv2d.weight", (16, 1, 5, 3)),
-        ("cell.weight_ih", (64, 9)),
-    ],
-)
-@pytest.mark.parametrize("over_own", [True, False])
-def test_a_dense_weight_of_another_size_is_refused(over_own, name, shape):
-    """Over the model's own state dict it would otherwise be dropped, and the random factors stay."""
-    model = factored(LOW)
-    state = (model.state_dict() if over_own else {}) | dense().state_dict() | {name: torch.zeros(shape)}
-    path = name.rpartition(".")[0]
-    with pytest.raises(LrsmsError, match=rf"^{path}(\.gates)?\.weight: \(.*\) in the weights, \(.*\) in the model$"):
-        model.load_state_dict(state)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape"), [("linear.0.weight", (7, 30)), ("embed.1.weight", (9, 7)), ("rnn.weight_hh_l0", (99, 4))]
-)
-def test_factors_of_another_size_are_refused_by_torch(name, shape):
-    model = factored(LOW)
-    state = model.state_dict() | {name: torch.zeros(shape)}
-    with pytest.raises(RuntimeError, match=f"size mismatch for {name}"):
-        model.load_state_dict(state)
-
-
-@pytest.mark.parametrize("hidden", [4, 20])
-def test_an_lstm_of_another_size_is_refused_by_torch(hidden):
-    model, other = factored(LOW), dense()
-    other.rnn = nn.LSTM(16, hidden, num_layers=2, batch_first=True, bidirectional=True)
-    other.last = nn.Linear(2 * hidden, 16)
-    with pytest.raises(RuntimeError, match="size mismatch for rnn.weight_hh_l0"):
-        model.load_state_dict(model.state_dict() | other.state_dict())
-
-
-def test_an_lstm_without_its_reader_is_refused_by_torch():
-    model, state = factored(LOW), dense().state_dict()
-    del state["last.weight"]
-    with pytest.raises(RuntimeError, match="size mismatch for rnn.weight_hh_l0"):
-        model.load_state_dict(model.state_dict() | state)
-
-
-def test_factoring_an_lstm_thins_its_reader_and_nothing_else():
-    model = factored({"rnn": 4})
-    assert (model.last.in_features, model.last.out_features) == (8, 16)
-    assert type(model.linear) is nn.Linear and type(model.cell) is nn.LSTMCell
+def test_initialization_can_be_for_training_from_scratch():
+    net = chain()
+    lrsms.factorize_(net, ratio=0.25, init="orthogonal")
+    up, down = net[0].factors()
+    close(down @ down.T, torch.eye(8) * (down @ down.T)[0, 0])
+    assert all(layer.init_method == "orthogonal" for layer in net.modules() if isinstance(layer, Factored))

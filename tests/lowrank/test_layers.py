@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from lrsms.lowrank import LowRankConv1d, LowRankConv2d, LowRankEmbedding, LowRankLinear, low_rank_layers
+from lrsms.lowrank.initialization import initialize_
 from lrsms.lowrank.layers import factored_like, matrix_shape
 
 
@@ -161,11 +162,8 @@ def test_factored_like_has_the_dense_layers_interface(dense, x, shape):
 @pytest.mark.parametrize(
     "dense",
     [
-        nn.Conv1d(6, 6, 3),
         nn.Conv1d(6, 6, 1, groups=2),
-        nn.Conv1d(6, 6, 1, padding=1),
         nn.Conv2d(6, 6, 3, groups=3),
-        nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"),
         nn.Embedding(6, 6, max_norm=1.0),
         nn.Embedding(6, 6, sparse=True),
         nn.LayerNorm(6),
@@ -175,6 +173,42 @@ def test_layers_that_the_factored_form_cannot_stand_for_are_refused(dense):
     assert matrix_shape(dense) is None
     with pytest.raises(TypeError, match=type(dense).__name__):
         factored_like(dense, 2)
+
+
+WIDE = [
+    nn.Conv1d(6, 5, 3, stride=2, padding=2, dilation=2),
+    nn.Conv1d(6, 5, 3, padding="same", padding_mode="replicate", bias=False),
+    nn.Conv1d(6, 5, 1, padding=1),
+    nn.Conv2d(6, 5, (3, 2), padding=1, padding_mode="reflect"),
+]
+
+
+@pytest.mark.parametrize("dense", WIDE)
+def test_convolutions_that_only_a_path_or_factorize_gives_a_rank(dense):
+    """At full rank they compute the same; roles of ESPnet's classes leave them dense, as LR-SMS 0.1.0 did."""
+    assert matrix_shape(dense) is None
+    outputs, inputs = matrix_shape(dense, wide=True)
+    layer = factored_like(dense, outputs)
+    initialize_(layer, dense.weight, dense.bias, "svd")
+    x = torch.randn(2, 6, 11) if isinstance(dense, nn.Conv1d) else torch.randn(2, 6, 8, 9)
+    torch.testing.assert_close(layer(x), dense(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.merged()(x), dense(x), rtol=1e-4, atol=1e-5)
+    assert (inputs, layer.stride, layer.kernel_size) == (dense.weight[0].numel(), dense.stride, dense.kernel_size)
+
+
+def test_the_weight_that_other_code_reads_is_the_product_with_gradients_to_both_factors():
+    layer, x = LowRankLinear(6, 4, rank=2), torch.randn(3, 6)
+    torch.testing.assert_close(nn.functional.linear(x, layer.weight, layer.bias), layer(x))
+    layer.weight.sum().backward()
+    assert layer[0].weight.grad.abs().sum() > 0 and layer[1].weight.grad.abs().sum() > 0
+
+
+def test_a_padding_row_that_was_trained_stays_what_it_was():
+    dense = nn.Embedding(11, 6)
+    dense.padding_idx = 10  # as in checkpoints whose padding token is also a word
+    layer = factored_like(dense, 6)
+    initialize_(layer, dense.weight, None, "svd")
+    torch.testing.assert_close(layer(TOKENS), dense(TOKENS), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

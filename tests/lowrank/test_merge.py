@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lrsms
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, low_rank_layers
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_, low_rank_layers
 from lrsms.lowrank.merge import dense_is_faster, merge_
 
 
@@ -42,7 +42,7 @@ def everything() -> nn.Module:
     torch.manual_seed(0)
     model = Everything()
     roles = dict.fromkeys(("embedding", "subsampling", "convolution", "feed_forward", "recurrent"), 0.25)
-    return factorize_(model, RankPlan.make(model, ROLES, LowRankConfig.parse(roles | {"multiple": 2}))).eval()
+    return apply_plan_(model, RankPlan.make(model, ROLES, LowRankConfig.parse(roles | {"multiple": 2}))).eval()
 
 
 TOKENS = torch.tensor([[1, 5, 39, 7, 0, 2]])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_, low_rank_layers
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_, low_rank_layers
 from lrsms.lowrank.plan import round_rank
 
 ROLES = {
@@ -144,7 +144,7 @@ def test_parameters_of_recurrent_layers_are_those_of_the_factored_model():
     dense = sum(parameter.numel() for parameter in model.parameters())
     shares = {"embedding": 0.5, "output": 0.25, "recurrent": 0.25, "recurrent_input": 0.25}
     plan = words(shares | {"multiple": 1}, model)
-    factorize_(model, plan)
+    apply_plan_(model, plan)
     stored = sum(parameter.numel() for parameter in model.parameters())
     biases = sum(cell.biases_saved for cell in model.decoder)
     assert biases == 3 * 96 and dense - stored == plan.dense_parameters - plan.parameters + biases
@@ -214,7 +214,7 @@ def test_explicit_ranks_win():
     assert (found["head"].rank, found["head"].role, found["head"].note) == (3, "explicit", "explicit")
     assert found["blocks.1.attention.q"].note == "explicit"
     assert [entry.module for entry in plan.entries] == [name for name, _ in model.named_modules() if name in found]
-    factorize_(model, plan)
+    apply_plan_(model, plan)
     assert {path: layer.rank for path, layer in low_rank_layers(model)}["head"] == 3
     assert isinstance(model.blocks[1].attention["q"], nn.Linear)
 
@@ -243,7 +243,7 @@ def test_parameters_of_the_plan_are_those_of_the_factored_model():
     dense = sum(parameter.numel() for parameter in model.parameters())
     block = {"attention": 0.25, "feed_forward": 0.5, "convolution": 0.25, "subsampling": 0.5, "layer_map": "linear"}
     plan = make(block, model)
-    assert factorize_(model, plan) is model
+    assert apply_plan_(model, plan) is model
     stored = sum(parameter.numel() for parameter in model.parameters())
     assert dense - stored == plan.dense_parameters - plan.parameters > 0
     for entry in plan.entries:
@@ -265,7 +265,7 @@ def test_factoring_is_the_svd_of_the_dense_weights():
     torch.manual_seed(0)
     model = Model()
     weight, bias = model.blocks[0].w_1.weight.detach().clone(), model.blocks[0].w_1.bias.detach().clone()
-    factorize_(model, make({"feed_forward": 0.5}, model))
+    apply_plan_(model, make({"feed_forward": 0.5}, model))
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     best = left[:, :32] * values[:32] @ right[:32]
     torch.testing.assert_close(model.blocks[0].w_1.product(), best, rtol=1e-4, atol=1e-5)

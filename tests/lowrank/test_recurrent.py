@@ -15,7 +15,7 @@ from lrsms.lowrank import (
     LowRankLSTMCell,
     RankPlan,
     Recurrent,
-    factorize_,
+    apply_plan_,
     low_rank_layers,
     skip_initialization,
 )
@@ -51,7 +51,7 @@ def factored(model: Stack, rank: int, **block) -> tuple[Stack, RankPlan]:
     model = copy.deepcopy(model)
     config = LowRankConfig.parse({"multiple": 1, "ranks": {"rnn": rank}, **block})
     plan = RankPlan.make(model, {"rnn": Recurrent("last")}, config)
-    return factorize_(model, plan), plan
+    return apply_plan_(model, plan), plan
 
 
 @torch.no_grad()
@@ -310,7 +310,7 @@ def cell(bias: bool = True, rank: int = 5, init: str = "svd") -> tuple[nn.LSTMCe
     dense = copy.deepcopy(model["cell"])
     config = LowRankConfig.parse({"recurrent": 0.1, "multiple": 1, "init": init, "ranks": {"cell": rank}})
     plan = RankPlan.make(model, {"cell": "recurrent"}, config)
-    return dense, factorize_(model, plan), plan
+    return dense, apply_plan_(model, plan), plan
 
 
 STEP = torch.randn(4, INPUTS), (torch.randn(4, HIDDEN), torch.randn(4, HIDDEN))
@@ -333,7 +333,7 @@ def test_a_cell_of_low_rank_keeps_its_output():
         dense.weight_hh.copy_(matrix[:, INPUTS:])
     model = nn.ModuleDict({"cell": copy.deepcopy(dense)})
     config = LowRankConfig.parse({"ranks": {"cell": 3}})
-    factorize_(model, RankPlan.make(model, {"cell": "recurrent"}, config))
+    apply_plan_(model, RankPlan.make(model, {"cell": "recurrent"}, config))
     for ours, expected in zip(model["cell"](*STEP), dense(*STEP)):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 

@@ -16,7 +16,7 @@ set -eu
 stage=0        # first stage
 stop_stage=5
 corpus_dir=
-max_duration=100
+max_duration=100.0
 force=false    # run again
 opts="--a b"
 here=$(pwd)
@@ -36,15 +36,15 @@ def recipe(tmp_path):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ([], "0|5||100|false|--a b|0"),
-        (["--stage", "2", "--stop-stage", "3"], "2|3||100|false|--a b|0"),
-        (["--stop_stage=4", "--stop-stage=3"], "0|3||100|false|--a b|0"),
-        (["--corpus-dir", "/my data/x=y"], "0|5|/my data/x=y|100|false|--a b|0"),
-        (["--corpus-dir="], "0|5||100|false|--a b|0"),
+        ([], "0|5||100.0|false|--a b|0"),
+        (["--stage", "2", "--stop-stage", "3"], "2|3||100.0|false|--a b|0"),
+        (["--stop_stage=4", "--stop-stage=3"], "0|3||100.0|false|--a b|0"),
+        (["--corpus-dir", "/my data/x=y"], "0|5|/my data/x=y|100.0|false|--a b|0"),
+        (["--corpus-dir="], "0|5||100.0|false|--a b|0"),
         (["--max-duration", "62.5", "--stage", "-1"], "-1|5||62.5|false|--a b|0"),
-        (["--force", "true"], "0|5||100|true|--a b|0"),
-        (["--force", "--stage", "1"], "1|5||100|true|--a b|0"),
-        (["--opts", "--max_epoch 3 $(touch never)"], "0|5||100|false|--max_epoch 3 $(touch never)|0"),
+        (["--force", "true"], "0|5||100.0|true|--a b|0"),
+        (["--force", "--stage", "1"], "1|5||100.0|true|--a b|0"),
+        (["--opts", "--max_epoch 3 $(touch never)"], "0|5||100.0|false|--max_epoch 3 $(touch never)|0"),
     ],
 )
 def test_options(recipe, args, expected):
@@ -60,7 +60,9 @@ def test_options(recipe, args, expected):
         (["--here", "/tmp"], ["unknown option --here"]),
         (["--PATH", "x"], ["unknown option --PATH"]),
         (["--force", "maybe"], ["--force maybe: write true or false"]),
-        (["--stage", "two"], ["--stage 'two': write a number"]),
+        (["--stage", "two"], ["--stage 'two': write a whole number"]),
+        (["--stage", "1.5"], ["--stage '1.5': write a whole number"]),
+        (["--max-duration", "long"], ["--max-duration 'long': write a number"]),
         (["--stage"], ["--stage needs a value"]),
         (["--stage", "--force"], ["--stage needs a value"]),
         (["train"], ["unexpected argument 'train'"]),

@@ -7,7 +7,6 @@ depends on ``(seed, split, index)`` alone: the same bits whatever the number of 
 
 import argparse
 import multiprocessing
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
+from lrsms.processes import be_helper
 
 SAMPLING_RATE = 16000  # Hz
 DEFAULT_NUM_TRAIN = 1440
@@ -220,8 +220,7 @@ def in_processes(
     pool = ProcessPoolExecutor(
         num_jobs,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is for this process, which then ends the others
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=be_helper,
     )
     try:
         return list(tqdm(pool.map(write, folders, utterances, chunksize=8), **bar))

@@ -21,6 +21,7 @@ from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
 from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, split_words
 
 _AUDIO = ("audio_25k/*/*.wav", "audio/*/*.wav")
 _VIDEO = ("video/*/*.mp4", "video/*/*.mpg", "s[0-9]*/*.mpg", "s[0-9]*/video/*.mpg")
@@ -45,8 +46,9 @@ def read_alignment(path: Path) -> str:
 
     Raises:
         ValueError: a line does not have these three fields.
+        LrsmsError: the file cannot be read.
     """
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    rows = [fields for line in read_lines(path) if (fields := split_words(line))]
     if any(len(row) != 3 for row in rows):
         raise ValueError(f"{path}: expected lines of start, end and word")
     return " ".join(word.upper() for _, _, word in rows if word not in _SILENCE)
@@ -74,7 +76,7 @@ def _lists_of_s1(lists_dir: Path | None) -> dict[str, str]:
                 f"{path}: no such file; it must list the {split} clips of speaker s1, one id per line "
                 "(--lists_dir; without that option, the lists of lrsms are used)"
             )
-        chosen.update(dict.fromkeys(path.read_text().split(), split))
+        chosen.update(dict.fromkeys((name for line in read_lines(path) for name in split_words(line)), split))
     return chosen
 
 
@@ -130,7 +132,7 @@ def prepare_grid(
         alignment = corpus_dir / "alignments" / name.split("_", 1)[0] / f"{name.split('_', 1)[1]}.align"
         try:
             texts[name] = read_alignment(alignment)
-        except (OSError, ValueError) as error:
+        except (LrsmsError, ValueError) as error:
             exclusions.append(Exclusion(name, "no_alignment", str(error)))
     clips = set(recordings) | {item.id for item in exclusions}
     for path in sorted(corpus_dir.glob("alignments/*/*.align")):

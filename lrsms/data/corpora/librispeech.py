@@ -15,6 +15,7 @@ from lrsms.data.corpus_command import CorpusParser, download_dir, run_corpus
 from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, split_words
 
 TRAIN_PARTS = ("train-clean-100", "train-clean-360", "train-other-500")
 _EVAL_PARTS = {"dev-clean": "dev", "dev-other": "dev_other", "test-clean": "test_clean", "test-other": "test_other"}
@@ -48,9 +49,8 @@ def _read_part(corpus_dir: Path, part: str, num_jobs: int) -> Split:
     ids = {item.id for item in split.supervisions}
     # Lhotse skips a transcript without audio behind a warning: count it.
     for path in sorted((corpus_dir / part).rglob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name = line.split(maxsplit=1)[0] if line.strip() else None
-            if name and name not in ids:
+        for name, *_ in filter(None, map(split_words, read_lines(path))):
+            if name not in ids:
                 split.exclusions.append(Exclusion(name, "missing_audio", f"no such file: {path.parent / name}.flac"))
     return split
 

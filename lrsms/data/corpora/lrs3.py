@@ -26,6 +26,7 @@ from lrsms.data.excluded import Exclusion
 from lrsms.data.manifests import Split, open_recordings, require_layout, save_splits
 from lrsms.data.videos import extract_sound
 from lrsms.errors import LrsmsError
+from lrsms.text_files import read_lines, split_words
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -38,28 +39,28 @@ _WORDS = "WORD START END"
 
 
 @dataclass(frozen=True)
-class Transcript:
-    """A clip's text, and its words with begin and end in seconds if the file has them."""
+class ClipText:
+    """What is said in a clip, and its words with begin and end in seconds if the file has them."""
 
     text: str
     words: list[tuple[str, float, float]]
 
 
-def read_transcript(path: Path) -> Transcript:
+def read_transcript(path: Path) -> ClipText:
     """Read a clip's ``.txt``.
 
     Raises:
         ValueError: there is no line ``Text:``, or a word has no times.
-        OSError: the file cannot be read.
+        LrsmsError: the file cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     texts = [line.partition(":")[2].strip() for line in lines if line.startswith("Text:")]
     if not texts:
         raise ValueError(f"{path}: no line that begins with Text:")
     heading = next((i for i, line in enumerate(lines) if " ".join(line.split()).startswith(_WORDS)), len(lines))
     words = []
     for line in lines[heading + 1 :]:
-        fields = line.split()
+        fields = split_words(line)
         if not fields:
             break
         try:
@@ -69,7 +70,7 @@ def read_transcript(path: Path) -> Transcript:
         if not (math.isfinite(begin) and math.isfinite(end) and begin <= end):
             raise ValueError(f"{path}: {line!r}: the word ends before it starts")
         words.append((word, begin, end))
-    return Transcript(" ".join(texts[0].split()), words)
+    return ClipText(" ".join(texts[0].split()), words)
 
 
 def segments(
@@ -185,7 +186,7 @@ def _add(split: Split, recording: Recording, video: Path, *, cut: bool) -> None:
 
     try:
         transcript = read_transcript(video.with_suffix(".txt"))
-    except (OSError, ValueError) as error:
+    except (LrsmsError, ValueError) as error:
         split.exclusions.append(Exclusion(recording.id, "no_transcript", str(error)))
         return
     spans = [(recording.id, transcript.text, 0.0, recording.duration)]

@@ -1,21 +1,28 @@
 """A user's own corpus: Kaldi folders, or Lhotse manifests.
 
 ``kaldi_dir`` and ``manifest_dir`` each hold the folders ``train``, ``dev`` and ``test``. A Kaldi folder has
-``wav.scp`` (plain paths; relative ones start at the current folder, as in Kaldi), ``text``, ``utt2spk`` and
-perhaps ``segments`` (utterance, recording, start and end in seconds). A Lhotse folder has either one
-``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]``; if it has both,
-the cuts are not read.
+``wav.scp`` (plain paths; relative ones start at the current folder, as in Kaldi), ``text``, ``utt2spk`` and perhaps
+``segments`` (utterance, recording, start and end in seconds; -1 is the recording's end). A Lhotse folder has either
+one ``*recordings*.jsonl[.gz]`` and one ``*supervisions*.jsonl[.gz]``, or one ``*cuts*.jsonl[.gz]`` of MonoCuts; if it
+has both, the cuts are not read.
 """
+
+from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrsms.command_line import run_verb
 from lrsms.data.corpus_command import CorpusParser, run_corpus
 from lrsms.data.kaldi_folders import read_kaldi
+from lrsms.data.manifest_files import read_mono_cuts, read_recordings, read_supervisions
 from lrsms.data.manifests import Split, check_unique, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
+
+if TYPE_CHECKING:
+    from lhotse import Recording, SupervisionSegment
 
 SPLITS = ("train", "dev", "test")
 
@@ -32,29 +39,35 @@ def read_manifests(folder: Path) -> Split:
     """Manifests of one Lhotse folder. Cuts are taken apart into recordings and supervisions.
 
     Raises:
-        LrsmsError: a manifest is missing, ambiguous or damaged, or an id repeats.
+        LrsmsError: a manifest is missing, ambiguous or damaged, holds a wrong value or mixed cuts, or an id repeats.
     """
-    from lhotse import CutSet, RecordingSet, SupervisionSet
-
     recordings, supervisions, cuts = (_only(folder, kind) for kind in ("recordings", "supervisions", "cuts"))
-    if not cuts and not (recordings and supervisions):
+    if recordings and supervisions:
+        return pair(read_recordings(recordings), read_supervisions(supervisions), [], str(folder))
+    if not cuts:
         raise LrsmsError(
             f"--manifest_dir {folder}: expected one *recordings*.jsonl.gz and one *supervisions*.jsonl.gz, or one "
             "*cuts*.jsonl.gz"
         )
-    try:
-        if recordings and supervisions:
-            items = list(RecordingSet.from_file(recordings)), list(SupervisionSet.from_file(supervisions))
-        else:
-            whole = CutSet.from_file(cuts)
-            check_unique((item.id for cut in whole for item in cut.supervisions), f"{cuts}: supervisions")
-            recorded, supervised = whole.decompose()[:2]
-            items = list(recorded or []), list(supervised or [])
-    except LrsmsError:
-        raise
-    except Exception as error:  # a damaged manifest fails in gzip, JSON or Lhotse, each with its own types
-        raise LrsmsError(f"--manifest_dir {folder}: not readable as Lhotse manifests ({error})") from error
-    return pair(*items, [], str(folder))
+    return pair(*_taken_apart(cuts), [], str(folder))
+
+
+def _taken_apart(path: Path) -> tuple[list[Recording], list[SupervisionSegment]]:
+    """Recordings and supervisions of a manifest of cuts."""
+    from lhotse.utils import fastcopy
+
+    recordings: dict[str, Recording] = {}
+    supervisions = []
+    for cut in read_mono_cuts(path):
+        recording = cut.recording
+        if recordings.setdefault(recording.id, recording) != recording:
+            raise LrsmsError(
+                f"{path}: cut {cut.id}: its recording {recording.id} differs from that of an earlier cut; one id is "
+                "for one recording, such as with its speed in it"
+            )
+        supervisions += [fastcopy(item.with_offset(cut.start), recording_id=recording.id) for item in cut.supervisions]
+    check_unique((item.id for item in supervisions), f"{path}: supervisions")
+    return list(recordings.values()), supervisions
 
 
 def prepare_own_data(

@@ -21,7 +21,7 @@ from lrsms.lowrank import skip_initialization
 from lrsms.quiet import nothing_printed
 
 
-def made_up_model(config: Path, vocab_size: int, ngpu: int = 0) -> tuple[argparse.Namespace, nn.Module]:
+def dummy_model(config: Path, vocab_size: int, ngpu: int = 0) -> tuple[argparse.Namespace, nn.Module]:
     """The model of a training YAML with a token list of so many words.
 
     Args:
@@ -38,14 +38,14 @@ def made_up_model(config: Path, vocab_size: int, ngpu: int = 0) -> tuple[argpars
     options = check_training_config(config, ASRTask)
     tokens = ["<blank>", "<unk>", *(f"w{number}" for number in range(vocab_size - 3)), "<sos/eos>"]
     defaults = vars(ASRTask.get_parser().parse_args([]))
-    ours = {"token_list": tokens, "token_type": "word", "init": None, "ngpu": ngpu}
-    args = argparse.Namespace(**(defaults | options | ours))
+    fixed = {"token_list": tokens, "token_type": "word", "init": None, "ngpu": ngpu}
+    args = argparse.Namespace(**(defaults | options | fixed))
     torch.manual_seed(0)
     with nothing_printed(), skip_initialization():  # SVDs of weights that mean nothing
         return args, asr.ASRTask.build_model(args)
 
 
-def write_made_up(config: Path, folder: Path, checkpoint: str, vocab_size: int = 1000) -> None:
+def write_dummy_model(config: Path, folder: Path, checkpoint: str, vocab_size: int = 1000) -> None:
     """Leave an experiment as if it had been trained.
 
     Args:
@@ -57,7 +57,7 @@ def write_made_up(config: Path, folder: Path, checkpoint: str, vocab_size: int =
     Raises:
         LrsmsError: a config that training would refuse.
     """
-    args, model = made_up_model(config, vocab_size)
+    args, model = dummy_model(config, vocab_size)
     known = asr.ASRTask.get_default_config()
     Experiment(folder, checkpoint).write({key: getattr(args, key) for key in known}, model.state_dict())
 
@@ -87,7 +87,7 @@ class Step:
         return self.forward + self.backward + self.update
 
 
-class MadeUpTraining:
+class DummyTraining:
     """A model with its optimizer, and steps of it on noise.
 
     Args:
@@ -113,7 +113,7 @@ class MadeUpTraining:
         amp: bool = False,
     ):
         torch.set_num_threads(threads)
-        args, model = made_up_model(config, vocab_size, int(device == "cuda"))
+        args, model = dummy_model(config, vocab_size, int(device == "cuda"))
         self.model: nn.Module = model.to(device).train()
         self.optimizer = asr.ASRTask.build_optimizers(args, self.model)[0] if update else None
         self.fs, self.device, self.vocab_size, self.amp = sampling_rate(args.frontend_conf), device, vocab_size, amp
@@ -124,9 +124,13 @@ class MadeUpTraining:
 
     def gradient_bytes(self) -> int:
         """What processes that train together exchange for one update."""
-        return sum(one.numel() * one.element_size() for one in self.model.parameters() if one.requires_grad)
+        return sum(
+            parameter.numel() * parameter.element_size()
+            for parameter in self.model.parameters()
+            if parameter.requires_grad
+        )
 
-    def made_up_step(
+    def dummy_step(
         self, batch: int, seconds: float, spread: float = 0.0, tokens_per_second: float = 4.0, seed: int = 0
     ) -> Step:
         """A step on noise.
@@ -152,7 +156,7 @@ class MadeUpTraining:
 
     def step(self, speech, speech_lengths, text, text_lengths, audio: float) -> Step:
         """A step on a batch as ESPnet's model takes it; ``audio`` is its seconds of speech."""
-        inputs = [one.to(self.device) for one in (speech, speech_lengths, text, text_lengths)]
+        inputs = [tensor.to(self.device) for tensor in (speech, speech_lengths, text, text_lengths)]
         moments, worked = [self._now()], time.process_time()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
             loss = self.model(*inputs)[0]

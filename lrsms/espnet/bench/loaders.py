@@ -9,20 +9,27 @@ from pathlib import Path
 import soundfile
 from espnet2.tasks import asr
 from espnet2.train.distributed_utils import DistributedOption
-from lhotse import CutSet
 from tqdm import tqdm
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.espnet.training.task import ASRTask
 from lrsms.quiet import nothing_printed
+from lrsms.text_files import read_lines
 
 Batches = Iterable[tuple[list[str], dict]]
 
 
-def _options(task: type[ASRTask], tokens: Path, num_workers: int, **more) -> argparse.Namespace:
+def _options(task: type[ASRTask], tokens: Path, num_workers: int, **overrides) -> argparse.Namespace:
     defaults = vars(task.get_parser().parse_args([]))
-    token_list = tokens.read_text(encoding="utf-8").splitlines()
-    ours = {"token_type": "char", "token_list": token_list, "num_workers": num_workers, "output_dir": "none", "ngpu": 0}
-    return argparse.Namespace(**(defaults | ours | more))
+    token_list = read_lines(tokens)
+    fixed = {
+        "token_type": "char",
+        "token_list": token_list,
+        "num_workers": num_workers,
+        "output_dir": "none",
+        "ngpu": 0,
+    }
+    return argparse.Namespace(**(defaults | fixed | overrides))
 
 
 class FromCuts:
@@ -48,7 +55,7 @@ class FromCuts:
 
     def count(self) -> int:
         """Cuts of the manifest, read once from one end to the other."""
-        return sum(1 for _ in CutSet.from_jsonl_lazy(self.cuts))
+        return sum(1 for _ in read_cuts(self.cuts))
 
 
 class FromDump:
@@ -66,7 +73,7 @@ class FromDump:
 
     def dump(self, cuts: Path) -> None:
         """Write FLAC, ``wav.scp`` and ``text``; one utterance of them again for validation, which ESPnet wants."""
-        chosen = list(CutSet.from_file(cuts))
+        chosen = list(read_cuts(cuts))
         for split, members in (("train", chosen), ("valid", chosen[:1])):
             folder = self.folder / split
             folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import pickle
 import shutil
@@ -29,6 +30,7 @@ REPORTER_TYPES = [
     numpy._core.multiarray.scalar,
     *(type(numpy.dtype(name)) for name in ("float32", "float64", "int64", "bool")),
 ]
+_BLOCK = 1 << 20  # bytes read at once
 CHECKPOINT, PREVIOUS = "checkpoint.pth", "checkpoint.previous.pth"
 
 
@@ -36,10 +38,13 @@ def read_checkpoint(path: Path) -> dict:
     """Load a ``.pth`` file on the CPU, memory-mapped, executing nothing.
 
     Raises:
-        LrsmsError: the file is missing, truncated, or would execute code on loading.
+        LrsmsError: the file is missing, truncated, damaged, or would execute code on loading.
     """
-    if not path.exists():
-        raise LrsmsError(f"{path}: no such checkpoint")
+    if not path.is_file():
+        raise LrsmsError(f"{path}: {'a folder, not a checkpoint' if path.is_dir() else 'no such checkpoint'}")
+    damaged = damaged_record(path)
+    if damaged is not None:
+        raise LrsmsError(f"{path}: damaged: the checksum of {damaged} in it does not agree; copy the file again")
     try:
         with torch.serialization.safe_globals(REPORTER_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -68,7 +73,61 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
         )
     if not any(isinstance(value, torch.Tensor) for value in weights.values()):
         raise LrsmsError(f"{path}: holds no weights")
+    check_finite(weights, str(path))
     return weights
+
+
+def check_finite(weights: Mapping[str, object], where: str) -> None:
+    """Refuse weights that are NaN or infinite: a model of them recognizes nothing, and says nothing.
+
+    A tensor of 0 and minus infinity alone is a mask.
+
+    Raises:
+        LrsmsError: names ``where``, the first such tensor and how many of its numbers are none.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor) or not (value.is_floating_point() or value.is_complex()):
+            continue
+        if value.is_quantized or torch.isfinite(value).all():
+            continue
+        if not value.is_complex() and bool(((value == 0) | (value == -torch.inf)).all()):
+            continue
+        count = int((~torch.isfinite(value)).sum())
+        raise LrsmsError(
+            f"{where}: {name}: {count:,} of {value.numel():,} numbers are NaN or infinite; the training that made it "
+            f"has diverged, or the file is damaged"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _damaged_record(path: Path, size: int, changed: int) -> str | None:
+    """As :func:`damaged_record`; each state of a file is gone through once."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.serialization.set_crc32_options(False) leaves 0 for every checksum.
+            names = (entry.filename for entry in archive.infolist() if entry.CRC)
+            return next((name for name in names if not _agrees(archive, name)), None)
+    except Exception:  # no archive, or not a whole one: torch will say so
+        return None
+
+
+def _agrees(archive: zipfile.ZipFile, name: str) -> bool:
+    try:
+        with archive.open(name) as record:
+            while record.read(_BLOCK):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
+
+
+def damaged_record(path: Path) -> str | None:
+    """The first record of a file that torch saved whose checksum does not agree; None if all do, or it has none.
+
+    ``torch.load`` does not look at them.
+    """
+    stat = path.stat()
+    return _damaged_record(path.resolve(), stat.st_size, stat.st_mtime_ns)
 
 
 def is_whole(path: Path) -> bool:
@@ -97,7 +156,7 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
     for path, module in model.named_modules():
         if isinstance(module, LSTMInput):
             continue  # looked at with its LSTM
-        if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:
+        if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module, wide=True) is None:
             continue
         _refuse(path, factored, _stored_rank(weights, path, module), config, checkpoint)
         if isinstance(module, nn.LSTM):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 from espnet2.tasks.asr import ASRTask
-from lhotse import CutSet
 from torch import nn
 from tqdm import tqdm
 
 from lrsms.compress.space import Layer
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.av_batches import decoding_loader
@@ -94,11 +94,9 @@ class Compressible:
             choose: which of its cuts, from all of them; None for all.
 
         Raises:
-            LrsmsError: no manifest, or no cut.
+            LrsmsError: no manifest, no cut, or one of another sampling rate than the model's.
         """
-        if not cuts.exists():
-            raise LrsmsError(f"{cuts}: no such manifest of cuts; run stage 1 first")
-        chosen = list(CutSet.from_file(cuts))
+        chosen = list(read_cuts(cuts, self.fs))
         chosen = list(chosen if choose is None else choose(chosen))
         if not chosen:
             raise LrsmsError(f"{cuts}: holds no cut")

@@ -16,7 +16,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from lrsms.compress.calibration import input_moments, load_moments, save_moments
+from lrsms.compress.calibration import load_moments, save_moments
 from lrsms.compress.config import CompressConfig
 from lrsms.compress.factors import FactorCache, SlicedModel
 from lrsms.compress.iterate import Errors, OutOfReach
@@ -29,12 +29,14 @@ from lrsms.espnet.checkpoints.checkpoint import relink
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_paths
 from lrsms.espnet.compress.evaluator import Evaluator
+from lrsms.espnet.compress.inputs import check_inputs
 from lrsms.espnet.compress.model import Compressible, Utterance
 from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
 from lrsms.files import write_json, write_text
+from lrsms.lowrank.moments import input_moments
 from lrsms.processes import helpers, one_thread
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
@@ -104,7 +106,14 @@ class EspnetToolkit:
     def begin(self) -> None:
         """The loop begins: workers wait for its searches."""
         self.root.mkdir(parents=True, exist_ok=True)
+        check_inputs(self.root, vars(self.config), self._inputs())
         (self.root / _FINISHED).unlink(missing_ok=True)
+
+    def _inputs(self) -> list[Path]:
+        """Files that the searches and their calibration depend on."""
+        named = (self.config.calibration.get("split"), self.config.search_set.get("split"))
+        splits = filter(None, (self.train_split, self.valid_split, *named))
+        return [(self.original / self.checkpoint).resolve(), *(self.cuts(split) for split in dict.fromkeys(splits))]
 
     def end(self) -> None:
         """The loop has ended: workers go home."""

@@ -16,6 +16,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 
+from lrsms.data.cut_files import read_cuts
 from lrsms.data.excluded import read_excluded
 from lrsms.errors import LrsmsError
 
@@ -99,6 +100,17 @@ class CutsIterFactory(AbsIterFactory):
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> Iterator[Batch]:
         """One pass over the split. A fresh sampler each time: the order depends on seed and epoch alone."""
         epoch += self.epochs_before
+        self.dataset.set_epoch(epoch)
+        return torch.utils.data.DataLoader(
+            self.dataset,
+            sampler=self.sampler(epoch, shuffle),
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
+
+    def sampler(self, epoch: int, shuffle: bool | None = None) -> DynamicBucketingSampler:
+        """The cuts of each batch of one pass."""
         head = list(islice(self.cuts, self.num_buckets))
         sampler = DynamicBucketingSampler(
             self.cuts,
@@ -112,14 +124,7 @@ class CutsIterFactory(AbsIterFactory):
             world_size=self.world_size,
         )
         sampler.set_epoch(epoch)
-        self.dataset.set_epoch(epoch)
-        return torch.utils.data.DataLoader(
-            self.dataset,
-            sampler=sampler,
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-        )
+        return sampler
 
 
 def usable_cuts(path: Path, listed: Path, stage: str) -> CutSet:
@@ -133,10 +138,8 @@ def usable_cuts(path: Path, listed: Path, stage: str) -> CutSet:
     Raises:
         LrsmsError: the manifest is missing or has no cut left.
     """
-    if not path.exists():
-        raise LrsmsError(f"{path}: no such manifest of cuts; run stage 1 first")
     excluded = {row.id for row in read_excluded(listed, stage)}
-    cuts = CutSet.from_jsonl_lazy(path)
+    cuts = read_cuts(path)
     if excluded:
         cuts = cuts.filter(lambda cut: cut.id not in excluded)
     if next(iter(cuts), None) is None:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from lrsms.espnet.checkpoints.checkpoint import read_checkpoint
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import named_file
 from lrsms.espnet.models.cost import trainable_parameters
-from lrsms.files import write_text
+from lrsms.files import scratch_folder, write_text
 from lrsms.lowrank import LowRankLSTMCell, low_rank_layers
 from lrsms.provenance import versions
 from lrsms.scoring.report import markdown_table
@@ -75,8 +74,8 @@ def pack_experiment(experiment: Experiment, output_dir: Path, *, license_name: s
     name = experiment.folder.resolve().name
     card = model_card(name, experiment, model, scores, license_name)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir) as scratch:
-        packed = _pack(Path(scratch), name, experiment, card)
+    with scratch_folder(output_dir) as scratch:
+        packed = _pack(scratch, name, experiment, card)
         os.replace(packed, output_dir / f"{name}.zip")
     write_text(output_dir / "README.md", card)
     return Packed(output_dir / f"{name}.zip", output_dir / "README.md", len(scores))

@@ -186,7 +186,7 @@ def _joined(values) -> str:
 def _difference(
     encoder: nn.Module, decoder: nn.Module, folder: Path, mel: torch.Tensor, prompt: torch.Tensor, caches: torch.Tensor
 ) -> float:
-    """Of logits, graphs against model: a prompt, then two tokens one by one, on a recording of another length."""
+    """Of logits, graphs against model: a prompt, then two tokens, on a shorter recording than the example."""
     mel = mel[:, :, : _FRAMES // 2 + 1]
     sessions = [open_session(folder / f"{name}.onnx") for name in ("encoder", "decoder")]
     cross = sessions[0].run(None, {"mel": mel.numpy()})

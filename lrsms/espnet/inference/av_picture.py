@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from espnet2.bin.asr_inference import Speech2Text
-from lhotse import CutSet
 
 from lrsms.avsr.conditions import Condition, ConditionLoader, snr_name
 from lrsms.avsr.frames import FRAME_SHIFT
@@ -66,7 +65,7 @@ class UtterancePicture:
         draw_utterance(array, loader.region, readings, picture, f"{cut.id}: {said}")
 
     def _find(self, utterance: str | None):
-        for cut in CutSet.from_file(self.decoding.cuts):
+        for cut in self.decoding.sorted_cuts():
             if utterance is None or cut.id == utterance:
                 return cut
         raise LrsmsError(f"{self.decoding.cuts}: no utterance {utterance!r}")

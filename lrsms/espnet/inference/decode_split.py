@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from espnet2.bin.asr_inference import Speech2Text
-from lhotse import CutSet
 from lhotse.cut import Cut
 from tqdm import tqdm
 
 import lrsms.espnet  # noqa: F401  (worker processes import this module, and must register)
 from lrsms import stamp
+from lrsms.data.cut_files import read_cuts
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
@@ -29,7 +29,7 @@ from lrsms.espnet.inference.k2_lattice import LatticeDecoding, LatticeRecognizer
 from lrsms.espnet.inference.open import check_beam, open_recognizer, read_k2_options, read_options
 from lrsms.files import write_json, write_text
 from lrsms.fsa.options import CTC_ATTENTION, check_method
-from lrsms.processes import one_thread, start_context
+from lrsms.processes import be_helper, one_thread, start_context
 from lrsms.provenance import provenance
 from lrsms.scoring.decoding import decoding_folder
 
@@ -167,7 +167,8 @@ class Decoding:
 
     def sorted_cuts(self) -> list[Cut]:
         """The split, longest first, so that no process is left alone with a long one at the end."""
-        return sorted(CutSet.from_file(self.cuts), key=lambda cut: -cut.duration)
+        cuts = read_cuts(self.cuts, self.experiment.sampling_rate)
+        return sorted(cuts, key=lambda cut: -cut.duration)
 
     def write(
         self, folder: Path, options: Mapping, cuts: Iterable[Cut], hypotheses: list[Hypothesis], wall: float, **further
@@ -225,7 +226,7 @@ class Decoding:
                 yield from map(_recognize, jobs)
             return
         context = start_context(__name__, on_gpu=bool(self.ngpu))
-        with ProcessPoolExecutor(self.nj, context, initializer=_configure, initargs=arguments) as pool:
+        with ProcessPoolExecutor(self.nj, context, initializer=_configure_helper, initargs=arguments) as pool:
             yield from pool.map(_recognize, jobs)
 
 
@@ -243,6 +244,11 @@ def _configure(loads: Mapping[str, Load], *arguments) -> None:
     # Loading waits for the first utterance, whose caller gets its errors; an initializer that fails has no caller.
     global _recognizer, _loads, _arguments
     _recognizer, _loads, _arguments = None, loads, arguments
+
+
+def _configure_helper(*arguments) -> None:
+    be_helper()
+    _configure(*arguments)
 
 
 def _load(

@@ -16,6 +16,7 @@ from lrsms.espnet.config import check_keys, read_yaml
 from lrsms.espnet.inference.beam_search import make_search_fast_
 from lrsms.espnet.inference.whisper_recognizer import WhisperRecognizer
 from lrsms.espnet.models.fast.convolution import pointwise_as_linear_
+from lrsms.espnet.option_values import wrong_decoding
 from lrsms.fsa.options import K2Options
 from lrsms.whisper.search import SearchOptions
 
@@ -27,7 +28,7 @@ def read_options(config: Path) -> dict:
     """The options of a decoding YAML for ESPnet's search, its ``k2`` block checked and left out, ``whisper`` checked.
 
     Raises:
-        LrsmsError: unreadable, or an unknown option.
+        LrsmsError: unreadable, an unknown option, or a value that an option does not take.
     """
     return check_options(read_yaml(config), str(config))
 
@@ -39,6 +40,8 @@ def check_options(options: Mapping, where: str) -> dict:
     K2Options.parse(options.pop("k2", None), f"{where}: k2")
     SearchOptions.parse(options.get("whisper"), f"{where}: whisper")
     check_keys(options, allowed | {"whisper"}, where)
+    for option, wrong in wrong_decoding(options):
+        raise LrsmsError(f"{where}: {option}: {wrong}")
     return options
 
 

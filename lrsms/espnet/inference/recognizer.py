@@ -32,9 +32,10 @@ _HOP = 0.01  # seconds; subsampling makes frames of a multiple of it
 class Recognizer:
     """A trained model that turns recordings into text.
 
-    >>> from lrsms import Recognizer
-    >>> recognizer = Recognizer("exp/train_lrsms")
-    >>> print(recognizer("speech.wav").text)
+    Examples:
+        >>> from lrsms import Recognizer
+        >>> recognizer = Recognizer("exp/train_lrsms")
+        >>> print(recognizer("speech.wav").text)
 
     Dense, low-rank, merged and compressed experiments open alike, and so does what ESPnet packed. A recording longer
     than ``max_seconds`` is cut at its pauses; if there is none, pieces overlap by three seconds and their words are

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lrsms.data.audio import duration, find_audio, short_names
+from lrsms.data.audio import duration, find_audio, left_out, short_names
 from lrsms.data.transcripts import Transcript
 from lrsms.errors import LrsmsError
 from lrsms.espnet.inference.recognizer import Recognizer
@@ -98,10 +98,16 @@ def _expand(sources: Sequence[str]) -> tuple[list[str], int]:
     for source in sources:
         if source != STDIN and Path(source).is_dir():
             try:
-                recordings += map(str, find_audio(Path(source)))
+                found = find_audio(Path(source))
             except LrsmsError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed += 1
+                continue
+            recordings += map(str, found)
+            others = left_out(Path(source), found)
+            if others:
+                kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(8))
+                print(f"{source}: {others.total()} files are no sound and left out: {kinds}", file=sys.stderr)
         else:
             recordings.append(source)
     return list(dict.fromkeys(recordings)), failed

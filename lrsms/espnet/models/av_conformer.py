@@ -165,7 +165,7 @@ class AVConformerEncoder(AbsEncoder):
         """D."""
         return self._output_size
 
-    def made_up_input(self, waveform: torch.Tensor) -> torch.Tensor:
+    def dummy_input(self, waveform: torch.Tensor) -> torch.Tensor:
         """An array ``(B, T, input_size)`` of waveforms ``(B, samples)`` and even gray, to measure the model with."""
         frames = -(-waveform.shape[1] // SAMPLES)
         samples = nn.functional.pad(waveform, (0, frames * SAMPLES - waveform.shape[1])).unflatten(1, (frames, SAMPLES))

@@ -143,7 +143,7 @@ def rows_in_decoding(path: str, frames: int = 200, beam: int = 10) -> int:
 
 def speech_for(model: nn.Module, waveform: torch.Tensor) -> torch.Tensor:
     """What ``model`` takes as ``speech`` for waveforms ``(batch, samples)``: they, or an audio-visual array."""
-    return model.encoder.made_up_input(waveform) if hasattr(model.encoder, "made_up_input") else waveform
+    return model.encoder.dummy_input(waveform) if hasattr(model.encoder, "dummy_input") else waveform
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
+from lrsms.lowrank import LowRankConfig, RankPlan, apply_plan_
 
 ROLES = {r"ctc_lo": "output"}  # regular expression of a path in ESPnet's CTC module -> role
 _ROLE, _PREFIX = "output", "ctc."
@@ -73,5 +73,5 @@ def factorize_ctc(model: nn.Module) -> None:
     asked = split(config)[1]
     if asked.ratios or asked.ranks:
         plan = plan_ctc(model.ctc, config)
-        factorize_(model.ctc, plan)
+        apply_plan_(model.ctc, plan)
         model.ctc.rank_plan = plan

@@ -10,13 +10,17 @@ from lrsms.espnet.models.cost import speech_for
 
 def encoder_frames(model: nn.Module, samples: int) -> int:
     """Frames that the encoder of an ESPnet model returns for ``samples`` samples; 0 where that is too short for it."""
-    speech = speech_for(model, torch.zeros(1, samples))
     try:
-        return int(model.encode(speech, torch.tensor([speech.shape[1]]))[1])
+        return _encode(model, samples)
     except Exception as error:  # TooShortUttError and, from convolutions, RuntimeError: both mean "too short"
         if type(error).__name__ == "TooShortUttError" or isinstance(error, RuntimeError):
             return 0
         raise
+
+
+def _encode(model: nn.Module, samples: int) -> int:
+    speech = speech_for(model, torch.zeros(1, samples))
+    return int(model.encode(speech, torch.tensor([speech.shape[1]]))[1])
 
 
 class EncoderLength:
@@ -38,6 +42,7 @@ class EncoderLength:
             return
         model.eval()
         with torch.no_grad():
+            _encode(model, 2 * fs)  # two seconds are too short for none: what fails here is not the length
             first, second = encoder_frames(model, fs), encoder_frames(model, 2 * fs)
             hop = fs // 100
             self.step = max(1, round(fs / max(1, second - first) / hop)) * hop

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import copy
 import html
 import tempfile
 from dataclasses import asdict, dataclass
@@ -15,13 +14,22 @@ from torch import nn
 
 from lrsms.avsr.frames import FRAME_SHIFT
 from lrsms.errors import LrsmsError
-from lrsms.espnet.config import check_keys, read_training_yaml, sampling_rate
+from lrsms.espnet.config import (
+    check_heads,
+    check_keys,
+    check_values,
+    explained,
+    mapping_of,
+    read_training_yaml,
+    sampling_rate,
+)
 from lrsms.espnet.models.cost import Cost, cost, positions
 from lrsms.espnet.models.ctc_rank import factorize_ctc
 from lrsms.espnet.models.rank_plan_file import save_plans
-from lrsms.espnet.models.rank_targets import build_low_rank, without_low_rank
+from lrsms.espnet.models.rank_targets import PARTS, build_low_rank, without_low_rank
 from lrsms.espnet.models.role_table import DECODERS, ENCODERS, LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank import RankPlan, skip_initialization
+from lrsms.training_yaml import locate
 
 FRONTENDS = {"kaldi_fbank": ("num_filters", 80), "default": ("n_mels", 80)}
 _SECONDS = 10  # length of the utterances that memory is forecast for
@@ -83,13 +91,9 @@ class Outline(nn.Module):
     def __init__(self, args: argparse.Namespace):
         super().__init__()
         self.args, self.normalize, self.preencoder = args, None, None
-        encoders = LOW_RANK_ENCODERS | {name.removeprefix("lowrank_"): base for name, (base, _) in ENCODERS.items()}
-        decoders = LOW_RANK_DECODERS | {name.removeprefix("lowrank_"): base for name, (base, _) in DECODERS.items()}
-        self.encoder = encoders[args.encoder](args.input_size, **args.encoder_conf)
-        size = self.encoder.output_size()
-        self.decoder = (
-            decoders[args.decoder](args.vocab_size, size, **args.decoder_conf) if args.ctc_weight < 1 else None
-        )
+        self.encoder = outline_classes("encoder")[args.encoder](args.input_size, **args.encoder_conf)
+        size, decoder = self.encoder.output_size(), outline_classes("decoder").get(args.decoder)
+        self.decoder = decoder(args.vocab_size, size, **args.decoder_conf) if decoder and args.ctc_weight < 1 else None
         self.ctc = _Ctc(size, args.vocab_size) if args.ctc_weight > 0 else None
         factorize_ctc(self)
 
@@ -122,14 +126,30 @@ def preview(path: Path, vocab_size: int, tokens_per_second: float) -> Preview:
         LrsmsError: a class that this package has no low-rank form of, a wrong option or ``low_rank`` block, or a
             front-end whose size is not known here.
     """
-    args = _arguments(path, vocab_size)
-    for device in ("meta", "cpu"):  # shapes alone are enough, except for LSTMs, which torch computes for real
-        try:
-            return _preview(copy.deepcopy(args), tokens_per_second, device)
-        except (NotImplementedError, RuntimeError):
-            if device == "cpu":
-                raise
-    raise AssertionError
+    config = read_training_yaml(path)
+    check_values(path, config)
+    classes: dict[str, type] = {}
+    try:
+        args = _arguments(path, config, vocab_size)
+        classes = {part: outline_classes(part)[vars(args)[part]] for part in PARTS if vars(args)[part]}
+        check_heads(path, config, classes)
+        with torch.device("meta"), skip_initialization():
+            recurrent = any(isinstance(part, _RECURRENT) for part in Outline(without_low_rank(args)).modules())
+        # Shapes alone are enough; but without numbers torch goes through an LSTM in Python, operation by operation.
+        return _preview(args, tokens_per_second, "cpu" if recurrent else "meta")
+    except LrsmsError as error:
+        raise error if str(path) in str(error) else LrsmsError(f"{path}: {error}") from error
+    except Exception as error:  # each class of ESPnet's refuses its options with exceptions of its own
+        raise explained(path, config, classes, error, "the model cannot be built and run") from error
+
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+def outline_classes(part: str) -> dict[str, type]:
+    """ESPnet's and our classes of ``encoder`` or ``decoder`` by name, low-rank or not."""
+    low_rank, table = (LOW_RANK_ENCODERS, ENCODERS) if part == "encoder" else (LOW_RANK_DECODERS, DECODERS)
+    return {**low_rank, **{name.removeprefix("lowrank_"): base for name, (base, _) in table.items()}}
 
 
 def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) -> Preview:
@@ -158,36 +178,46 @@ def _preview(args: argparse.Namespace, tokens_per_second: float, device: str) ->
     )
 
 
-def _arguments(path: Path, vocab_size: int) -> argparse.Namespace:
-    config = read_training_yaml(path)
-    known = {"encoder": ENCODERS, "decoder": DECODERS}
-    conf = {}
-    for part, default in (("encoder", "rnn"), ("decoder", "rnn")):  # ESPnet's defaults
-        name = str(config.setdefault(part, default))
-        table = known[part]
-        if name not in table and f"lowrank_{name}" not in table:
-            raise LrsmsError(f"{path}: {part}: {name!r} has no low-rank form; one of {', '.join(table)}")
+def _arguments(path: Path, config: dict, vocab_size: int) -> argparse.Namespace:
+    conf, names = {}, {}
+    for part, default in (("encoder", "rnn"), ("decoder", None)):  # ESPnet's defaults
+        names[part] = name = config.get(part, default)
+        conf[part] = dict(mapping_of(path, config, f"{part}_conf"))
+        if name is None and part == "decoder":
+            continue
+        table = ENCODERS if part == "encoder" else DECODERS
+        if not isinstance(name, str) or name not in outline_classes(part):
+            raise LrsmsError(f"{locate(path, part)}: {part}: {name!r} has no low-rank form; one of {', '.join(table)}")
         base = table[name if name in table else f"lowrank_{name}"][0]
-        conf[part] = dict(config.get(f"{part}_conf") or {})
-        check_keys(conf[part], _options(base, low_rank=name in table), f"{path}: {part}_conf")
-    frontend, frontend_conf = config.get("frontend", "default"), config.get("frontend_conf") or {}
+        allowed = _options(base, low_rank=name in table)
+        for option in conf[part]:
+            if option not in allowed:
+                check_keys([option], allowed, f"{locate(path, f'{part}_conf', option)}: {part}_conf")
+    mapping_of(path, config, "model_conf")
+    frontend, frontend_conf = config.get("frontend", "default"), mapping_of(path, config, "frontend_conf")
     if config.get("input_size") is not None:
         input_size = int(config["input_size"])
     elif frontend in FRONTENDS:
-        input_size = int(frontend_conf.get(*FRONTENDS[frontend]))
+        option, default_size = FRONTENDS[frontend]
+        input_size = frontend_conf.get(option, default_size)
+        if not isinstance(input_size, int) or input_size < 1:
+            where = f"{locate(path, 'frontend_conf', option)}: frontend_conf.{option}"
+            raise LrsmsError(f"{where}: {input_size!r}: expected a whole number of at least 1")
     else:
-        raise LrsmsError(f"{path}: frontend: the size of {frontend!r} is not known here; write input_size:")
+        raise LrsmsError(
+            f"{locate(path, 'frontend')}: frontend: the size of {frontend!r} is not known here; write input_size:"
+        )
     fs = sampling_rate(frontend_conf)
-    if config["encoder"] in ("av_conformer", "lowrank_av_conformer"):
+    if names["encoder"] in ("av_conformer", "lowrank_av_conformer"):
         shift = FRAME_SHIFT
     elif frontend == "kaldi_fbank":
         shift = frontend_conf.get("frame_shift", 0.01)
     else:
         shift = frontend_conf.get("hop_length", 128) / fs
     return argparse.Namespace(
-        encoder=config["encoder"],
+        encoder=names["encoder"],
         encoder_conf=conf["encoder"],
-        decoder=config["decoder"],
+        decoder=names["decoder"],
         decoder_conf=conf["decoder"],
         frontend_conf=frontend_conf,
         input_size=input_size,

@@ -24,6 +24,7 @@ from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost, positions,
 from lrsms.espnet.models.ctc_rank import plan_ctc
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS, plan_part
 from lrsms.lowrank import LowRankConfig, RankPlan
+from lrsms.lowrank.maps import stable_rank
 from lrsms.lowrank.recurrent import input_matrix
 
 PARTS = ("encoder", "decoder")
@@ -214,9 +215,3 @@ def _trained_matrix(weights: dict, path: str, embedding: bool) -> torch.Tensor |
         own = {name.removeprefix(lstm): value for name, value in weights.items() if name.startswith(lstm)}
         return input_matrix(own)
     return None
-
-
-def stable_rank(matrix: torch.Tensor) -> float:
-    """Squared Frobenius norm over squared spectral norm: between 1 and the rank of ``matrix``."""
-    values = torch.linalg.svdvals(matrix.float())
-    return float(values.square().sum() / values[0].square())

@@ -24,8 +24,9 @@ from lrsms.espnet.models import ctc_rank
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
 from lrsms.espnet.models.fast import make_fast_
 from lrsms.espnet.models.whisper import WhisperDecoder, WhisperEncoder
-from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, factorize_
+from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_
 from lrsms.lowrank.initialization import initialization_skipped
+from lrsms.lowrank.plan import WithKernel
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 
 # Regular expression of a module path -> role.
@@ -55,6 +56,7 @@ _WHISPER = {
     r"(en|de)coders\.blocks\.\d+\.attn\.(query|key|value|out)": "attention",
     r"(en|de)coders\.blocks\.\d+\.mlp\.[02]": "feed_forward",
 }
+WHISPER_ENCODER = _WHISPER | {r"encoders\.conv[12]": WithKernel("subsampling")}
 WHISPER_DECODER = _WHISPER | {
     r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
     r"decoders\.token_embedding": "output",
@@ -80,7 +82,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
-    "lowrank_whisper": (WhisperEncoder, _WHISPER),
+    "lowrank_whisper": (WhisperEncoder, WHISPER_ENCODER),
     "lowrank_av_conformer": (AVConformerEncoder, FRONTEND | AV_EMBED | AV_BLOCKS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
@@ -121,7 +123,7 @@ def low_rank_class(base: type[nn.Module], roles: Mapping[str, str], part: str) -
             guided = config.self_guided and not initialization_skipped()  # a model to load is trained already
             dense = dense_weights(self, self.rank_plan) if guided else {}
             load_either_versions_names(self)
-            factorize_(self, self.rank_plan)
+            apply_plan_(self, self.rank_plan)
             if dense:
                 self.self_guide = SelfGuide(self, dense, config.self_guided)
             self.fast = fast

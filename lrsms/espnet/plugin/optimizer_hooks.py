@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from lrsms.lowrank import Factored, LowRankConfig, low_rank_layers
-from lrsms.lowrank.frobenius_decay import decay_product_
+from lrsms.lowrank.aids import AfterStep
 from lrsms.lowrank.self_guided import SelfGuide
-from lrsms.lowrank.semi_orthogonal import EVERY, constrain_
 
 
 def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -31,32 +30,7 @@ def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             constrained.append((layers, config.semi_orthogonal))
     guides = [module for module in model.modules() if isinstance(module, SelfGuide)]
     if decayed or constrained or guides:
-        optimizer.register_step_post_hook(_AfterStep(decayed, constrained, guides))
-
-
-class _AfterStep:
-    def __init__(self, decayed: list, constrained: list, guides: list[SelfGuide]):
-        self.decayed, self.constrained, self.guides = decayed, constrained, guides
-        self.steps = 0
-
-    def __call__(self, optimizer: torch.optim.Optimizer, *_) -> None:
-        rate = optimizer.param_groups[0]["lr"]
-        for layers, strength in self.decayed:
-            for layer in layers:
-                decay_product_(layer, rate * strength)
-        if self._step(optimizer) % EVERY == 0:
-            for layers, strength in self.constrained:
-                for layer in layers:
-                    constrain_(layer, strength)
-        for guide in self.guides:
-            guide.advance()
-
-    def _step(self, optimizer: torch.optim.Optimizer) -> int:
-        """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption."""
-        self.steps += 1
-        first: dict = next(iter(optimizer.state.values()), {})
-        counted = first.get("step")
-        return self.steps if counted is None else int(counted)
+        optimizer.register_step_post_hook(AfterStep(decayed, constrained, guides))
 
 
 def _without_weight_decay(optimizer: torch.optim.Optimizer, layers: list[Factored]) -> None:

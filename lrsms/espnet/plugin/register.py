@@ -25,6 +25,7 @@ from lrsms.espnet.models.kaldi_fbank import KaldiFbank
 from lrsms.espnet.models.rank_targets import build_low_rank
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.plugin import optimizer_hooks, whisper_text
+from lrsms.espnet.plugin.safe_loading import find_tokens
 from lrsms.fsa import import_k2
 from lrsms.lowrank import Factored, LowRankLSTMCell, skip_initialization
 from lrsms.lowrank.initialization import initialization_skipped, initialize_
@@ -105,6 +106,8 @@ def _building(build_model):
         loading = _loading.get()
         if loading is not None:
             _find_statistics(args, loading[0].parent)
+            if isinstance(args.token_list, str):
+                args.token_list = str(find_tokens(loading[0], args.token_list))
         whisper = whisper_text.Options(args, loading and loading[0].parent) if whisper_text.is_whisper(args) else None
         model = build_low_rank(args, lambda options: build_model(cls, options))
         if whisper is not None:

@@ -1,9 +1,10 @@
 """The one door through which ESPnet opens a model that someone else may have made: such a model is data.
 
 ESPnet unpickles checkpoints with ``weights_only=False`` and builds whatever class a ``config.yaml`` names. Here its
-three ways of reading a ``.pth`` file (building from file, ``--init_param``, resuming) are wrapped once for the whole
-process, whoever calls them: first the config and the weights are read without executing anything, and what is not
-data is refused with a sentence; then ESPnet reads, with torch's own switch set that allows weights alone.
+four ways of reading a ``.pth`` file (building from file, ``--init_param``, resuming, averaging the best epochs) are
+wrapped once for the whole process, whoever calls them: first the config and the weights are read without executing
+anything, and what is not data is refused with a sentence; then ESPnet reads, with torch's own switch set that allows
+weights alone.
 
 The config is that of a recognizer or a language model, whose classes are known here. ESPnet's other tasks (synthesis,
 enhancement, diarization, ...) have classes of their own: of their models, the checkpoint alone is looked at first.
@@ -24,10 +25,16 @@ import torch
 
 from lrsms.defaults import WHISPER_TYPES
 from lrsms.errors import LrsmsError
-from lrsms.espnet.checkpoints.checkpoint import REPORTER_TYPES, read_checkpoint, read_weights, rename_epochs
+from lrsms.espnet.checkpoints.checkpoint import (
+    REPORTER_TYPES,
+    check_finite,
+    read_checkpoint,
+    read_weights,
+    rename_epochs,
+)
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_names, restore_durations
-from lrsms.espnet.config import read_yaml
+from lrsms.espnet.config import named_file, named_places, read_yaml
 
 TRUST = "LRSMS_TRUST_CONFIG"
 
@@ -50,6 +57,7 @@ _SELF_CONTAINED = {
 # Module of an ESPnet task -> its registry whose classes are listed above; a task that inherits it is read likewise.
 _KNOWN_TASKS = {"espnet2.tasks.asr": "encoder_choices", "espnet2.tasks.lm": "lm_choices"}
 _TOKEN_TYPES = {"char", "word", "bpe", "phn", None}
+_LONGEST_LIST = 64 << 20  # bytes
 _TORCH_SWITCH = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _switch = threading.RLock()
 
@@ -81,8 +89,8 @@ def check_config(path: Path, task: Any) -> dict:
             raise LrsmsError(f"{path}: not a config that ESPnet saved with such a model: it has no {choices.name}")
     if not trusted():
         for choices in task.class_choices_list:
-            _check_class(path, choices, config.get(choices.name, choices.default))
-        _check_tokens(path, config)
+            _check_class(path, choices, config)
+        _check_tokens(path, config, task)
     return config
 
 
@@ -92,7 +100,8 @@ def _refuse(path: Path, what: str, why: str) -> LrsmsError:
     )
 
 
-def _check_class(path: Path, choices, name: object) -> None:
+def _check_class(path: Path, choices, config: Mapping) -> None:
+    name = config.get(choices.name, choices.default)
     if name is None or choices.name not in _SELF_CONTAINED:
         return
     if not isinstance(name, str) or name.lower() not in {*choices.classes, "none", "null", "nil"}:
@@ -101,17 +110,73 @@ def _check_class(path: Path, choices, name: object) -> None:
     # A class that is not ESPnet's was put into the registry by code that runs here already.
     if cls is None or not cls.__module__.startswith("espnet") or name.lower() in _SELF_CONTAINED[choices.name]:
         return
+    if name.lower() == "fused" and _is_fused_of_defaults(config.get("frontend_conf")):
+        return
     raise _refuse(path, f"{choices.name}: {name}", "it opens a further model, which may execute code on loading")
 
 
-def _check_tokens(path: Path, config: Mapping) -> None:
+def _is_fused_of_defaults(options: object) -> bool:
+    parts = options.get("frontends") if isinstance(options, Mapping) else None
+    return isinstance(parts, list) and all(
+        isinstance(part, Mapping) and part.get("frontend_type") == "default" for part in parts
+    )
+
+
+def _check_tokens(path: Path, config: Mapping, task: Any) -> None:
     kind = config.get("token_type")
     known = _TOKEN_TYPES | set(WHISPER_TYPES if config.get("decoder") == "lowrank_whisper" else ())
     if not isinstance(kind, str | None) or kind not in known:
         raise _refuse(path, f"token_type: {kind}", "its tokenizer is fetched from elsewhere")
     tokens = config.get("token_list")
-    if isinstance(tokens, str) and not (path.parent / tokens).resolve().is_relative_to(path.parent.resolve()):
-        raise _refuse(path, f"token_list: {tokens}", "it is a file outside the model's folder")
+    if isinstance(tokens, str):
+        _find_tokens(path, tokens, finds_tokens(task))
+
+
+def _find_tokens(path: Path, name: str, anywhere: bool) -> Path:
+    """The token list that a config names: a file of its recipe, two folders above, that looks like one.
+
+    Args:
+        path: the config.
+        name: of the list, as the config has it.
+        anywhere: it may lie wherever :func:`lrsms.espnet.config.named_file` looks; otherwise ESPnet opens ``name``.
+    """
+    recipe = path.absolute().parent.parent.parent.resolve()
+    places = [Path(name)]
+    if anywhere:
+        places = named_places(name, path.parent)
+    found = [place for place in places if place.is_file()]
+    inside = [place for place in found if place.resolve().is_relative_to(recipe)]
+    if found and not inside:
+        raise _refuse(path, f"token_list: {name}", "it is a file outside the model's recipe")
+    if not found:
+        raise LrsmsError(f"{path}: token_list: none of {', '.join(map(str, places))} is found")
+    if not _has_special_tokens(inside[0]):
+        raise _refuse(path, f"token_list: {name}", f"{inside[0]} is no list of tokens: it has none of {_SPECIAL}")
+    return inside[0]
+
+
+_SPECIAL = "<blank>, <unk>, <sos/eos>"
+_OF_WHISPER = "<|startoftranscript|>"  # whose lists have none of these
+
+
+def _has_special_tokens(path: Path) -> bool:
+    with path.open("rb") as file:
+        lines = file.read(_LONGEST_LIST).split(b"\n")
+    return any(token.encode() in lines for token in (*_SPECIAL.split(", "), _OF_WHISPER))
+
+
+def finds_tokens(task: Any) -> bool:
+    """Whether ``task`` takes a file that a config names from wherever it is found (:mod:`.register`)."""
+    return any(choices.name == "encoder" for choices in task.class_choices_list)
+
+
+def find_tokens(path: Path, name: str) -> Path:
+    """The token list that a speech model's ``config.yaml`` names, wherever the working directory is.
+
+    Raises:
+        LrsmsError: it is not found; or, unless configs are trusted, outside the model's recipe, or no list of tokens.
+    """
+    return named_file("token_list", name, path.parent) if trusted() else _find_tokens(path, name, anywhere=True)
 
 
 @contextmanager
@@ -135,14 +200,15 @@ def install(abs_task) -> None:
     Args:
         abs_task: the module ``espnet2.tasks.abs_task``.
     """
-    from espnet2.train.trainer import Trainer
+    from espnet2.train import trainer
 
     task = abs_task.AbsTask
     if getattr(task, "_lrsms_door", False):
         return
     task.build_model_from_file = classmethod(_building_from_file(task.build_model_from_file.__func__))
     abs_task.load_pretrained_model = _initializing(abs_task.load_pretrained_model)
-    Trainer.resume = staticmethod(_resuming(Trainer.resume))
+    trainer.Trainer.resume = staticmethod(_resuming(trainer.Trainer.resume))
+    trainer.average_nbest_models = _averaging(trainer.average_nbest_models)
     task._lrsms_door = True
 
 
@@ -194,9 +260,24 @@ def _check_complete(model: torch.nn.Module, weights: Mapping, checkpoint: Path, 
         )
 
 
+def _averaging(average_nbest_models):
+    """The epochs may lie in a folder that came from elsewhere, whose training goes on here."""
+
+    @functools.wraps(average_nbest_models)
+    def average(output_dir, *args, **kwargs):
+        for path in sorted(Path(output_dir).glob("*epoch.pth")):
+            read_weights(path)
+        with weights_only():
+            return average_nbest_models(output_dir, *args, **kwargs)
+
+    return average
+
+
 def _initializing(load_pretrained_model):
     @functools.wraps(load_pretrained_model)
     def load(init_param, *args, **kwargs):
+        if not init_param.split(":", 1)[0]:
+            raise LrsmsError(f"init_param: {init_param!r}: names no file; write FILE or FILE:source:target")
         read_weights(Path(init_param.split(":", 1)[0]))
         with weights_only():
             return load_pretrained_model(init_param, *args, **kwargs)
@@ -207,7 +288,9 @@ def _initializing(load_pretrained_model):
 def _resuming(resume):
     @functools.wraps(resume)
     def go_on(checkpoint, model, reporter, *args, **kwargs):
-        read_checkpoint(Path(checkpoint))
+        state = read_checkpoint(Path(checkpoint))
+        if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+            check_finite(state["model"], str(checkpoint))
         with weights_only():
             resume(checkpoint, model, reporter, *args, **kwargs)
         restore_durations(reporter)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from espnet2.tasks import asr
 from espnet2.torch_utils.set_all_random_seed import set_all_random_seed
-from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import nn
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from lrsms.avsr.frames import SAMPLES
 from lrsms.avsr.loading import count_frames
 from lrsms.data.ctc import ctc_length_ok
+from lrsms.data.cut_files import read_cuts
 from lrsms.data.excluded import Exclusion, print_summary, write_excluded
 from lrsms.errors import LrsmsError
 from lrsms.espnet.config import sampling_rate
@@ -29,16 +29,16 @@ from lrsms.espnet.data.cut_batches import load_waveform
 from lrsms.espnet.models.cost import Cost, cost
 from lrsms.espnet.models.encoder_lengths import EncoderLength
 from lrsms.espnet.models.rank_plan_file import save_plans
+from lrsms.espnet.training.rehearsal import EXCLUDED, Rehearsal
 from lrsms.files import atomic_write, write_json
 from lrsms.lowrank.plan import RankPlan
 from lrsms.provenance import provenance
 
 PREPARED = "prepared.json"
-EXCLUDED = "excluded.tsv"  # of the experiment; that beside the cuts is stage 1's
 STATISTICS = "feats_stats.npz"
 
 
-def prepare(args: argparse.Namespace, task: Any) -> None:
+def prepare(args: argparse.Namespace, task: Any, path: Path, processes: int = 1) -> None:
     """Check the data against the model, print and save the rank plan, and record what the model costs.
 
     One process does it before the training, whose processes build the model anew. It leaves ``rank_plan.yaml`` and
@@ -49,9 +49,11 @@ def prepare(args: argparse.Namespace, task: Any) -> None:
     Args:
         args: of the task, with ``train_cuts`` and ``output_dir``.
         task: :class:`lrsms.espnet.training.task.ASRTask`, which builds the model.
+        path: the training YAML that ``args`` come from.
+        processes: that train together.
 
     Raises:
-        LrsmsError: no utterance is left.
+        LrsmsError: no utterance is left, or the config makes no training (:mod:`lrsms.espnet.training.rehearsal`).
     """
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -60,13 +62,15 @@ def prepare(args: argparse.Namespace, task: Any) -> None:
     if wants_statistics(args):
         feature_statistics(args)
     set_all_random_seed(args.seed)
-    model = task.build_model(args)
-    check = _LengthCheck(args, EncoderLength(model, sampling_rate(args.frontend_conf)), task.build_preprocess_fn)
+    rehearsal = Rehearsal(args, task, path)
+    model = rehearsal.build()
+    check = _LengthCheck(args, rehearsal.lengths(model), task.build_preprocess_fn)
     train = check("train_cuts")
     if args.valid_cuts is not None:
         check("valid_cuts")
     costs = cost(model, check.fs, train.tokens / train.seconds)
     plans = rank_plans(model)
+    rehearsal.run(model, processes)
     save_plans(output_dir / "rank_plan.yaml", plans, asdict(costs))
     if not (output_dir / "checkpoint.pth").exists():  # not again when a run resumes
         for part, plan in plans.items():
@@ -117,7 +121,7 @@ def feature_statistics(args: argparse.Namespace) -> Path:
     count = 0
     total: Any = 0.0
     squares: Any = 0.0
-    cuts = CutSet.from_jsonl_lazy(args.train_cuts)
+    cuts = read_cuts(Path(args.train_cuts))
     for cut in tqdm(cuts, desc="feature statistics", unit="cut", leave=False, delay=2):
         speech = torch.from_numpy(load_waveform(cut)).unsqueeze(0)
         features = frontend(speech, torch.tensor([speech.shape[1]]))[0][0].double()
@@ -167,11 +171,9 @@ class _LengthCheck:
     def __call__(self, option: str) -> _Totals:
         """Check the manifest that ``option`` names (``train_cuts``, ``valid_cuts``); returns what is left of it."""
         manifest = Path(getattr(self.args, option))
-        if not manifest.exists():
-            raise LrsmsError(f"{manifest}: no such manifest of cuts; run stage 1 first")
         excluded, left = [], _Totals()
         video = VideoCheck(self.loader, manifest) if self.loader else None
-        cuts = CutSet.from_jsonl_lazy(manifest)
+        cuts = read_cuts(manifest)
         for cut in tqdm(cuts, desc=f"checking {manifest.parent.name}", unit="cut", leave=False, delay=2):
             self._check_rate(cut, manifest)
             tokens = self.preprocess(cut.id, {"text": cut.supervisions[0].text})["text"]

@@ -8,6 +8,8 @@ import shutil
 import socket
 import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,14 +17,17 @@ import torch
 import yaml
 
 from lrsms import stamp
-from lrsms.defaults import WHISPER_TYPES
+from lrsms.command_line import error_of_user
+from lrsms.defaults import CONFIG, WHISPER_TYPES
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint
 from lrsms.espnet.compat import seconds
-from lrsms.espnet.config import check_training_config, read_training_yaml
+from lrsms.espnet.config import check_training_config, read_training_yaml, read_yaml
 from lrsms.espnet.training import preflight
+from lrsms.espnet.training.overruled import notes
 from lrsms.espnet.training.task import ASRTask
-from lrsms.files import write_json, write_text
+from lrsms.files import exclusive, write_json, write_text
+from lrsms.processes import be_helper
 from lrsms.whisper.files import TOKENIZER
 
 
@@ -66,17 +71,38 @@ class Training:
         Raises:
             LrsmsError: a bad config, missing inputs, or a folder that holds a training of something else.
         """
-        check_training_config(self.config, ASRTask)
+        config = check_training_config(self.config, ASRTask)
         self._check_inputs()
         main = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
-        if not self._must_run(force, main):
+        for note in notes(self.config, config, {"seed": self.seed, "ngpu": self.ngpu, "token_type": self.token_type}):
+            if main:
+                print(note)
+        if not force and self._is_finished(main):
             return
-        after = self._after_warmup(main)
-        if main:
-            after._prepare()
-        after._launch()
-        if main:
-            summarize(self)
+        with self._alone() if main else nullcontext():
+            self._begin(force, main)
+            after = self._after_warmup(main)
+            if main:
+                after._prepare()
+            after._launch()
+            if main:
+                summarize(self)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second training in one folder: each would overwrite the other's checkpoints.
+
+        Raises:
+            LrsmsError: another process trains there.
+        """
+
+        def busy() -> None:
+            raise LrsmsError(f"{self.output_dir}: another process is training in this folder; wait for it or end it")
+
+        folder = self.output_dir.absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / f".{self.output_dir.name}.lock", busy):
+            yield
 
     def _after_warmup(self, main: bool) -> Training:
         """Train the dense warm-up, if one is asked for; returns what is left to train."""
@@ -107,26 +133,34 @@ class Training:
         if self.ngpu and self.num_processes > 1:
             raise LrsmsError("--num_processes is for CPU training; with GPUs there is one process for each of --ngpu")
 
-    def _must_run(self, force: bool, main: bool) -> bool:
-        """Every process that trains decides alike; only the main one touches the folder."""
-        marker = self.output_dir / "inputs.json"
-        inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
-        config = read_training_yaml(self.config)  # its content: a comment may change, and so may the number of epochs
-        max_epoch = config.pop("max_epoch", None)
+    @property
+    def _stamp(self) -> tuple[Path, dict, list[Path]]:
+        """What the training is made from: a comment of the config does not count, nor does the number of epochs."""
+        config = {key: value for key, value in read_training_yaml(self.config).items() if key != "max_epoch"}
         arguments = {"config": config, "seed": self.seed, "espnet_options": self.espnet_options}
         if self.warmup_epochs is not None:
             arguments["warmup_epochs"] = self.warmup_epochs
-        same = stamp.is_current(marker, arguments, inputs)
+        inputs = [self.train_cuts, self.valid_cuts, self.lang_dir / "tokens.txt"]
+        return self.output_dir / "inputs.json", arguments, inputs
+
+    def _is_finished(self, main: bool) -> bool:
+        """Whether nothing has changed since the training has finished; says so."""
+        max_epoch = read_training_yaml(self.config).get("max_epoch")
+        if not stamp.is_current(*self._stamp) or self._finished_epochs() != max_epoch:
+            return False
+        print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
+        if main:
+            with suppress(LrsmsError, OSError):  # a folder that may only be read
+                stamp.write(*self._stamp)  # an earlier version's hashes were of compressed bytes
+        return True
+
+    def _begin(self, force: bool, main: bool) -> None:
+        """Every process that trains decides alike; only the main one touches the folder."""
         begun = (self.output_dir / CHECKPOINT).exists() or (self.output_dir / PREVIOUS).exists()
         if force:
             if main:
                 shutil.rmtree(self.output_dir, ignore_errors=True)
-        elif same and self._finished_epochs() == max_epoch:
-            print(f"stage 3: {self.output_dir} is trained and its inputs have not changed; skipped")
-            if main:
-                stamp.write(marker, arguments, inputs)  # an earlier version's hashes were of compressed bytes
-            return False
-        elif begun and not same:
+        elif begun and not stamp.is_current(*self._stamp):
             raise LrsmsError(
                 f"{self.output_dir} holds a training of another config, seed or data; "
                 f"choose another --tag, or --force true to start it again"
@@ -134,8 +168,7 @@ class Training:
         elif begun and main:
             print(f"stage 3: {self.output_dir} goes on from its last checkpoint")
         if main:
-            stamp.write(marker, arguments, inputs)
-        return True
+            stamp.write(*self._stamp)
 
     def _finished_epochs(self) -> int | None:
         """The ``max_epoch`` of a training that has finished, -1 if it has not."""
@@ -144,7 +177,8 @@ class Training:
 
     def _prepare(self) -> None:
         """Check the data once, in this process: those that train begin together, and so wait for it."""
-        preflight.prepare(ASRTask.get_parser().parse_args(self._espnet_command()), ASRTask)
+        args = ASRTask.get_parser().parse_args(self._espnet_command())
+        preflight.prepare(args, ASRTask, self.config, self.num_nodes * self.ngpu or self.num_processes)
 
     def _launch(self) -> None:
         command = self._espnet_command()
@@ -159,7 +193,10 @@ class Training:
             try:
                 torch.multiprocessing.spawn(_cpu_process, args=arguments, nprocs=self.num_processes)
             except torch.multiprocessing.ProcessExitedException as error:
-                raise LrsmsError(f"{self.output_dir}: a training process stopped, see above") from error
+                how = f"was ended by {error.signal_name}" if error.signal_name else "stopped, see above"
+                raise LrsmsError(
+                    f"{self.output_dir}: a process of the training {how}; run the same command again to go on"
+                ) from error
         else:
             command += ["--ngpu", str(self.ngpu), "--multiprocessing_distributed", "true"]
             command += ["--dist_backend", "nccl" if self.ngpu else "gloo"]
@@ -206,6 +243,7 @@ def _free_port() -> int:
 
 def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> None:
     """One of several CPU processes that train together over gloo; ESPnet reads torchrun's variables."""
+    be_helper()
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -213,16 +251,29 @@ def _cpu_process(rank: int, world_size: int, port: int, command: list[str]) -> N
     command = command + ["--multiprocessing_distributed", "false", "--dist_backend", "gloo"]
     try:
         ASRTask.main(cmd=command)
-    except LrsmsError as error:  # in this process, or its parent would show a stack trace
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:  # in this process, or its parent would show a stack trace
+        message = error_of_user(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
 
 
 def summarize(training: Training) -> None:
-    """Write ``curves.json`` and ``summary.json`` from the finished training's last checkpoint."""
+    """Write ``curves.json`` and ``summary.json`` from the finished training's last checkpoint.
+
+    Raises:
+        LrsmsError: it has not finished: ESPnet gives up, with a line in its log, if no gradient of an epoch is finite.
+    """
     folder = training.output_dir
     stats = read_checkpoint(folder / CHECKPOINT)["reporter"]["stats"]
     epochs = sorted(stats)
+    options = read_yaml(folder / CONFIG)
+    if epochs[-1] < options["max_epoch"] and options.get("patience") is None:
+        raise LrsmsError(
+            f"{folder}: stopped after epoch {epochs[-1]} of {options['max_epoch']}: not one step of it had finite "
+            f"gradients; try a smaller learning rate, and --force true to start again"
+        )
     curves = {phase: _curve(stats, epochs, phase) for phase in ("train", "valid")}
     write_json(folder / "curves.json", curves)
     summary = {

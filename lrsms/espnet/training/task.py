@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 from pathlib import Path
 
 import torch
@@ -15,8 +16,10 @@ from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.training.distillation import attach_teacher
 from lrsms.espnet.training.edit_distance import provide_editdistance
-from lrsms.espnet.training.preflight import EXCLUDED, STATISTICS, log_to_file, wants_statistics
+from lrsms.espnet.training.preflight import STATISTICS, log_to_file, wants_statistics
+from lrsms.espnet.training.rehearsal import EXCLUDED
 from lrsms.espnet.training.trainer import LowRankTrainer
+from lrsms.processes import be_helper
 
 
 class ASRTask(asr.ASRTask):
@@ -50,6 +53,8 @@ class ASRTask(asr.ASRTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Send ESPnet's log of the main process to ``train.log``, so that the terminal keeps its progress bar."""
+        if multiprocessing.parent_process() is not None:  # one of several GPUs'
+            be_helper()
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         rank = getattr(args, "dist_rank", None) or 0
         if rank == 0 and not args.dry_run:

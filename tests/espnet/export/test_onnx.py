@@ -13,7 +13,7 @@ from lrsms.bench.decoding import beam_search, best_path
 from lrsms.bench.exporting import check_export, compare_exports
 from lrsms.bin import export
 from lrsms.errors import LrsmsError
-from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.bench.dummy import write_dummy_model
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.export.onnx import export_onnx, frontend_options
 from lrsms.espnet.export.onnx_recognizer import open_onnx_recognizer
@@ -32,7 +32,9 @@ def chatty(tmp_path_factory, write_config):
     folder = tmp_path_factory.mktemp("chatty")
     base = yaml.safe_load(write_config(folder / "base.yaml").read_text())
     encoder = base["encoder_conf"] | {"input_layer": "conv2d6"}
-    write_made_up(write_config(folder / "train.yaml", encoder_conf=encoder), folder / "exp", CHECKPOINT, vocab_size=30)
+    write_dummy_model(
+        write_config(folder / "train.yaml", encoder_conf=encoder), folder / "exp", CHECKPOINT, vocab_size=30
+    )
     return folder / "exp"
 
 
@@ -133,7 +135,7 @@ def test_features_of_an_experiment_of_espnets_recipes_name_the_sampling_rate_in_
 
 def test_features_that_sherpa_has_no_option_for_are_refused_before_anything_is_written(write_config, tmp_path):
     frontend = {"fs": 16000, "num_filters": 20, "frame_shift": 0.03, "frame_length": 0.04}
-    write_made_up(write_config(tmp_path / "train.yaml", frontend_conf=frontend), tmp_path / "exp", CHECKPOINT, 30)
+    write_dummy_model(write_config(tmp_path / "train.yaml", frontend_conf=frontend), tmp_path / "exp", CHECKPOINT, 30)
     with pytest.raises(LrsmsError, match="config.yaml: frontend_conf.frame_shift: 0.03"):
         export_onnx(Experiment(tmp_path / "exp", CHECKPOINT), tmp_path / "out", form="sherpa")
     assert not (tmp_path / "out").exists()
@@ -149,7 +151,7 @@ def test_an_lstm_model_is_exported_without_its_decoder(merge, write_config, tmp_
         "decoder_conf": {"hidden_size": 16, "att_conf": {"adim": 12}}
         | {"low_rank": {"attention": 0.25, "recurrent": 0.25}},
     }
-    write_made_up(write_config(tmp_path / "train.yaml", **changes), tmp_path / "exp", CHECKPOINT, 30)
+    write_dummy_model(write_config(tmp_path / "train.yaml", **changes), tmp_path / "exp", CHECKPOINT, 30)
     done = export_onnx(Experiment(tmp_path / "exp", CHECKPOINT), tmp_path / "out", merge=merge)
     assert done.merged["fp32"] == {"none": 3, "faster": 2}[merge]
     assert not done.decoder and "decoder: lowrank_rnn is not exported" in done.notes[0]
@@ -193,7 +195,7 @@ def _scrambled(content: bytes) -> bytes:
 
 
 def test_experiments_are_compared_form_by_form(chatty, write_config, dense_parts, corpus, decode_config, tmp_path):
-    write_made_up(write_config(tmp_path / "dense.yaml", **dense_parts), tmp_path / "dense", CHECKPOINT, 30)
+    write_dummy_model(write_config(tmp_path / "dense.yaml", **dense_parts), tmp_path / "dense", CHECKPOINT, 30)
     options = {"merges": ["none"], "precisions": ["fp32"], "searches": ["ctc"], "utterances": 1}
     places = (tmp_path / "out", tmp_path / "work")
     cuts = corpus / "test" / "cuts.jsonl.gz"

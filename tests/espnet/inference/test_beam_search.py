@@ -8,7 +8,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from lrsms.espnet.bench.dummy import write_made_up
+from lrsms.espnet.bench.dummy import write_dummy_model
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import BatchBeamSearch, BeamSearch
 from lrsms.espnet.inference.beam_search import make_search_fast_
@@ -31,14 +31,14 @@ LSTM = {"decoder": "lowrank_rnn", "decoder_conf": {"num_layers": 1, "hidden_size
 
 
 @pytest.fixture(scope="module")
-def made_up(write_config, tmp_path_factory):
-    """``made_up(**changes)``: folder of the tiny configuration with random weights that say more than uniform ones."""
+def untrained(write_config, tmp_path_factory):
+    """``untrained(**changes)``: the tiny configuration, with random weights that say more than uniform ones."""
     known: dict[str, Path] = {}
 
     def write(**changes) -> Path:
         if str(changes) not in known:
-            folder = tmp_path_factory.mktemp("made_up")
-            write_made_up(write_config(folder / "train.yaml", **changes), folder / "exp", CHECKPOINT, TOKENS)
+            folder = tmp_path_factory.mktemp("untrained")
+            write_dummy_model(write_config(folder / "train.yaml", **changes), folder / "exp", CHECKPOINT, TOKENS)
             weights = torch.load(folder / "exp" / CHECKPOINT)
             for name, value in weights.items():
                 if "output" in name.split(".")[-2] or "ctc_lo" in name:
@@ -85,8 +85,8 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("changes", [{}, LSTM], ids=["transformer", "lstm"])
-def test_hypotheses_and_scores_are_espnets(made_up, changes, options):
-    ours, theirs = two_searches(made_up(**changes), **options)
+def test_hypotheses_and_scores_are_espnets(untrained, changes, options):
+    ours, theirs = two_searches(untrained(**changes), **options)
     lstm = bool(changes) and options["ctc_weight"] < 1
     assert type(theirs.beam_search) is (BeamSearch if lstm else BatchBeamSearch)
     assert type(ours.beam_search) is (FastBeamSearch if lstm else FastBatchBeamSearch)
@@ -114,9 +114,9 @@ def test_a_trained_model_says_the_same(experiment, corpus):
     ],
     ids=["dense", "latent", "wide"],
 )
-def test_the_decoder_computes_each_token_once(made_up, normalize_before, low_rank, kinds):
+def test_the_decoder_computes_each_token_once(untrained, normalize_before, low_rank, kinds):
     changes = {"attention_heads": 4, "linear_units": 32, "num_blocks": 3, "normalize_before": normalize_before}
-    folder = made_up(decoder_conf=changes | {"low_rank": low_rank}, encoder_conf={"output_size": 16})
+    folder = untrained(decoder_conf=changes | {"low_rank": low_rank}, encoder_conf={"output_size": 16})
     decoder = open_recognizer(Experiment(folder, CHECKPOINT), {"beam_size": 2}).asr_model.decoder
     _randomize_biases_(decoder)
     memory, rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0)), []
@@ -147,9 +147,9 @@ def _randomize_biases_(module: torch.nn.Module) -> None:
             value.copy_(torch.randn(value.shape, generator=generator))
 
 
-def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_between(made_up):
+def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_between(untrained):
     low_rank = {"attention": 0.25, "feed_forward": 0.5, "multiple": 2}
-    folder = made_up(
+    folder = untrained(
         decoder_conf={"attention_heads": 2, "linear_units": 32, "low_rank": low_rank}, encoder_conf={"output_size": 16}
     )
     recognizer = open_recognizer(Experiment(folder, CHECKPOINT), {"beam_size": 2})
@@ -172,8 +172,8 @@ def test_attention_keeps_only_latents_and_stays_plain_where_something_stands_bet
     assert kinds() == (PlainPast, PlainMemory)
 
 
-def test_who_listens_to_attention_hears_it(made_up):
-    decoder = open_recognizer(Experiment(made_up(), CHECKPOINT), {"beam_size": 2}).asr_model.decoder
+def test_who_listens_to_attention_hears_it(untrained):
+    decoder = open_recognizer(Experiment(untrained(), CHECKPOINT), {"beam_size": 2}).asr_model.decoder
     assert can_cache(decoder)
     handle = decoder.decoders[0].src_attn.register_forward_hook(lambda *_: None)
     assert not can_cache(decoder)
@@ -208,7 +208,7 @@ def test_what_no_alignment_can_say_is_impossible():
     assert (second < IMPOSSIBLE / 2).all() and torch.isfinite(second).all() and end.isfinite().all()
 
 
-def test_searches_of_another_kind_stay(made_up):
+def test_searches_of_another_kind_stay(untrained):
     options = {"beam_size": 2, "ctc_weight": 0.3, "time_sync": True}
-    recognizer = open_recognizer(Experiment(made_up(), CHECKPOINT), options)
+    recognizer = open_recognizer(Experiment(untrained(), CHECKPOINT), options)
     assert type(recognizer.beam_search).__name__ == "BeamSearchTimeSync"

@@ -21,6 +21,7 @@ _RIDGE = 1e-4  # of the mean eigenvalue: inputs that calibration never saw still
 class Moments:
     """Of the ``count`` inputs of a layer in calibration: mean ``(in,)`` and second moment ``(in, in)``.
 
+    Of an embedding, whose inputs are one-hot, ``second`` is the diagonal ``(in,)``: nothing else of it is not zero.
     ``rows``, ``(out,)``, are weights of the outputs, for an output over tokens how likely each was; None if all count
     alike.
     """
@@ -82,20 +83,26 @@ def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bi
         raise ValueError(f"{method} truncation needs the moments of the layer's inputs")
     mean, second = moments.mean.double(), moments.second.double()
     if method == "whitened":
-        ridge = _RIDGE * second.diagonal().mean().clamp_min(1e-12)
-        lower = torch.linalg.cholesky(second + ridge * torch.eye(len(second), dtype=second.dtype))
         rows = None if moments.rows is None else _row_scale(moments.rows.double())
         scaled = weight if rows is None else rows[:, None] * weight
-        left, values, _ = torch.linalg.svd(scaled @ lower, full_matrices=False)
+        left, values, _ = torch.linalg.svd(_whitened(scaled, second), full_matrices=False)
         # left^T W is what S V^T L^-1 comes to, without inverting anything
         return _balanced(left if rows is None else left / rows[:, None], values, left.T @ scaled)
     if method == "activation_pca":
         spread = second - torch.outer(mean, mean) if has_bias else second
-        energy, left = torch.linalg.eigh(weight @ spread @ weight.T)
+        energy, left = torch.linalg.eigh((weight * spread if spread.dim() == 1 else weight @ spread) @ weight.T)
         order = torch.argsort(energy, descending=True)[: min(weight.shape)]
         left, values = left[:, order], energy[order].clamp_min(0).sqrt()
         return _balanced(left, values, left.T @ weight, weight @ mean if has_bias else None)
     raise ValueError(f"unknown truncation {method!r}; one of {', '.join(METHODS)}")
+
+
+def _whitened(weight: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """``W L`` with ``L L^T`` the second moments, a little of every direction added."""
+    if second.dim() == 1:
+        return weight * (second + _RIDGE * second.mean().clamp_min(1e-12)).sqrt()
+    ridge = _RIDGE * second.diagonal().mean().clamp_min(1e-12)
+    return weight @ torch.linalg.cholesky(second + ridge * torch.eye(len(second)).to(second))
 
 
 def _row_scale(rows: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lrsms.compress.truncation import Moments, factorize
+from lrsms.lowrank.truncation import Moments, factorize
 
 
 @pytest.fixture

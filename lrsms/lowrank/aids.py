@@ -1,0 +1,126 @@
+"""Training aids at work: what happens to the factors after each step of the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from lrsms.errors import LrsmsError
+from lrsms.lowrank.frobenius_decay import decay_product_
+from lrsms.lowrank.layers import Factored
+from lrsms.lowrank.self_guided import SelfGuide
+from lrsms.lowrank.semi_orthogonal import EVERY, constrain_
+
+AIDS = "low_rank_aids"  # attribute of a model that factorize_ has given its aids
+
+
+class AfterStep:
+    """What is done to a model's factors after each step.
+
+    Args:
+        decayed: layers under Frobenius decay, and its strength.
+        constrained: layers under the semi-orthogonal constraint, and its strength.
+        guides: dense weights that fade out.
+    """
+
+    def __init__(
+        self,
+        decayed: list[tuple[list[Factored], float]],
+        constrained: list[tuple[list[Factored], float]],
+        guides: list[SelfGuide],
+    ):
+        self.decayed, self.constrained, self.guides = decayed, constrained, guides
+        self.steps = 0
+
+    def __call__(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        rate = optimizer.param_groups[0]["lr"]
+        for layers, strength in self.decayed:
+            for layer in layers:
+                decay_product_(layer, rate * strength)
+        if self._step(optimizer) % EVERY == 0:
+            for layers, strength in self.constrained:
+                for layer in layers:
+                    constrain_(layer, strength)
+        for guide in self.guides:
+            guide.advance()
+
+    def _step(self, optimizer: torch.optim.Optimizer) -> int:
+        """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption."""
+        self.steps += 1
+        first: dict = next(iter(optimizer.state.values()), {})
+        counted = first.get("step")
+        return self.steps if counted is None else int(counted)
+
+
+def after_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Call it after each ``optimizer.step()``: it does what the training aids of ``factorize_`` ask for.
+
+    Without aids it still makes sure that the optimizer trains the factors.
+
+    Args:
+        model: what ``factorize_`` was given, a copy of it, or what wraps it (DistributedDataParallel).
+        optimizer: made after ``factorize_``.
+
+    Raises:
+        LrsmsError: the optimizer has none of the factors, for it was made before there were any; or it decays the
+            factors, which are under Frobenius decay already.
+    """
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    wanted = [factor for layer in unique_layers(model) for factor in _factors(layer) if factor.requires_grad]
+    if wanted and not any(factor in trained for factor in wanted):
+        raise LrsmsError(
+            "after_step: the optimizer holds none of the model's factors, so it goes on training the dense weights "
+            "that they have replaced; make the optimizer after factorize_"
+        )
+    for module in model.modules():
+        aids = module.__dict__.get(AIDS)
+        if aids is not None:
+            _refuse_two_decays(aids, optimizer)
+            aids(optimizer)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """What an optimizer takes in place of ``model.parameters()`` if the factors are under Frobenius decay.
+
+    Args:
+        model: after ``factorize_``.
+        weight_decay: of everything but the factors under Frobenius decay, which have none.
+    """
+    decayed = {factor for layer in _decayed(model) for factor in _factors(layer)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in parameters if parameter not in decayed], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter in decayed], "weight_decay": 0.0},
+    ]
+
+
+def unique_layers(model: nn.Module) -> Iterator[Factored]:
+    """Every factored layer of ``model``; of those that share their factors, the first."""
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        if isinstance(module, Factored) and not seen.issuperset(_factors(module)):
+            seen.update(_factors(module))
+            yield module
+
+
+def _factors(layer: Factored) -> tuple[nn.Parameter, nn.Parameter]:
+    return layer[0].weight, layer[1].weight
+
+
+def _decayed(model: nn.Module) -> Iterable[Factored]:
+    for module in model.modules():
+        for layers, _ in getattr(module.__dict__.get(AIDS), "decayed", ()):
+            yield from layers
+
+
+def _refuse_two_decays(aids: AfterStep, optimizer: torch.optim.Optimizer) -> None:
+    decayed = {factor for layers, _ in aids.decayed for layer in layers for factor in _factors(layer)}
+    for group in optimizer.param_groups if decayed else ():
+        if group.get("weight_decay") and not decayed.isdisjoint(group["params"]):
+            amount = group["weight_decay"]
+            raise LrsmsError(
+                f"after_step: frobenius_decay replaces weight decay on the factors, but the optimizer decays them by "
+                f"{amount:g} as well; make it from lrsms.parameter_groups(model, weight_decay={amount:g})"
+            )
