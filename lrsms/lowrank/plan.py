@@ -23,6 +23,10 @@ class Recurrent(str):
     """
 
 
+class WithKernel(str):
+    """In a table of roles: a role that covers a Conv1d with a kernel, too."""
+
+
 @dataclass(frozen=True)
 class PlanEntry:
     """One layer that a role covers.
@@ -195,8 +199,12 @@ def _covered(model: nn.Module, roles: Mapping[str, str]) -> Iterator[PlanEntry]:
             yield PlanEntry(f"{path}.input", "recurrent_input", _depth(path), module.input_size, gates, None)
         elif role == "embedding" and not isinstance(module, nn.Embedding):
             continue  # another input layer of that path
-        elif role and not isinstance(role, Recurrent) and (shape := matrix_shape(module)):
-            yield PlanEntry(path, role, _depth(path), shape[1], shape[0], None)
+        elif (
+            role
+            and not isinstance(role, Recurrent)
+            and (shape := matrix_shape(module, wide=isinstance(role, WithKernel)))
+        ):
+            yield PlanEntry(path, str(role), _depth(path), shape[1], shape[0], None)
 
 
 def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match | None]:

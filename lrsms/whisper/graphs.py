@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsms.lowrank import LowRankEmbedding
 from lrsms.whisper.model import Attention, AudioEncoder, TextDecoder
 
 ENCODER_NAMES = (["mel"], ["n_layer_cross_k", "n_layer_cross_v"])
@@ -69,8 +70,16 @@ class DecoderGraph(nn.Module):
             x = x + block.mlp(block.mlp_ln(x))
             new_k.append(keys)
             new_v.append(values)
-        logits = decoder.token_output(decoder.ln(x), decoder.token_embedding)
-        return logits, torch.stack(new_k), torch.stack(new_v)
+        return _logits(decoder.token_embedding, decoder.ln(x)), torch.stack(new_k), torch.stack(new_v)
+
+
+def _logits(embedding: nn.Module, x: Tensor) -> Tensor:
+    """As the tied output, with the table on the left: on the right, its transpose would be stored a second time."""
+    if isinstance(embedding, LowRankEmbedding):
+        x, table = F.linear(x, embedding[1].weight.T), embedding[0].weight
+    else:
+        table = embedding.weight
+    return (table @ x.transpose(1, 2)).transpose(1, 2)
 
 
 def _placed(cache: Tensor, new: Tensor, begin: Tensor, end: Tensor) -> Tensor:

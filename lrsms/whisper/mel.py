@@ -40,6 +40,7 @@ class LogMel(nn.Module):
         padded = F.pad(samples, (0, WINDOW))  # no reflection of a clip's end, which a batch would not have
         spectrum = torch.stft(padded, WINDOW, HOP, window=self.window, return_complex=True)
         power = spectrum[..., : int(frames.max())].abs().square()
-        log = (self.filters @ power).clamp_min(1e-10).log10()
+        with torch.autocast(samples.device.type, enabled=False):  # the range of power is more than 16 bits tell apart
+            log = (self.filters @ power).clamp_min(1e-10).log10()
         log = torch.maximum(log, log.amax((1, 2), keepdim=True) - 8.0)
         return (log + 4.0) / 4.0, frames

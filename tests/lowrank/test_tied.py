@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lrsms.lowrank import LowRankConfig, RankPlan, factorize_
+from lrsms.lowrank import LowRankConfig, RankPlan, apply_plan_
 from lrsms.lowrank.merge import merge_
 from lrsms.lowrank.tied import TiedOutput, tied_outputs
 
@@ -26,7 +26,7 @@ def test_factored_and_merged_outputs_are_the_tables():
     torch.testing.assert_close(model(tokens), expected)
     assert list(tied_outputs(model)) == [("table", "output")]
     plan = RankPlan.make(model, {"table": "output"}, LowRankConfig(ranks={"table": 12}))
-    factorize_(model, plan)
+    apply_plan_(model, plan)
     assert [name for name, _ in model.named_parameters()] == [
         *("table.0.weight", "table.1.weight", "hidden.weight", "hidden.bias")
     ]
@@ -37,7 +37,7 @@ def test_factored_and_merged_outputs_are_the_tables():
 
 def test_both_ends_of_a_factored_table_train():
     model = Tied()
-    factorize_(model, RankPlan.make(model, {"table": "output"}, LowRankConfig(ranks={"table": 3})))
+    apply_plan_(model, RankPlan.make(model, {"table": "output"}, LowRankConfig(ranks={"table": 3})))
     logits = model(torch.tensor([[1, 2]]))
     logits.square().mean().backward()
     assert all(float(parameter.grad.abs().max()) > 0 for parameter in model.table.parameters())

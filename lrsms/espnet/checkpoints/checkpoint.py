@@ -156,7 +156,7 @@ def check_fits(model: nn.Module, config: Path, checkpoint: Path) -> None:
     for path, module in model.named_modules():
         if isinstance(module, LSTMInput):
             continue  # looked at with its LSTM
-        if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module) is None:
+        if path not in factored and not isinstance(module, nn.LSTM) and matrix_shape(module, wide=True) is None:
             continue
         _refuse(path, factored, _stored_rank(weights, path, module), config, checkpoint)
         if isinstance(module, nn.LSTM):

@@ -26,6 +26,7 @@ from lrsms.espnet.models.fast import make_fast_
 from lrsms.espnet.models.whisper import WhisperDecoder, WhisperEncoder
 from lrsms.lowrank import LowRankConfig, RankPlan, Recurrent, apply_plan_
 from lrsms.lowrank.initialization import initialization_skipped
+from lrsms.lowrank.plan import WithKernel
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 
 # Regular expression of a module path -> role.
@@ -55,6 +56,7 @@ _WHISPER = {
     r"(en|de)coders\.blocks\.\d+\.attn\.(query|key|value|out)": "attention",
     r"(en|de)coders\.blocks\.\d+\.mlp\.[02]": "feed_forward",
 }
+WHISPER_ENCODER = _WHISPER | {r"encoders\.conv[12]": WithKernel("subsampling")}
 WHISPER_DECODER = _WHISPER | {
     r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
     r"decoders\.token_embedding": "output",
@@ -80,7 +82,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {
         ATTENTION | FEED_FORWARD | CONVOLUTION | SUBSAMPLING,
     ),
     "lowrank_contextual_block_transformer": (ContextualBlockTransformerEncoder, ATTENTION | FEED_FORWARD | SUBSAMPLING),
-    "lowrank_whisper": (WhisperEncoder, _WHISPER),
+    "lowrank_whisper": (WhisperEncoder, WHISPER_ENCODER),
     "lowrank_av_conformer": (AVConformerEncoder, FRONTEND | AV_EMBED | AV_BLOCKS | FUSION),
 }
 DECODERS: dict[str, tuple[type[nn.Module], Mapping[str, str]]] = {

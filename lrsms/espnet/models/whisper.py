@@ -135,7 +135,8 @@ class WhisperDecoder(AbsDecoder):
         mask = None
         if bool((hlens != hs_pad.shape[1]).any()):
             mask = torch.arange(hs_pad.shape[1], device=hs_pad.device) < hlens.to(hs_pad.device)[:, None]
-        return self.decoders(ys_in_pad, self.decoders.begin(hs_pad), mask), ys_in_lens
+        # In float32, as a loss over so many tokens needs it where the rest is bfloat16.
+        return self.decoders(ys_in_pad, self.decoders.begin(hs_pad), mask).float(), ys_in_lens
 
     def score(self, ys, state, x):
         """For ESPnet's search, which knows none of Whisper's rules: see :mod:`lrsms.whisper.search`."""

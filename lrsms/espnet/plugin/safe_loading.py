@@ -156,12 +156,13 @@ def _find_tokens(path: Path, name: str, anywhere: bool) -> Path:
 
 
 _SPECIAL = "<blank>, <unk>, <sos/eos>"
+_OF_WHISPER = "<|startoftranscript|>"  # whose lists have none of these
 
 
 def _has_special_tokens(path: Path) -> bool:
     with path.open("rb") as file:
         lines = file.read(_LONGEST_LIST).split(b"\n")
-    return any(token.encode() in lines for token in _SPECIAL.split(", "))
+    return any(token.encode() in lines for token in (*_SPECIAL.split(", "), _OF_WHISPER))
 
 
 def finds_tokens(task: Any) -> bool:

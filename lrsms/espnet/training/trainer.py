@@ -41,11 +41,16 @@ class LowRankTrainer(Trainer):
 
     @classmethod
     def train_one_epoch(cls, *, iterator, reporter, options, **kwargs) -> bool:
-        """Move the bar of the whole training on the main process while ESPnet's loop runs."""
+        """Move the bar of the whole training on the main process while ESPnet's loop runs.
+
+        ``use_amp`` on a CPU, where ESPnet's has no effect, computes in bfloat16: processors with AMX do that twice as
+        fast.
+        """
         if is_main_process():
             keep_previous(Path(options.output_dir))
             iterator = cls._with_progress(iterator, reporter.epoch, options)
-        return super().train_one_epoch(iterator=iterator, reporter=reporter, options=options, **kwargs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.use_amp and not options.ngpu):
+            return super().train_one_epoch(iterator=iterator, reporter=reporter, options=options, **kwargs)
 
     @classmethod
     def _with_progress(cls, batches: Iterable, epoch: int, options) -> Iterator:

@@ -1,0 +1,24 @@
+"""``use_amp`` on a CPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from espnet2.train.trainer import Trainer
+
+from lrsms.espnet.training import trainer as module
+
+
+@pytest.mark.parametrize(("use_amp", "ngpu", "expected"), [(True, 0, True), (False, 0, False), (True, 1, False)])
+def test_amp_without_a_gpu_is_bfloat16(monkeypatch, tmp_path, use_amp, ngpu, expected):
+    seen = []
+
+    def train_one_epoch(cls, **_):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        return True
+
+    monkeypatch.setattr(Trainer, "train_one_epoch", classmethod(train_one_epoch))
+    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    options = SimpleNamespace(use_amp=use_amp, ngpu=ngpu, output_dir=tmp_path)
+    assert module.LowRankTrainer.train_one_epoch(iterator=[], reporter=None, options=options)
+    assert seen == [(expected, torch.bfloat16)] and not torch.is_autocast_enabled("cpu")
