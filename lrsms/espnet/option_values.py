@@ -76,6 +76,7 @@ TYPES: dict[str, Any] = {
     "scheduler_conf.step_size": Count,
     "scheduler_conf.gamma": Positive,
 }
+_WITHOUT_WARMUP = ("CosineAnnealingWarmupRestarts", "ExponentialDecayWarmup")  # 0 is their default
 _OF_PARTS = {
     **dict.fromkeys(("output_size", "attention_heads", "num_blocks", "linear_units", "num_layers"), Count),
     **dict.fromkeys(("cnn_module_kernel", "cgmlp_conv_kernel", "merge_conv_kernel"), Odd),
@@ -134,6 +135,8 @@ def wrong_values(config: Mapping) -> Iterator[tuple[tuple[str, ...], str]]:
         if not isinstance(holder, Mapping) or option not in holder:
             continue
         value = holder[option]
+        if dotted == "scheduler_conf.warmup_steps" and value == 0 and config.get("scheduler") in _WITHOUT_WARMUP:
+            continue
         if block in ("encoder_conf", "decoder_conf") and isinstance(value, list | str):
             continue
         if not _takes(kind, value):
@@ -148,7 +151,8 @@ def wrong_heads(config: Mapping, classes: Mapping[str, type]) -> Iterator[tuple[
         classes: class of ``encoder`` and ``decoder``, whose options have defaults.
     """
     width = _option(config, classes, "encoder", "output_size")
-    for part in ("encoder", "decoder"):
+    behind = config.get("postencoder") not in (None, "none")  # the decoder sees another width then
+    for part in ("encoder",) if behind else ("encoder", "decoder"):
         heads = _option(config, classes, part, "attention_heads")
         if isinstance(heads, int) and isinstance(width, int) and heads > 0 and width % heads:
             named = "attention_heads" in (config.get(f"{part}_conf") or {})

@@ -174,6 +174,28 @@ def test_a_value_is_judged_by_one_step(key, text, verdict, write_config, tmp_pat
     judge(verdict, path, check)
 
 
+# Options of ESPnet's on the command line -> what is said.
+GIVEN = [
+    ("--max_epoch -1", "--max_epoch: -1: expected a whole number of at least 1"),
+    ("--grad_clip nan", "--grad_clip: nan: expected a number above 0"),
+    ("--model_conf lsm_weight=5", "--model_conf.lsm_weight: 5: expected a number from 0 to below 1"),
+    ("--optim_conf lr=-1", "--optim_conf.lr: -1: expected a number above 0"),
+    ("--accum_grad 0", "--accum_grad: 0: expected a whole number of at least 1"),
+    ("--init_param nope.pth", "init_param: ['nope.pth']: nope.pth: no such file"),
+    ("--init_param", TRAINS),  # an empty list, as ESPnet's parser has it
+    ("--seed 1 --max_epoch 2", TRAINS),
+]
+
+
+@pytest.mark.parametrize(("options", "verdict"), GIVEN)
+def test_an_option_of_the_command_line_is_judged_before_a_training(
+    options, verdict, experiment, tmp_path, make_training
+):
+    training = make_training(experiment.config, tmp_path / "exp" / "x", espnet_options=options.split())
+    args = ASRTask.get_parser().parse_args(training._espnet_command())
+    judge(verdict, "", lambda: preflight.prepare(args, ASRTask, experiment.config))
+
+
 # What a plan says of the same; it never imports ESPnet's task, and so knows fewer options.
 PLANNED = [
     *(row for row in READ if row[0].startswith(("model_conf", "encoder_conf", "decoder_conf", "frontend_conf"))),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from espnet2.schedulers.abs_scheduler import AbsValEpochStepScheduler
 from espnet2.tasks.abs_task import optim_classes, scheduler_classes
+from espnet2.torch_utils.device_funcs import to_device
 from lhotse import CutSet
 from torch import nn
 
@@ -25,6 +26,7 @@ from lrsms.espnet.config import explained, read_training_yaml, sampling_rate
 from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.models.encoder_lengths import EncoderLength
+from lrsms.espnet.option_values import wrong_values
 from lrsms.espnet.training.edit_distance import provide_editdistance
 from lrsms.training_yaml import locate
 
@@ -52,14 +54,16 @@ class Rehearsal:
         """The model, as the training will build it.
 
         Raises:
-            LrsmsError: a file or a package is not there, or ESPnet cannot build it.
+            LrsmsError: an option has a wrong value, a file or a package is not there, or ESPnet cannot build it.
         """
+        for keys, wrong in wrong_values(vars(self.args)):  # those of the command line; the YAML's have been looked at
+            raise LrsmsError(f"--{'.'.join(keys)}: {wrong}")
         self._check_files()
         self._check_packages()
         try:
             return self.task.build_model(self.args)
-        except LrsmsError:
-            raise
+        except LrsmsError as error:
+            raise error if str(self.path) in str(error) else LrsmsError(f"{self.path}: {error}") from error
         except Exception as error:  # each class of ESPnet's refuses its options with exceptions of its own
             raise self._explained(error, "ESPnet cannot build the model") from error
 
@@ -153,13 +157,16 @@ class Rehearsal:
     def _step(self, model: nn.Module) -> dict[str, set[str]] | None:
         """Names of the statistics of each phase; None if the cuts are too short for the model."""
         provide_editdistance()
-        model.to(getattr(torch, self.args.train_dtype))
+        device = "cuda" if self.args.ngpu > 0 else "cpu"
+        model.to(device, getattr(torch, self.args.train_dtype))
         names: dict[str, set[str]] = {}
         try:
-            batch = self._batch()
+            batch = to_device(self._batch(), device)
             for phase in ("valid", "train"):
                 model.train(phase == "train")
-                with torch.set_grad_enabled(phase == "train"):
+                # ESPnet's mixed precision is that of a GPU.
+                mixed = torch.autocast(device, enabled=self.args.use_amp and device == "cuda")
+                with torch.set_grad_enabled(phase == "train"), mixed:
                     loss, statistics, _ = model(**batch)
                 names[phase] = {name for name, value in statistics.items() if value is not None}
             loss.backward()
