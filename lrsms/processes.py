@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import connection
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 Context = ForkServerContext | SpawnContext
@@ -107,7 +107,23 @@ def start_context(module: str, on_gpu: bool) -> Context:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lrsms.bin", module])  # lrsms.bin makes imports quick
+    with interrupts_blocked():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C for processes started within this context, and for theirs: it is for the command alone.
+
+    A helper that ignores it (:func:`be_helper`) has imported much before it can say so.
+    """
+    resource_tracker.ensure_running()  # which would unblock the interrupt
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

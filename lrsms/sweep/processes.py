@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import forkserver
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
-from lrsms.processes import Context, be_helper, start_context
+from lrsms.processes import Context, be_helper, interrupts_blocked, start_context
 
 _PATIENCE_SECONDS = 10
 
@@ -28,21 +25,7 @@ def threads_for_each(nj: int) -> int:
 def prepare(module: str, threads: int, ngpu: int) -> Context:
     """How to make processes of ``threads`` threads each, which will import ``module`` and with it ESPnet."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
-    context = start_context(module, on_gpu=bool(ngpu))
-    if not ngpu:
-        with _interrupts_blocked():
-            forkserver.ensure_running()
-    return context
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C for processes started within this context: it is for the runner alone, which then stops them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    return start_context(module, on_gpu=bool(ngpu))
 
 
 def start(process: BaseProcess, gpu: int | None) -> None:
@@ -53,7 +36,7 @@ def start(process: BaseProcess, gpu: int | None) -> None:
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = before.split(",")[gpu] if before else str(gpu)
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             process.start()
     finally:
         os.environ.pop("CUDA_VISIBLE_DEVICES")

@@ -22,8 +22,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from lrsms import command_line
 from lrsms.files import scratch_folder
-from lrsms.processes import be_helper, helpers, start_context
-from made_up_verb_work import ready
+from lrsms.processes import be_helper, helpers, interrupts_blocked, start_context
+if __name__ == "__main__":
+    from made_up_verb_work import ready
 
 def main():
     folder, how = sys.argv[1:]
@@ -34,6 +35,11 @@ def main():
         elif how == "pool":
             with ProcessPoolExecutor(2, start_context("lrsms.errors", False), initializer=be_helper) as pool:
                 list(pool.map(ready, [folder] * 2))
+        elif how.startswith("importing"):
+            with ProcessPoolExecutor(2, start_context("lrsms.errors", how == "importing, spawned")) as pool:
+                with interrupts_blocked():
+                    done = pool.map(ready, [folder] * 2)
+                list(done)
         else:
             ready(folder)
 
@@ -42,8 +48,12 @@ if __name__ == "__main__":
     command_line.run_verb(main)
 """
 WORK = """
-import os, time
+import multiprocessing, os, sys, time
 from pathlib import Path
+
+if multiprocessing.parent_process() is not None and "importing" in sys.argv[-1]:
+    Path(sys.argv[1], f"ready{os.getpid()}").touch()
+    time.sleep(600)  # as an import of ESPnet takes seconds
 
 def ready(folder):
     Path(folder, f"ready{os.getpid()}").touch()
@@ -116,6 +126,8 @@ SIGNALS = [
     ("pool", signal.SIGINT, False, 130, "interrupted: run the same command again to go on\n"),
     ("pool", signal.SIGTERM, False, 143, "terminated: run the same command again to go on\n"),
     ("pool", signal.SIGKILL, False, -9, None),
+    ("importing", signal.SIGINT, True, 130, "interrupted: run the same command again to go on\n"),
+    ("importing, spawned", signal.SIGINT, True, 130, "interrupted: run the same command again to go on\n"),
     ("helpers", signal.SIGINT, True, 130, None),
     ("helpers", signal.SIGTERM, False, 143, None),
     ("helpers", signal.SIGKILL, False, -9, None),

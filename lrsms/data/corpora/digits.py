@@ -25,7 +25,7 @@ from lrsms.data.espeak import Phoneme, Synthesizer
 from lrsms.data.jsonl import write_jsonl
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write
-from lrsms.processes import be_helper
+from lrsms.processes import be_helper, interrupts_blocked
 
 SAMPLING_RATE = 16000  # Hz
 DEFAULT_NUM_TRAIN = 1440
@@ -223,7 +223,9 @@ def in_processes(
         initializer=be_helper,
     )
     try:
-        return list(tqdm(pool.map(write, folders, utterances, chunksize=8), **bar))
+        with interrupts_blocked():
+            results = pool.map(write, folders, utterances, chunksize=8)
+        return list(tqdm(results, **bar))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -27,7 +27,7 @@ from lrsms.espnet.training import preflight
 from lrsms.espnet.training.overruled import notes
 from lrsms.espnet.training.task import ASRTask
 from lrsms.files import exclusive, write_json, write_text
-from lrsms.processes import be_helper
+from lrsms.processes import be_helper, interrupts_blocked
 from lrsms.whisper.files import TOKENIZER
 
 
@@ -191,7 +191,12 @@ class Training:
         elif self.num_processes > 1:
             arguments = (self.num_processes, _free_port(), command + ["--ngpu", "0"])
             try:
-                torch.multiprocessing.spawn(_cpu_process, args=arguments, nprocs=self.num_processes)
+                with interrupts_blocked():
+                    training = torch.multiprocessing.spawn(
+                        _cpu_process, args=arguments, nprocs=self.num_processes, join=False
+                    )
+                while not training.join():
+                    pass
             except torch.multiprocessing.ProcessExitedException as error:
                 how = f"was ended by {error.signal_name}" if error.signal_name else "stopped, see above"
                 raise LrsmsError(
