@@ -48,11 +48,12 @@ if __name__ == "__main__":
     command_line.run_verb(main)
 """
 WORK = """
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 if multiprocessing.parent_process() is not None and "importing" in sys.argv[-1]:
-    Path(sys.argv[1], f"ready{os.getpid()}").touch()
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    Path(sys.argv[1], f"ready{os.getpid()}").write_text("deaf" if blocked else "would show a stack trace")
     time.sleep(600)  # as an import of ESPnet takes seconds
 
 def ready(folder):
@@ -138,6 +139,8 @@ SIGNALS = [
 @pytest.mark.parametrize(("how", "number", "to_all", "status", "said"), SIGNALS)
 def test_a_verb_ends_with_its_helpers_and_leaves_nothing(how, number, to_all, status, said, tmp_path):
     verb = Verb(tmp_path, how)
+    if "importing" in how:
+        assert [path.read_text() for path in verb.folder.glob("ready*")] == ["deaf"] * 2
     (os.killpg if to_all else os.kill)(verb.process.pid, number)
     assert verb.all_end()
     errors = verb.end()
