@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -29,10 +29,17 @@ class Surveyor:
         model: torch's attention modules in it are taken apart, in place, where they can be.
         exclude: regular expressions of paths that stay as they are, with everything within.
         readers: path of an LSTM -> name of the linear layer beside it that alone reads its output.
+        packed: torch's attention modules that are to stay as they are.
     """
 
-    def __init__(self, model: nn.Module, exclude: Sequence[str], readers: Mapping[str, str]):
-        self.model, self.exclude, self.readers = model, exclude, readers
+    def __init__(
+        self,
+        model: nn.Module,
+        exclude: Sequence[str],
+        readers: Mapping[str, str],
+        packed: Collection[nn.Module] = (),
+    ):
+        self.model, self.exclude, self.readers, self.packed = model, exclude, readers, packed
         self.survey = Survey(survey_matrices(model))
         self.read_by = weight_readers(model)
         self.left_packed: set[nn.Module] = set()
@@ -185,6 +192,8 @@ class Surveyor:
             return f"{type(module).__name__} is made from nn.MultiheadAttention and may read its weights itself"
         if module is self.model:
             return "it is the whole model, which cannot be replaced in place"
+        if module in self.packed:
+            return "taken apart, it changes the output"
         names = ["in_proj_weight"] if module.in_proj_weight is not None else [f"{part}_weight" for part in PARTS]
         for owner, name in [(module, name) for name in names] + [(module.out_proj, "weight")]:
             why = objections.to_its_parameter(owner, name)
