@@ -95,14 +95,19 @@ def choose(
 
     def at(scale: float) -> list[PlanEntry]:
         chosen = rank_groups(list(entries), config.scaled(scale), WHERE, weights, _family)
-        return [
-            replace(entry, rank=fixed[entry.module] or None, note="explicit") if entry.module in fixed else entry
-            for entry in chosen
-        ]
+        return [_with_exception(entry, fixed, survey.sites[entry.module]) for entry in chosen]
 
     if config.target is None:
         return at(1.0)
     return _reach(config, at, _reduction(model, survey, work))
+
+
+def _with_exception(entry: PlanEntry, fixed: Mapping[str, int], site: Site) -> PlanEntry:
+    """The entry with the rank that ``ranks=`` gives it, or without one where only that could."""
+    if entry.module in fixed:
+        slow = f"{site.only_named}: the product is made at each call" if site.only_named else ""
+        return replace(entry, rank=fixed[entry.module] or None, note=slow if fixed[entry.module] else "ranks= says so")
+    return replace(entry, rank=None, note=f"{site.only_named}; ranks= can name it") if site.only_named else entry
 
 
 def _reduction(model: nn.Module, survey: Survey, work: Work | None) -> Callable[[Sequence[PlanEntry]], float]:

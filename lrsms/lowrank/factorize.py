@@ -165,6 +165,10 @@ def _survey(model: nn.Module, roles: Mapping[str, str], exclude: Sequence[str], 
     try:
         survey = surveyor.run()
         if proof is not None:
+            if packed := proof.apart(survey.unpacked):
+                surveyor.undo()
+                surveyor = Surveyor(model, exclude, readers, packed)
+                survey = surveyor.run()
             proof.recount()
             for path, why in proof.failures(list(survey.sites.values())).items():
                 survey.drop(path, why)

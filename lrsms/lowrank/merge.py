@@ -124,9 +124,11 @@ def dense_is_faster(layer: nn.Module, frames: int) -> bool:
     """Time a factored layer against its dense form, one after the other in turn; medians decide."""
     if isinstance(layer, LowRankLSTM):
         directions = 1 + layer.bidirectional
-        reader = nn.Linear(directions * layer.rank, layer.reader_features).to(layer.weight_hh_l0)
-        dense_lstm, dense_reader = merged_lstm(layer, reader)
-        candidates = (lambda x: reader(layer(x)[0]), lambda x: dense_reader(dense_lstm(x)[0]))
+        reader = nn.Linear(directions * layer.rank, layer.reader_features) if layer.reader else None
+        reader = None if reader is None else reader.to(layer.weight_hh_l0)
+        dense_lstm, wide = merged_lstm(layer, reader)
+        read, read_dense = reader or nn.Identity(), wide or nn.Identity()
+        candidates = (lambda x: read(layer(x)[0]), lambda x: read_dense(dense_lstm(x)[0]))
     elif isinstance(layer, LowRankLSTMCell):
         dense = layer.merged()
         state = tuple(layer.gates[0].weight.new_zeros(1, layer.hidden_size) for _ in range(2))

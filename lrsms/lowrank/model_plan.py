@@ -94,7 +94,7 @@ def rows_of(survey: Survey, entries: Sequence[PlanEntry], ratios: bool) -> tuple
             rows.append(Row(matrix.names[0], matrix.shape, why=_with_others(why, matrix.names, ())))
         for site in covering:
             entry = chosen[site.path]
-            why = entry.note if entry.note != "explicit" else ("" if entry.rank else "ranks= says so")
+            why = entry.note
             if entry.rank is None and not why:
                 why = f"role {entry.role} has no ratio" if ratios else "ranks= does not name it"
             if (

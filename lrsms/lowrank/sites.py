@@ -35,6 +35,7 @@ class Site:
         weights: names of the parameters of the dense model that it covers.
         paths: every path to these modules.
         reader: of an LSTM with a shared projection, name of the linear layer beside it.
+        only_named: why no ratio, but only ``ranks=`` gives it a rank; empty for most.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Site:
     weights: tuple[str, ...]
     paths: tuple[str, ...]
     reader: str = ""
+    only_named: str = ""
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,10 +30,17 @@ class Surveyor:
         model: torch's attention modules in it are taken apart, in place, where they can be.
         exclude: regular expressions of paths that stay as they are, with everything within.
         readers: path of an LSTM -> name of the linear layer beside it that alone reads its output.
+        packed: torch's attention modules that are to stay as they are.
     """
 
-    def __init__(self, model: nn.Module, exclude: Sequence[str], readers: Mapping[str, str]):
-        self.model, self.exclude, self.readers = model, exclude, readers
+    def __init__(
+        self,
+        model: nn.Module,
+        exclude: Sequence[str],
+        readers: Mapping[str, str],
+        packed: Collection[nn.Module] = (),
+    ):
+        self.model, self.exclude, self.readers, self.packed = model, exclude, readers, packed
         self.survey = Survey(survey_matrices(model))
         self.read_by = weight_readers(model)
         self.left_packed: set[nn.Module] = set()
@@ -85,9 +93,7 @@ class Surveyor:
             self._refuse(module, path, f"it belongs to {type(module).__name__}, which is not a layer known here")
 
     def _why_shared(self, module: nn.Module) -> str:
-        """What speaks against factors because of who else has or reads the weight."""
-        if module in self.read_by:
-            return f"its weight is read by {self.read_by[module]}"
+        """What speaks against factors because of who else has the weight."""
         weight = module._parameters["weight"]
         sharing = self.owners[weight]
         unlike = [owner for owner in sharing if type(owner) not in (nn.Linear, nn.Embedding)]
@@ -100,9 +106,14 @@ class Surveyor:
         other = self.memory.get(weight)
         return f"its weight lies in the memory of another parameter, {other}" if other else ""
 
+    def _why_read(self, module: nn.Module) -> str:
+        """Who reads the weight. With factors, the product would be made at each call: right, but slow."""
+        return f"its weight is read by {self.read_by[module]}" if module in self.read_by else ""
+
     def _add(self, module: nn.Module, known: list[str]) -> None:
-        name = self._dense_name(known[0])
-        self._add_site(Site(known[0], self._kind(module), (module,), layer_shape(module), (name,), tuple(known)))
+        name, shape = self._dense_name(known[0]), layer_shape(module)
+        site = Site(known[0], self._kind(module), (module,), shape, (name,), tuple(known))
+        self._add_site(replace(site, only_named=self._why_read(module)))
 
     def _add_site(self, site: Site) -> None:
         self.survey.sites[site.path] = site
@@ -128,9 +139,7 @@ class Surveyor:
     # --- recurrent layers
 
     def _look_at_recurrent(self, module: nn.Module, known: list[str]) -> None:
-        why = objections.to_recurrent(module) or (
-            f"its weight is read by {self.read_by[module]}" if module in self.read_by else ""
-        )
+        why = objections.to_recurrent(module) or self._why_read(module)
         shared = next((name for name, weight in module.named_parameters() if len(self.owners[weight]) > 1), None)
         if why or shared:
             self._refuse(module, known[0], why or f"its {shared} is also another module's")
@@ -158,7 +167,8 @@ class Surveyor:
     def _can_get_thinner(self, path: str) -> bool:
         """Whether the reader of the LSTM at ``path`` is a plain linear layer of its own, and neither is excluded."""
         reader, lstm = self._reader_of(path), self.model.get_submodule(path)
-        plain = type(reader) is nn.Linear and not objections.to_its_parameter(reader) and not self._why_shared(reader)
+        why = objections.to_its_parameter(reader) or self._why_shared(reader) or self._why_read(reader)
+        plain = type(reader) is nn.Linear and not why
         known = [*self.paths[reader], *self.paths[lstm]]
         # A hook would see fewer numbers than before.
         return plain and len(known) == 2 and not self._excluded(known) and not hooked(lstm, reader)
@@ -185,6 +195,8 @@ class Surveyor:
             return f"{type(module).__name__} is made from nn.MultiheadAttention and may read its weights itself"
         if module is self.model:
             return "it is the whole model, which cannot be replaced in place"
+        if module in self.packed:
+            return "taken apart, it changes the output"
         names = ["in_proj_weight"] if module.in_proj_weight is not None else [f"{part}_weight" for part in PARTS]
         for owner, name in [(module, name) for name in names] + [(module.out_proj, "weight")]:
             why = objections.to_its_parameter(owner, name)
@@ -247,7 +259,8 @@ class Surveyor:
         modules = tuple(site.modules[0] for site in sites)
         known = tuple(path for site in sites for path in site.paths)
         first = sites[0]
-        self._add_site(Site(first.path, first.kind, modules, first.shape, first.weights, known))
+        read = next((site.only_named for site in sites if site.only_named), "")
+        self._add_site(replace(first, modules=modules, paths=known, only_named=read))
 
     # --- reasons
 

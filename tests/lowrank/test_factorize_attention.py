@@ -147,6 +147,24 @@ def test_a_class_made_from_torchs_attention_is_refused():
     assert not any(low_rank_layers(net))
 
 
+def test_code_that_asks_for_the_class_keeps_it():
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.asked, self.called = (nn.MultiheadAttention(SIZE, HEADS) for _ in range(2))
+
+        def forward(self, x):
+            sign = 1 if type(self.asked) is nn.MultiheadAttention else -1
+            return self.called(x, x, x)[0] + sign * self.asked(x, x, x)[0]
+
+    torch.manual_seed(0)
+    net = Asking().eval()
+    asked = net.asked
+    plan = lrsms.factorize_(net, ratio=0.25, multiple=1, example=torch.randn(5, 2, SIZE))
+    assert net.asked is asked and set(plan.ranks) == {f"called.{part}_proj" for part in ("q", "k", "v", "out")}
+    assert {row.why for row in plan.rows if row.rank is None} == {"taken apart, it changes the output"}
+
+
 def test_code_that_reads_the_packed_projection_keeps_it():
     class Reader(Around):
         def forward(self, query, key, value):

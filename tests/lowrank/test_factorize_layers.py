@@ -263,9 +263,21 @@ TOKENS = torch.randint(0, 60, (2, 7), generator=torch.Generator().manual_seed(0)
 def test_a_weight_that_other_code_reads_stays_where_it_is(example):
     net = Reader().eval()
     plan = lrsms.factorize_(net, ratio=0.25, multiple=1, example=example)
-    assert plan.rows[0].why == "its weight is read by Reader.forward"
+    assert plan.rows[0].why == "its weight is read by Reader.forward; ranks= can name it"
     assert set(plan.ranks) == {"inner", "probed"}  # to ask for a dtype is not to read
     net(TOKENS)
+
+
+def test_a_weight_that_other_code_reads_is_factored_if_its_rank_is_named():
+    torch.manual_seed(0)
+    net = Reader().eval()
+    dense = copy.deepcopy(net)
+    plan = lrsms.factorize_(net, ranks={"embed": 16}, example=TOKENS)
+    assert plan.ranks == {"embed": 16}
+    assert plan.rows[0].why == "its weight is read by Reader.forward: the product is made at each call"
+    torch.testing.assert_close(net(TOKENS), dense(TOKENS), rtol=1e-4, atol=1e-4)
+    net(TOKENS).sum().backward()
+    assert net.embed[0].weight.grad.abs().sum() > 0
 
 
 # --- tied weights

@@ -156,6 +156,14 @@ def test_without_an_example_the_input_alone_is_factored_and_a_role_does_not_chan
         torch.testing.assert_close(dense(X), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_faster_dense_is_measured_without_a_reader_as_well():
+    net = made()
+    lrsms.factorize_(net, ranks={"rnn.input": 4})
+    expected = net(X)
+    assert lrsms.merge_(net, only="faster", frames=4) in ([], ["rnn.input"])
+    torch.testing.assert_close(net(X), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
