@@ -70,7 +70,9 @@ def factorize_(
             ``stable_rank`` (of the model's own weights), or a list of weights.
         init: ``svd``, or for training from scratch another of :data:`lrsms.lowrank.initialization.INITIALIZERS`.
         multiple: ranks are multiples of this.
-        frobenius_decay, semi_orthogonal, self_guided: training aids; call :func:`lrsms.after_step` after each step.
+        frobenius_decay: training aid: strength of the decay of the products. Aids act in :func:`lrsms.after_step`.
+        semi_orthogonal: training aid: strength of the constraint on the first factors.
+        self_guided: training aid: steps until the dense weights that lead have faded out.
 
     Returns:
         What was done, for every weight matrix; ``print`` it.

@@ -172,20 +172,20 @@ def test_every_layer_is_proved_or_stays_with_its_reason_and_states_go_both_ways(
     assert len(left) == stay and all(left.values())
     assert not reason or any(reason in why for why in left.values())
     assert {row.weight for row in plan.rows} == {n for n, p in dense.named_parameters() if p.dim() >= 2}
-    outputs = output(net, example)
-    assert 0.002 < difference(output(dense, example), outputs) < float("inf")  # it is thinner
+    outputs = output_of(net, example)
+    assert 0.002 < difference(output_of(dense, example), outputs) < float("inf")  # it is thinner
     fresh = copy.deepcopy(dense)
     lrsms.factorize_(fresh, ranks=plan.ranks)
     fresh.load_state_dict(net.state_dict())
-    assert difference(outputs, output(fresh, example)) == 0
-    assert difference(outputs, output(copy.deepcopy(net), example)) == 0
+    assert difference(outputs, output_of(fresh, example)) == 0
+    assert difference(outputs, output_of(copy.deepcopy(net), example)) == 0
     fresh.load_state_dict(dense.state_dict())
-    assert difference(outputs, output(fresh, example)) < 1e-3
+    assert difference(outputs, output_of(fresh, example)) < 1e-3
     lrsms.merge_(net)
     assert not any(low_rank_layers(net))
     assert [type(module) for module in net.modules()] == [type(module) for module in dense.modules()]
     dense.load_state_dict(net.state_dict())
-    assert difference(outputs, output(dense, example)) < 1e-3
+    assert difference(outputs, output_of(dense, example)) < 1e-3
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
@@ -209,7 +209,7 @@ def test_all_factors_train(make):
     )
 
 
-def output(net: nn.Module, example) -> list[torch.Tensor]:
+def output_of(net: nn.Module, example) -> list[torch.Tensor]:
     with evaluating(net):
         return run(net, example)
 
@@ -231,8 +231,8 @@ def test_openai_whisper_still_takes_half_precision_and_a_growing_cache():
     torch.testing.assert_close(torch.cat((first, last), dim=1), whole, rtol=1e-3, atol=1e-3)
 
 
-def test_transformers_generates_from_tied_factors():
-    net, _ = transformers_whisper()
+def test_transformers_generates_from_tied_factors_and_saves_the_merged_model(tmp_path):
+    net, example = transformers_whisper()
     net.eval()
 
     def generating(model):
@@ -244,3 +244,9 @@ def test_transformers_generates_from_tied_factors():
     assert "model.decoder.embed_tokens" in plan.ranks and output[1].weight is embed[0].weight
     made = generating(net)
     assert made.shape[0] == 2
+    expected = output_of(net, example)
+    lrsms.merge_(net)
+    net.save_pretrained(tmp_path)
+    stock = type(net).from_pretrained(tmp_path)
+    assert stock.proj_out.weight is stock.model.decoder.embed_tokens.weight
+    assert difference(expected, output_of(stock, example)) < 1e-3
