@@ -1,6 +1,8 @@
 """Training what lrsms.factorize_ has made: the aids, through one call after each step."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -116,3 +118,44 @@ def test_a_second_guide_is_refused():
     net = factored(self_guided=4)
     with pytest.raises(LrsmsError, match="self_guide already"):
         lrsms.factorize_(net, ratio=0.5, self_guided=4)
+
+
+TRAINING = """
+import sys, torch, lrsms
+from torch import nn
+
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))
+lrsms.factorize_(net, ratio=0.5, multiple=1, semi_orthogonal=1.0, self_guided=4)
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(sys.argv[2]), world_size=2)
+wrapped = nn.parallel.DistributedDataParallel(net)
+optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+torch.manual_seed(int(sys.argv[2]))  # each sees other data
+for _ in range(6):
+    optimizer.zero_grad()
+    wrapped(torch.randn(4, 16)).square().mean().backward()
+    optimizer.step()
+    lrsms.after_step(wrapped, optimizer)
+print(net.self_guide.share, net[0][0].weight.double().sum().item(), net[2][1].weight.double().sum().item())
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_it_alike(tmp_path):
+    store = str(tmp_path / "store")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TRAINING, store, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    first, second = (process.communicate(timeout=300)[0].split() for process in processes)
+    assert first == second and first[0] == "0.0" and len(first) == 3
+
+
+def test_what_wraps_the_model_comes_after(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(chain())
+        with pytest.raises(LrsmsError, match="factor what it wraps first"):
+            lrsms.factorize_(wrapped, ratio=0.25)
+    finally:
+        torch.distributed.destroy_process_group()
