@@ -2,7 +2,7 @@
 
 __version__ = "0.2.0"
 _LAZY = {
-    "factorize_": "lrsms.lowrank.factorize",
+    "factorize_": "lrsms.lowrank.any_model.factorize",
     "merge_": "lrsms.lowrank.merge",
     "after_step": "lrsms.lowrank.aids",
     "parameter_groups": "lrsms.lowrank.aids",

@@ -1,8 +1,8 @@
 """Low-rank layers, ranks, and how a dense module becomes a factored one. Imports torch only."""
 
+from lrsms.lowrank.any_model.factorize import factorize_
 from lrsms.lowrank.apply_plan import apply_plan_, factorize_state, low_rank_layers
 from lrsms.lowrank.config import LowRankConfig
-from lrsms.lowrank.factorize import factorize_
 from lrsms.lowrank.initialization import skip_initialization
 from lrsms.lowrank.layers import Factored, LowRankConv1d, LowRankConv2d, LowRankEmbedding, LowRankLinear
 from lrsms.lowrank.plan import PlanEntry, RankPlan, Recurrent

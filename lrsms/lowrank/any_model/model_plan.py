@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lrsms.lowrank.any_model.sites import Survey
 from lrsms.lowrank.plan import PlanEntry
-from lrsms.lowrank.sites import Survey
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.lowrank.any_model.sites import Site, Survey
+from lrsms.lowrank.any_model.work import Work
+from lrsms.lowrank.any_model.work import readers as readers_of
 from lrsms.lowrank.config import LowRankConfig
 from lrsms.lowrank.maps import stable_rank
 from lrsms.lowrank.plan import PlanEntry, Recurrent, rank_groups
 from lrsms.lowrank.recurrent import cell_matrix, input_matrix, lstm_weights
-from lrsms.lowrank.sites import Site, Survey
 from lrsms.lowrank.substitution import dense_matrix
-from lrsms.lowrank.work import Work
-from lrsms.lowrank.work import readers as readers_of
 
 WHERE = "factorize_"
 Roles = Mapping[str, str]

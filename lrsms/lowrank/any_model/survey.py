@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from lrsms.lowrank import objections
+from lrsms.lowrank.any_model.readers import weight_readers
+from lrsms.lowrank.any_model.sites import Site, Survey, has_no_shape, survey_matrices
 from lrsms.lowrank.attention import PARTS, LowRankMultiheadAttention
 from lrsms.lowrank.hooks import hooked
 from lrsms.lowrank.layers import Factored, TransposedLinear
 from lrsms.lowrank.placement import paths, put_, replace_
-from lrsms.lowrank.readers import weight_readers
 from lrsms.lowrank.recurrent import LowRankLSTM, LowRankLSTMCell, LSTMInput
 from lrsms.lowrank.self_guided import SelfGuide
-from lrsms.lowrank.sites import Site, Survey, has_no_shape, survey_matrices
 from lrsms.lowrank.substitution import layer_shape
 
 _OURS = (Factored, LowRankLSTM, LowRankLSTMCell, LSTMInput, SelfGuide, TransposedLinear)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from lrsms.errors import LrsmsError
-from lrsms.lowrank.example import TOLERANCE, Example, call, difference, evaluating, run
+from lrsms.lowrank.any_model.example import TOLERANCE, Example, call, difference, evaluating, run
+from lrsms.lowrank.any_model.sites import Site
 from lrsms.lowrank.initialization import initialization_skipped
 from lrsms.lowrank.placement import paths, put_, replace_
-from lrsms.lowrank.sites import Site
 from lrsms.lowrank.substitution import substitute, substitute_lstm, tied_to
 
 NOT_RUN = "the example does not run it"

@@ -10,17 +10,17 @@ from dataclasses import replace
 from torch import nn
 
 from lrsms.errors import LrsmsError
+from lrsms.lowrank.any_model.choose_ranks import WHERE, check_roles, choose, entries_of, parameters
+from lrsms.lowrank.any_model.example import Example
+from lrsms.lowrank.any_model.install import Installation
+from lrsms.lowrank.any_model.model_plan import ModelPlan, rows_of
+from lrsms.lowrank.any_model.prove import Proof, find_readers
+from lrsms.lowrank.any_model.sites import Survey
+from lrsms.lowrank.any_model.survey import Surveyor
+from lrsms.lowrank.any_model.work import count
 from lrsms.lowrank.attention import PARTS
-from lrsms.lowrank.choose_ranks import WHERE, check_roles, choose, entries_of, parameters
 from lrsms.lowrank.config import LowRankConfig
-from lrsms.lowrank.example import Example
-from lrsms.lowrank.install import Installation
-from lrsms.lowrank.model_plan import ModelPlan, rows_of
 from lrsms.lowrank.plan import PlanEntry, Recurrent
-from lrsms.lowrank.prove import Proof, find_readers
-from lrsms.lowrank.sites import Survey
-from lrsms.lowrank.survey import Surveyor
-from lrsms.lowrank.work import count
 
 
 def factorize_(

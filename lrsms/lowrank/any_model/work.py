@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lrsms.lowrank.example import Example, call, evaluating
+from lrsms.lowrank.any_model.example import Example, call, evaluating
+from lrsms.lowrank.any_model.sites import Site, Survey
 from lrsms.lowrank.plan import PlanEntry
-from lrsms.lowrank.sites import Site, Survey
 
 
 @dataclass(frozen=True)

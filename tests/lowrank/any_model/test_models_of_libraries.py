@@ -16,7 +16,7 @@ from torch import nn
 
 import lrsms
 from lrsms.lowrank import low_rank_layers
-from lrsms.lowrank.example import call, difference, evaluating, run
+from lrsms.lowrank.any_model.example import call, difference, evaluating, run
 
 GENERATOR = torch.Generator().manual_seed(0)
 FRAMES, WAVE = torch.randn(2, 80, 40, generator=GENERATOR), torch.randn(1, 2000, generator=GENERATOR)

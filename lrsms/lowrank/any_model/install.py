@@ -9,9 +9,10 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.aids import AIDS, AfterStep, unique_layers
+from lrsms.lowrank.any_model.example import Example, call, evaluating
+from lrsms.lowrank.any_model.sites import Site, Survey
 from lrsms.lowrank.apply_plan import accept_dense_weights
 from lrsms.lowrank.config import LowRankConfig
-from lrsms.lowrank.example import Example, call, evaluating
 from lrsms.lowrank.fast_path import avoid_fast_path
 from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.layers import Factored
@@ -20,7 +21,6 @@ from lrsms.lowrank.placement import paths, put_, replace_
 from lrsms.lowrank.plan import PlanEntry
 from lrsms.lowrank.recurrent import LowRankLSTMCell, cell_matrix
 from lrsms.lowrank.self_guided import SelfGuide
-from lrsms.lowrank.sites import Site, Survey
 from lrsms.lowrank.substitution import Factorizer, substitute, substitute_lstm, tied_to
 from lrsms.lowrank.truncation import Moments, factorize
 
