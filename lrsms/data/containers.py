@@ -125,7 +125,8 @@ def _ends_with_a_page(file: BinaryIO) -> bool:
         return False
     segments = tail[begin + 26]
     lengths = tail[begin + 27 : begin + 27 + segments]
-    return len(lengths) == segments and begin + 27 + segments + sum(lengths) <= len(tail)
+    end = begin + 27 + segments + sum(lengths)
+    return len(lengths) == segments and end <= len(tail) and tail[end:] not in (b"O", b"Og", b"Ogg")
 
 
 def _chunks(file: BinaryIO, position: int, layout: str, name: int) -> Iterator[tuple[bytes, int, int]]:
@@ -221,7 +222,8 @@ def _behind_caf(file: BinaryIO, position: int) -> int:
 
 def _nist(file: BinaryIO) -> _Sound | None:
     file.seek(8)
-    head = int(file.read(8).strip() or b"1024")
+    size = re.match(rb"\s*(\d+)", file.read(8))
+    head = int(size[1]) if size else 1024
     file.seek(0)
     fields = dict(re.findall(rb"^(\w+) -i (\d+)", file.read(head), re.MULTILINE))
     try:

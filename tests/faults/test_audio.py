@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from lhotse import Recording
 
@@ -214,6 +214,7 @@ def test_any_header_gives_sound_or_a_sentence(name, changes, cut, written, tmp_p
 
 @given(name=st.sampled_from([name for name in FORMATS if name != "mp3"]), cut=st.integers(2, 20_000))
 def test_nothing_is_cut_off_unnoticed(name, cut, written, tmp_path):
+    assume(not written[name][-cut:].startswith(b"OggS"))  # at the end of a page, an Ogg file may well end
     path = tmp_path / "x.wav"
     path.write_bytes(written[name][:-cut])
     assert isinstance(verdict(path), str)

@@ -48,11 +48,12 @@ if __name__ == "__main__":
     command_line.run_verb(main)
 """
 WORK = """
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 
 if multiprocessing.parent_process() is not None and "importing" in sys.argv[-1]:
-    Path(sys.argv[1], f"ready{os.getpid()}").touch()
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    Path(sys.argv[1], f"ready{os.getpid()}").write_text("deaf" if blocked else "would show a stack trace")
     time.sleep(600)  # as an import of ESPnet takes seconds
 
 def ready(folder):
@@ -138,6 +139,8 @@ SIGNALS = [
 @pytest.mark.parametrize(("how", "number", "to_all", "status", "said"), SIGNALS)
 def test_a_verb_ends_with_its_helpers_and_leaves_nothing(how, number, to_all, status, said, tmp_path):
     verb = Verb(tmp_path, how)
+    if "importing" in how:
+        assert [path.read_text() for path in verb.folder.glob("ready*")] == ["deaf"] * 2
     (os.killpg if to_all else os.kill)(verb.process.pid, number)
     assert verb.all_end()
     errors = verb.end()
@@ -328,3 +331,42 @@ def test_a_verb_names_the_folder_that_it_may_not_write_to(verb, read_only, root,
     done = subprocess.run([*command, str(read_only / "out")], cwd=root, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_a_second_training_in_one_folder_is_refused(corpus, write_config, tmp_path):
+    from lrsms.espnet.training.run import Training
+
+    script = HOLD.replace('"lock"', '".exp.lock"')
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert first.stdout.readline() == "in\n"
+    second = Training(
+        config=write_config(tmp_path / "train.yaml"), output_dir=tmp_path / "exp", lang_dir=corpus / "lang_char",
+        train_cuts=corpus / "train/cuts.jsonl.gz", valid_cuts=corpus / "dev/cuts.jsonl.gz", token_type="char",
+    )  # fmt: skip
+    for force in (False, True):
+        with pytest.raises(LrsmsError, match=r"exp: another process is training in this folder; wait for it or end it"):
+            second.run(force)
+    assert not (tmp_path / "exp").exists()
+    first.communicate("")
+
+
+STAGE_0 = ["--corpus", "digits", "--num_train", "30", "--num_dev", "2", "--num_test", "2", "--num_jobs", "1"]
+
+
+def test_two_that_prepare_one_folder_take_turns(tmp_path):
+    command = [sys.executable, "-m", "lrsms.bin.prepare", "--output_dir", "data", *STAGE_0]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    (waited,) = (text for text in said if text)
+    lines = waited.splitlines()
+    assert lines[-1] == "prepare: data is up to date, skipped (--force true runs it again)"
+    assert lines[:-1] in ([], ["prepare: data: waiting for another command that is preparing data"])
+    assert not list((tmp_path / "data/.stamps").glob("lock"))
