@@ -29,6 +29,7 @@ def acquire(journal):
 
 
 def taken(journal):
+    Path(journal).touch()  # as JournalFileBackend does
     JournalFileSymlinkLock(journal).acquire()  # and never released, as by a process that was killed
     process = multiprocessing.Process(target=acquire, args=(journal,))
     process.start()
