@@ -76,7 +76,7 @@ TYPES: dict[str, Any] = {
     "scheduler_conf.step_size": Count,
     "scheduler_conf.gamma": Positive,
 }
-_WITHOUT_WARMUP = ("CosineAnnealingWarmupRestarts", "ExponentialDecayWarmup")  # 0 is their default
+_WITHOUT_WARMUP = ("cosineannealingwarmuprestarts", "exponentialdecaywarmup")  # 0 is their default
 _OF_PARTS = {
     **dict.fromkeys(("output_size", "attention_heads", "num_blocks", "linear_units", "num_layers"), Count),
     **dict.fromkeys(("cnn_module_kernel", "cgmlp_conv_kernel", "merge_conv_kernel"), Odd),
@@ -135,7 +135,11 @@ def wrong_values(config: Mapping) -> Iterator[tuple[tuple[str, ...], str]]:
         if not isinstance(holder, Mapping) or option not in holder:
             continue
         value = holder[option]
-        if dotted == "scheduler_conf.warmup_steps" and value == 0 and config.get("scheduler") in _WITHOUT_WARMUP:
+        if (
+            dotted == "scheduler_conf.warmup_steps"
+            and value == 0
+            and str(config.get("scheduler")).lower() in _WITHOUT_WARMUP
+        ):
             continue
         if block in ("encoder_conf", "decoder_conf") and isinstance(value, list | str):
             continue

@@ -155,6 +155,14 @@ def judge(verdict, path, check):
     assert str(path) in str(caught.value) or "Hz" in verdict
 
 
+def test_no_warmup_is_right_for_schedulers_that_need_none(write_config, tmp_path):
+    options = {
+        "scheduler": "cosineannealingwarmuprestarts",
+        "scheduler_conf": {"first_cycle_steps": 9, "warmup_steps": 0},
+    }
+    check_training_config(write_config(tmp_path / "t.yaml", **options), ASRTask)
+
+
 @pytest.mark.parametrize(("key", "text", "verdict"), READ)
 def test_a_value_is_judged_as_it_is_read(key, text, verdict, write_config, tmp_path):
     path = changed_config(write_config, tmp_path, key, text)
