@@ -323,7 +323,7 @@ def write_table(found: dict[str, Counter], folder: Path) -> str:
     total: Counter = sum(found.values(), Counter())
     rows = [(name, *(str(counts[key]) for key in header[1:])) for name, counts in found.items()]
     rows.append(("all", *(str(total[key]) for key in header[1:])))
-    notes = [" ".join(str(__doc__).partition("A tiny model")[1:2] + str(__doc__).partition("A tiny model")[2:]).strip()]
+    notes = ["".join(str(__doc__).partition("A tiny model")[1:]).strip()]
     return write_results(
         folder,
         "kills",
