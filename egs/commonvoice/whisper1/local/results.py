@@ -33,8 +33,6 @@ from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost
 from lrsms.scoring.bootstrap import paired_bootstrap
 from lrsms.scoring.decoding import score_decoding
 
-_ROUNDS = 3
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +40,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["test"])
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"))
+    parser.add_argument("--rounds", type=int, default=3, help="of timing; the quickest counts")
     parser.add_argument("--timed", type=int, default=20, help="clips of the first split")
     parser.add_argument("--output_dir", type=Path, default=Path())
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # of the processes that it starts
@@ -122,7 +121,7 @@ def _times(experiments: dict, rows: dict, args: argparse.Namespace) -> None:
     clips = _clips(args, args.timed)
     encoder: dict[str, list[float]] = defaultdict(list)
     whole: dict[str, list[float]] = defaultdict(list)
-    for _ in range(_ROUNDS):
+    for _ in range(args.rounds):
         totals = {name: [0.0, 0.0] for name in recognizers}
         for speech, _ in clips:
             for name, recognizer in recognizers.items():
