@@ -11,7 +11,7 @@ same clips; memory is the peak of a process that opens a model and recognizes fi
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -61,7 +61,9 @@ def main() -> None:
         where = f"{experiment.folder}:{experiment.checkpoint}"
         command = [sys.executable, __file__, "--models", "x", "--memory_of", where, "--splits", args.splits[0]]
         command += ["--data_dir", str(args.data_dir), "--config", str(args.config)]
-        rows[name]["peak MB"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+        rows[name]["peak MB"] = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
+        )
     header = ["model", *next(iter(rows.values()))]
     table = [[name, *row.values()] for name, row in rows.items()]
     notes = [
@@ -144,7 +146,9 @@ def _memory(experiment: Experiment, args: argparse.Namespace) -> str:
     recognizer = open_recognizer(experiment, read_options(args.config))
     for speech, _ in _clips(args, 5):
         recognizer(speech)
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"
+    # Of this program: what getrusage says was its parent's before it became this program.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return f"{int(peak[1]) / 1024:.0f}" if peak else ""
 
 
 if __name__ == "__main__":
