@@ -11,7 +11,7 @@ same clips; memory is the peak of a process that opens a model and recognizes fi
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -33,8 +33,6 @@ from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost
 from lrsms.scoring.bootstrap import paired_bootstrap
 from lrsms.scoring.decoding import score_decoding
 
-_ROUNDS = 3
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +40,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["test"])
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"))
+    parser.add_argument("--rounds", type=int, default=3, help="of timing; the quickest counts")
     parser.add_argument("--timed", type=int, default=20, help="clips of the first split")
     parser.add_argument("--output_dir", type=Path, default=Path())
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # of the processes that it starts
@@ -62,7 +61,9 @@ def main() -> None:
         where = f"{experiment.folder}:{experiment.checkpoint}"
         command = [sys.executable, __file__, "--models", "x", "--memory_of", where, "--splits", args.splits[0]]
         command += ["--data_dir", str(args.data_dir), "--config", str(args.config)]
-        rows[name]["peak MB"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+        rows[name]["peak MB"] = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
+        )
     header = ["model", *next(iter(rows.values()))]
     table = [[name, *row.values()] for name, row in rows.items()]
     notes = [
@@ -122,7 +123,7 @@ def _times(experiments: dict, rows: dict, args: argparse.Namespace) -> None:
     clips = _clips(args, args.timed)
     encoder: dict[str, list[float]] = defaultdict(list)
     whole: dict[str, list[float]] = defaultdict(list)
-    for _ in range(_ROUNDS):
+    for _ in range(args.rounds):
         totals = {name: [0.0, 0.0] for name in recognizers}
         for speech, _ in clips:
             for name, recognizer in recognizers.items():
@@ -145,7 +146,9 @@ def _memory(experiment: Experiment, args: argparse.Namespace) -> str:
     recognizer = open_recognizer(experiment, read_options(args.config))
     for speech, _ in _clips(args, 5):
         recognizer(speech)
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"
+    # Of this program: what getrusage says was its parent's before it became this program.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return f"{int(peak[1]) / 1024:.0f}" if peak else ""
 
 
 if __name__ == "__main__":
