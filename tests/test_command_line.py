@@ -17,7 +17,7 @@ from lrsms.errors import LrsmsError
 
 VERBS = (
     *("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress"),
-    *("conditions", "utterance", "transcribe", "export_kaldi", "graph", "bench"),
+    *("conditions", "utterance", "transcribe", "export_kaldi", "graph", "bench", "import_whisper"),
 )
 HEAVY = "{'torch', 'espnet2', 'lhotse', 'matplotlib', 'optuna'}"
 

@@ -92,9 +92,20 @@ def _to_convolution(module: nn.Conv1d | nn.Conv2d) -> str:
         return f"{cls.__name__} is made from {plain.__name__} with a constructor of its own"
     if more := _what_else(module):
         return f"{cls.__name__} has {more} beside its weight"
-    if module.weight.is_meta:
-        return f"{cls.__name__} is made from {plain.__name__}, and has no values to try it with"
-    return "" if _convolves(module) else f"{cls.__name__} is made from {plain.__name__} and computes something else"
+    tried = _with_values(module) if module.weight.is_meta else module
+    with torch.device(tried.weight.device):  # whatever device models are being made on
+        convolves = _convolves(tried)
+    return "" if convolves else f"{cls.__name__} is made from {plain.__name__} and computes something else"
+
+
+def _with_values(module: nn.Conv1d | nn.Conv2d) -> nn.Conv1d | nn.Conv2d:
+    """The like of a convolution on torch's meta device, whose class has torch's constructor, with random values."""
+    options = (module.kernel_size, module.stride, module.padding, module.dilation, 1, module.bias is not None)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        like = type(module)(module.in_channels, module.out_channels, *options, module.padding_mode)
+        for parameter in like.parameters():
+            nn.init.normal_(parameter.data, std=0.1)
+    return like.train(module.training)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ STYLE = {
 _ROLES = {  # fixed colors and marks, so that pictures of different experiments can be compared
     "attention": ("C0", "o"),
     "attention_pos": ("C9", "P"),
+    "cross_attention": ("C8", "<"),
     "feed_forward": ("C1", "s"),
     "convolution": ("C2", "^"),
     "subsampling": ("C3", "D"),

@@ -20,7 +20,8 @@ def test_the_recipes_configurations_are_good(root):
     assert len(configs) >= 2
     for config in configs:
         named = {"rnn": "rnn", "streaming": "contextual_block_conformer"}
-        expected = named.get(config.stem.split("_")[-1], "av_conformer" if "avsr1" in config.parts else "conformer")
+        of_task = {"avsr1": "av_conformer", "whisper1": "whisper"}.get(config.parent.parent.name, "conformer")
+        expected = named.get(config.stem.split("_")[-1], of_task)
         assert check_training_config(config, ASRTask)["encoder"].removeprefix("lowrank_") == expected
 
 

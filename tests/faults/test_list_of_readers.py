@@ -46,6 +46,8 @@ READERS = {
     ("lrsms/espnet/__main__.py", "runpy.run_module"): "what the user names on the command line",
     ("lrsms/espnet/__main__.py", "runpy.run_path"): "what the user names on the command line",
     ("lrsms/__main__.py", "runpy.run_module"): "a verb of ours",
+    ("lrsms/whisper/files.py", "torch.load"): "weights_only",
+    ("lrsms/whisper/tokens.py", "Tokenizer.from_file"): "JSON, which the tokenizers package parses",
 }
 _CALLS = (
     "load safe_load load_all compose ZipFile SoundFile info load_jsonl from_file from_jsonl_lazy load_mat read_mat "

@@ -3,12 +3,13 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from lhotse import CutSet, SupervisionSegment
-from lhotse.testing.dummies import dummy_cut
+from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
+from lhotse.testing.dummies import dummy_cut, dummy_recording
 
 from lrsms.data.tokens import Tokens, build_lang
 from lrsms.errors import LrsmsError
@@ -24,11 +25,16 @@ TEXTS = ["a cat sat", "a cat", "cat a", "at a cat sat at", "a a cat"]
 LEXICON = Lexicon(("<blank>", "<unk>", "a", "b", "<sos/eos>"), {"a": (2,), "b": (3,)}, None, {})
 
 
+def sound(number: int) -> Recording:
+    """A recording whose file is never read."""
+    return replace(dummy_recording(number, duration=1.0), sources=[AudioSource("file", [0], f"{number}.wav")])
+
+
 def write_cuts(data: Path, texts: list[str]) -> Path:
     cuts = []
     for number, text in enumerate(texts):
         segment = SupervisionSegment(f"u{number}", "r", 0, 1, text=text)
-        cuts.append(dummy_cut(number, duration=1.0, supervisions=[segment]))
+        cuts.append(dummy_cut(number, duration=1.0, recording=sound(number), supervisions=[segment]))
     path = data / "train" / "cuts.jsonl.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     CutSet.from_cuts(cuts).to_file(path)

@@ -3,16 +3,22 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lhotse import CutSet, SupervisionSegment
-from lhotse.testing.dummies import dummy_cut
+from lhotse import AudioSource, CutSet, Recording, SupervisionSegment
+from lhotse.testing.dummies import dummy_cut, dummy_recording
 
 from lrsms.data.tokens import build_lang
 from lrsms.errors import LrsmsError
 from lrsms.fsa.lang import LEXICON, MISSING, MODEL, graph_folder, prepare_lang
 from lrsms.fsa.ngram import read_arpa
+
+
+def sound(number: int) -> Recording:
+    """A recording whose file is never read."""
+    return replace(dummy_recording(number, duration=1.0), sources=[AudioSource("file", [0], f"{number}.wav")])
 
 
 @pytest.fixture
@@ -21,7 +27,9 @@ def cuts(tmp_path) -> Path:
     segments = [SupervisionSegment(f"u{number}", "r", 0, 1, text=text) for number, text in enumerate(texts)]
     path = tmp_path / "data/train/cuts.jsonl.gz"
     path.parent.mkdir(parents=True)
-    CutSet.from_cuts(dummy_cut(i, duration=1.0, supervisions=[s]) for i, s in enumerate(segments)).to_file(path)
+    CutSet.from_cuts(
+        dummy_cut(i, duration=1.0, recording=sound(i), supervisions=[s]) for i, s in enumerate(segments)
+    ).to_file(path)
     return path
 
 

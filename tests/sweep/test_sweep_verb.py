@@ -77,8 +77,8 @@ def test_report_only_refuses_an_arm_that_has_changed(sweep, write_sweep, capsys)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--nj", "0"], "--nj 0: write 1 or more"),
-        (["--ngpu", "-1"], "--ngpu -1: write 0 or more"),
+        (["--nj", "0"], "--nj: 0: must be at least 1"),
+        (["--ngpu", "-1"], "--ngpu: -1: must be at least 0"),
         (["--test_splits", " "], "--test_splits: name at least one"),
     ],
 )

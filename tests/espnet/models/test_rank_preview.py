@@ -54,7 +54,10 @@ def test_a_target_is_resolved(experiment, write_config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "whisper"}, "encoder: 'whisper' has no low-rank form; one of lowrank_conformer"),
+        (
+            {"encoder": "multiconv_conformer"},
+            "encoder: 'multiconv_conformer' has no low-rank form; one of lowrank_conformer",
+        ),
         ({"encoder_conf": {"outptu_size": 16}}, "unknown key 'outptu_size'; did you mean 'output_size'"),
         ({"encoder": "conformer"}, "unknown key 'low_rank'"),
         ({"encoder_conf": {"low_rank": {"attention": 2}}}, "encoder_conf.low_rank.attention: 2 is not a rank ratio"),

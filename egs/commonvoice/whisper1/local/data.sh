@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stage 0 of Common Voice with Whisper. Options of the corpus and the model, which run.sh takes as well:
 #   --corpus-dir DIR                 a release: train.tsv, dev.tsv, test.tsv and clips/, or as version 1 has it
+#   --language NAME                  of the release (default: English)
 #   --whisper-model PATH             local: *.pt, model.safetensors or model.bin, and tokenizer.json beside it
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../../path.sh"
