@@ -25,4 +25,5 @@ def test_amp_without_a_gpu_is_bfloat16(monkeypatch, tmp_path, use_amp, ngpu, exp
     monkeypatch.setattr(module, "is_main_process", lambda: False)
     options = SimpleNamespace(use_amp=use_amp, ngpu=ngpu, output_dir=tmp_path)
     assert module.LowRankTrainer.train_one_epoch(iterator=[], reporter=None, options=options)
-    assert seen == [(expected, torch.bfloat16 if expected else torch.float32, True)] and not torch.is_autocast_enabled("cpu")
+    assert seen == [(expected, torch.bfloat16 if expected else torch.float32, True)]
+    assert not torch.is_autocast_enabled("cpu")
