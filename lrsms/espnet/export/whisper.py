@@ -106,13 +106,18 @@ def export_whisper(
     return WhisperExport(folder, form, len(merged), factored, None, notes if context == "clip" else ())
 
 
+def tail_paddings(context: str) -> int:
+    """Frames of padding to have sherpa-onnx add, so that it hears what the model was trained on.
+
+    It adds 1,000 if it is told 0 or less, and never goes beyond 30 s.
+    """
+    return 1 if context == "clip" else 3000
+
+
 def _sherpa_notes(context: str) -> list[str]:
-    padding = "tail_paddings=1, for it was trained on clips of their own length" if context == "clip" else ""
-    return [
-        "sherpa_onnx.OfflineRecognizer.from_whisper(encoder='encoder.onnx', decoder='decoder.onnx', tokens='tokens.txt'"
-        + (f", {padding}" if padding else "")
-        + ")"
-    ]
+    files = "encoder='encoder.onnx', decoder='decoder.onnx', tokens='tokens.txt'"
+    padding = tail_paddings(context)
+    return [f"sherpa_onnx.OfflineRecognizer.from_whisper({files}, tail_paddings={padding}), as the model was trained"]
 
 
 def _write_sherpa(model: nn.Module, tokens: WhisperTokens, folder: Path, precisions: Sequence[str]) -> float:

@@ -49,7 +49,9 @@ class LowRankTrainer(Trainer):
         if is_main_process():
             keep_previous(Path(options.output_dir))
             iterator = cls._with_progress(iterator, reporter.epoch, options)
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.use_amp and not options.ngpu):
+        # Without the cache, in which rounded weights would stay as they are until the epoch ends.
+        on_cpu = options.use_amp and not options.ngpu
+        with torch.autocast("cpu", torch.bfloat16, enabled=on_cpu, cache_enabled=False):
             return super().train_one_epoch(iterator=iterator, reporter=reporter, options=options, **kwargs)
 
     @classmethod

@@ -26,6 +26,7 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.cut_batches import load_waveform
+from lrsms.espnet.export.whisper import tail_paddings
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
 from lrsms.scoring.normalizers import normalizer
@@ -125,7 +126,7 @@ def _sherpa(folder: Path, precision: str, clip: bool) -> Says:
         tokens=str(folder / "tokens.txt"),
         language="en",
         num_threads=1,
-        tail_paddings=1 if clip else -1,
+        tail_paddings=tail_paddings("clip" if clip else "full"),
     )
 
     def says(speech: np.ndarray) -> str:
