@@ -97,8 +97,9 @@ class Verb:
         environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
         environment.pop("LRSMS_RECIPE_PROCESS", None)
         self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=_hear_signals,
+        )  # fmt: skip
         self.count = 2 if how != "alone" else 1
         assert wait_until(self.is_ready), self.end()
 
@@ -116,6 +117,12 @@ class Verb:
         for number in session(self.process.pid):
             os.kill(number, signal.SIGKILL)
         return self.process.communicate()[1]
+
+
+def _hear_signals() -> None:
+    """Tests that a shell has started in the background inherit that these are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 SIGNALS = [
