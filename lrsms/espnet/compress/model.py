@@ -117,6 +117,11 @@ class Compressible:
 
 def _low_rank_name(part: str, name: str, module: nn.Module) -> str:
     table = ENCODERS if part == "encoder" else DECODERS
+    if name == "whisper":
+        raise LrsmsError(
+            f"{part}: whisper is ESPnet's class around openai-whisper; lrsms import_whisper makes an experiment of a "
+            f"model's file whose {part} is lowrank_whisper"
+        )
     low_rank = name if name.startswith("lowrank_") else f"lowrank_{name}"
     if low_rank in table:
         return low_rank

@@ -27,7 +27,7 @@ def is_whisper(args: argparse.Namespace) -> bool:
 
 
 class Options:
-    """Options that ESPnet's ``build_model`` would fill with 51,864 tokens, which take ten seconds to read again.
+    """Options that ESPnet's ``build_model`` would fill with 51,864 tokens, which are slow to read again.
 
     Args:
         args: of the task; they are made to name files that are there.

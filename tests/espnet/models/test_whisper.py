@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lrsms.errors import LrsmsError
+from lrsms.espnet.compress.model import _low_rank_name
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.models.whisper import WhisperEncoder
 from lrsms.lowrank.initialization import skip_initialization
@@ -138,3 +139,11 @@ def test_decoder_wants_the_tokens_of_its_model(tiny_whisper):
 def test_texts_longer_than_the_decoder(tiny_whisper):
     with pytest.raises(LrsmsError, match=r"a text of 161 tokens, prompt included: Whisper's decoder takes 160"):
         decoder(tiny_whisper)(torch.zeros(1, 9, 16), torch.tensor([9]), torch.zeros(1, 161).long(), torch.tensor([161]))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_espnets_own_whisper_is_not_taken_for_ours(part):
+    with pytest.raises(
+        LrsmsError, match=f"{part}: whisper is ESPnet's class around openai-whisper; lrsms import_whisper"
+    ):
+        _low_rank_name(part, "whisper", torch.nn.Linear(2, 2))
