@@ -248,7 +248,7 @@ def kill_stage(recipe: Recipe, stage: Stage, seen: Undisturbed, kills: int, chan
 
 def _kill(process: subprocess.Popen, chance: random.Random) -> int:
     """End a recipe in one of five ways; returns the signal."""
-    python = next((number for number in _session(process.pid) if number != process.pid), process.pid)
+    python = next((number for number in session(process.pid) if number != process.pid), process.pid)
     ways = [
         (os.killpg, process.pid, signal.SIGKILL),  # as if the machine lost its power
         (os.kill, process.pid, signal.SIGKILL),
@@ -264,7 +264,7 @@ def _kill(process: subprocess.Popen, chance: random.Random) -> int:
     return signaled
 
 
-def _session(number: int) -> list[int]:
+def session(number: int) -> list[int]:
     """Processes of a session that have not ended, the oldest first."""
     members = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -280,16 +280,16 @@ def _session(number: int) -> list[int]:
 def _gone(process: subprocess.Popen) -> bool:
     """Whether all processes of the recipe have ended by themselves; they have afterwards."""
     deadline = time.monotonic() + _LIFE_AFTER_DEATH
-    while _session(process.pid) and time.monotonic() < deadline:
+    while session(process.pid) and time.monotonic() < deadline:
         process.poll()
         time.sleep(0.05)
-    left = _session(process.pid)
+    left = session(process.pid)
     _end_session(process)
     return not left
 
 
 def _end_session(process: subprocess.Popen) -> None:
-    for number in _session(process.pid):
+    for number in session(process.pid):
         try:
             os.kill(number, signal.SIGKILL)
         except ProcessLookupError:

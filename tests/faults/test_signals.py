@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kill_loop import session
 
 from lrsms.errors import LrsmsError
 from lrsms.files import atomic_write, exclusive, scratch_folder, write_text
@@ -60,19 +61,6 @@ def ready(folder):
     Path(folder, f"ready{os.getpid()}").touch()
     time.sleep(600)
 """
-
-
-def session(number: int) -> list[int]:
-    """Processes of a session that have not ended."""
-    members = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            state, *fields = (path / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == number and state != "Z":
-            members.append(int(path.name))
-    return members
 
 
 def wait_until(condition) -> bool:
