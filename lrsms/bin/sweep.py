@@ -4,19 +4,29 @@ Usage, in a recipe's folder after stages 0 to 2: lrsms sweep conf/sweep_attentio
 The same command goes on after an interruption; started again elsewhere, on the same folder, it takes a share.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrsms.bin import run_verb
 from lrsms.command_line import CommandParser, count, count_or_none
 from lrsms.defaults import DEFAULT_CHECKPOINT
 
+if TYPE_CHECKING:
+    from lrsms.sweep.convergence import Length
+    from lrsms.sweep.points import Point
+    from lrsms.sweep.runner import Runner
+
 
 def main() -> None:
     """Parse options, run what is not finished, report."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("sweep", type=Path, help="YAML with base, set, arms, grid, seeds and reference")
+    parser.add_argument(
+        "sweep", type=Path, help="YAML with base, set, arms, grid, seeds, reference, tune, until, margin"
+    )
     parser.add_argument(
         "--sweep_dir", type=Path, default=Path("sweeps"), help="folder that holds the experiments of all sweeps"
     )
@@ -49,6 +59,7 @@ def main() -> None:
 
     from lrsms.errors import LrsmsError
     from lrsms.provenance import command
+    from lrsms.sweep.convergence import until_converged
     from lrsms.sweep.points import Sweep
     from lrsms.sweep.report import write_report
     from lrsms.sweep.runner import Runner
@@ -67,20 +78,35 @@ def main() -> None:
         ngpu=args.ngpu,
         storage=args.storage,
     )
-    failed = []
-    if args.report_only:
-        runner.check()
-    else:
-        failed = runner.run()
+    failed: list[Point] = []
+    tuning = None
+    if runner.sweep.candidates:
+        tuning = runner.tuning()
+        failed = _run(tuning, args.report_only)
+        if not failed:
+            runner = runner.tuned()
+    lengths: list[list[Length]] = []
+    if not failed and runner.sweep.until_converged:
+        runner, failed, lengths = until_converged(runner, lambda some: _run(some, args.report_only))
+    if not failed:
+        failed = _run(runner, args.report_only)
     unfinished = [point for point in runner.points() if not runner.finished(point)]
     if args.report_only or len(unfinished) < len(runner.points()):
-        print(write_report(runner, args.results_dir))
+        print(write_report(runner, args.results_dir, tuning, lengths))
     elsewhere = [point.key for point in unfinished if point not in failed]
     if elsewhere:
         print(f"not finished: {', '.join(elsewhere)}", file=sys.stderr)
     if failed:
         reasons = "; ".join(f"{point.log}: {_last_line(point.log)}" for point in failed)
         raise LrsmsError(f"{len(failed)} experiments failed, and the same command tries them again: {reasons}")
+
+
+def _run(runner: Runner, report_only: bool) -> list[Point]:
+    """Run what is not finished, if anything is to be run; returns the points that failed."""
+    if report_only:
+        runner.check()
+        return []
+    return runner.run()
 
 
 def _decode_config() -> Path:

@@ -4,6 +4,11 @@ Every arm is the training YAML ``base`` with the keys of ``set`` and then its ow
 :mod:`lrsms.training_yaml`. ``arms`` names them one by one, ``grid`` makes one of every combination of its values. Keys
 are dotted, such as ``encoder_conf.dropout_rate``; a key of the grid may be several with spaces between them, which take
 the same value.
+
+``tune`` is a grid of its own: each arm is trained with every combination of its values, at the first seed, and keeps
+the one that has the fewest word errors on dev. ``margin`` says how many points of WER an arm may be worse than the
+reference and still count as no worse; it is named before anything is trained. ``until: converged`` doubles the epochs
+until no arm gains, see :mod:`lrsms.sweep.convergence`.
 """
 
 from __future__ import annotations
@@ -11,9 +16,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -33,15 +38,20 @@ class Arm:
         name: of its experiments, ``<name>_seed<k>``.
         config: the whole training configuration.
         values: what the grid set, short key -> value; empty for an arm written out under ``arms``.
+        of: the arm that this one is tuned for; None if there is no tuning.
     """
 
     name: str
     config: Mapping
     values: Mapping
+    of: str | None = None
 
 
 FolderName = Annotated[str, Meta(pattern=rf"^{_NAME}\Z", description="the name of a folder, without its path")]
 Seeds = Annotated[list[WholeNumber], Meta(min_length=1, description="a list of them, such as [0, 1, 2]")]
+
+
+Margin = Annotated[float, Meta(gt=0, le=100, description="points of WER, above 0")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,9 @@ class _Content:
     set: object = None
     arms: object = None
     grid: object = None
+    tune: object = None
+    margin: Margin | None = None
+    until: Literal["converged"] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,9 @@ class Sweep:
         seeds: of training.
         reference: arm that the others are compared with.
         arms: all configurations, in the order of the file.
+        candidates: if arms are tuned, each with every combination of values; else none.
+        margin: points of WER by which an arm may be worse than the reference and count as no worse.
+        until_converged: whether epochs are doubled until no arm gains by it.
     """
 
     path: Path
@@ -100,6 +116,9 @@ class Sweep:
     seeds: tuple[int, ...]
     reference: str
     arms: tuple[Arm, ...]
+    candidates: tuple[Arm, ...] = ()
+    margin: float | None = None
+    until_converged: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Sweep:
@@ -130,7 +149,32 @@ class Sweep:
             seeds=_seeds(path, content.seeds),
             reference=reference,
             arms=arms,
+            candidates=tuple(_candidates(path, content.tune, arms)),
+            margin=content.margin,
+            until_converged=content.until is not None,
         )
+
+    def tuning(self) -> Sweep:
+        """The sweep of all candidates, at the first seed."""
+        reference = next(arm.name for arm in self.candidates if arm.of == self.reference)
+        return replace(self, arms=self.candidates, candidates=(), seeds=self.seeds[:1], reference=reference)
+
+    def tuned(self, chosen: Sequence[Arm]) -> Sweep:
+        """This sweep with candidates in the place of the arms that they are of."""
+        reference = next(arm.name for arm in chosen if arm.of == self.reference)
+        return replace(self, arms=tuple(chosen), candidates=(), reference=reference)
+
+    def longer(self, factor: int) -> Sweep:
+        """Every arm with so many times the epochs, and a schedule of so many times the steps.
+
+        Raises:
+            LrsmsError: an arm does not say its epochs.
+        """
+        if factor == 1:
+            return self
+        arms = tuple(_longer(self.path, arm, factor) for arm in self.arms)
+        reference = next(new.name for new, old in zip(arms, self.arms) if old.name == self.reference)
+        return replace(self, arms=arms, reference=reference)
 
     def differences(self, arm: Arm) -> dict[str, object]:
         """Dotted keys whose value in ``arm`` is not that of the reference; None if ``arm`` does not have the key."""
@@ -141,6 +185,20 @@ class Sweep:
 
 
 _ABSENT = object()
+# Of scheduler_conf: what counts the steps or epochs of a whole training.
+_LENGTHS = ("first_cycle_steps", "T_max", "total_steps", "epochs", "total_iters", "num_training_steps")
+
+
+def _longer(path: Path, arm: Arm, factor: int) -> Arm:
+    epochs = arm.config.get("max_epoch")
+    if not isinstance(epochs, int):
+        raise LrsmsError(f"{path}: until: arm {arm.name!r} has no max_epoch that could be doubled; write one")
+    schedule = dict(arm.config.get("scheduler_conf") or {})
+    scaled = {key: factor * value for key, value in schedule.items() if key in _LENGTHS and isinstance(value, int)}
+    config = {**arm.config, "max_epoch": factor * epochs}
+    if schedule:
+        config["scheduler_conf"] = schedule | scaled
+    return replace(arm, name=f"{arm.name},epochs={factor * epochs}", config=config)
 
 
 def _find_base(path: Path, base: object) -> Path:
@@ -178,20 +236,32 @@ def _written_arms(path: Path, arms: object, base: Mapping) -> Iterator[Arm]:
 
 
 def _grid_arms(path: Path, grid: object, base: Mapping) -> Iterator[Arm]:
-    grid = _mapping(grid, f"{path}: grid")
+    for name, changes, values in _combinations(f"{path}: grid", grid, "; write such arms under arms:"):
+        yield Arm(name, changed(base, changes, f"{path}: grid"), values)
+
+
+def _candidates(path: Path, tune: object, arms: Sequence[Arm]) -> Iterator[Arm]:
+    where = f"{path}: tune"
+    combinations = list(_combinations(where, tune))
+    for arm in arms if combinations else ():
+        for name, changes, values in combinations:
+            yield Arm(f"{arm.name},{name}", changed(arm.config, changes, where), {**arm.values, **values}, arm.name)
+
+
+def _combinations(where: str, grid: object, remedy: str = "") -> Iterator[tuple[str, dict, dict]]:
+    """Of each combination of a grid's values: its name, what it changes, and its values by their short keys."""
+    grid = _mapping(grid, where)
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise LrsmsError(f"{path}: grid.{key}: {values!r} is not a list of values")
+            raise LrsmsError(f"{where}.{key}: {values!r} is not a list of values")
         for value in values:
             if not re.fullmatch(_NAME, _without_spaces(value)):
-                raise LrsmsError(
-                    f"{path}: grid.{key}: {value!r} cannot be part of a folder's name; write such arms under arms:"
-                )
+                raise LrsmsError(f"{where}.{key}: {value!r} cannot be part of a folder's name{remedy}")
     short = _short_keys(list(map(str, grid)))
     for point in itertools.product(*grid.values()) if grid else ():
         changes = {key: value for keys, value in zip(grid, point, strict=True) for key in str(keys).split()}
         name = ",".join(f"{key}={_without_spaces(value)}" for key, value in zip(short, point, strict=True))
-        yield Arm(name, changed(base, changes, f"{path}: grid"), dict(zip(short, point, strict=True)))
+        yield name, changes, dict(zip(short, point, strict=True))
 
 
 def _without_spaces(value: object) -> str:

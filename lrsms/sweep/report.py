@@ -6,7 +6,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from lrsms.errors import LrsmsError
@@ -15,7 +15,9 @@ from lrsms.provenance import provenance
 from lrsms.scoring.bootstrap import PairedDifference, paired_bootstrap
 from lrsms.scoring.decoding import DecodingScores, score_decoding
 from lrsms.scoring.pictures import after_warmup
+from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
+from lrsms.sweep.convergence import LEAST_GAIN, Length
 from lrsms.sweep.intervals import difference_interval, mean_interval
 from lrsms.sweep.pictures import draw, picture_files
 from lrsms.sweep.points import Arm, Point
@@ -99,8 +101,19 @@ def compare(reference: ArmResult, other: ArmResult) -> PairedDifference | None:
     return paired_bootstrap(reference.word_errors(seeds), other.word_errors(seeds), words)
 
 
-def write_report(runner: Runner, results_dir: Path | None = None) -> str:
+def write_report(
+    runner: Runner,
+    results_dir: Path | None = None,
+    tuning: Runner | None = None,
+    lengths: Sequence[Sequence[Length]] = (),
+) -> str:
     """Write ``<sweep>.md``, ``<sweep>.json`` and pictures into the sweep's folder, and into ``results_dir/findings``.
+
+    Args:
+        runner: of the sweep, its arms tuned.
+        results_dir: of a recipe.
+        tuning: what tuned them, if anything did.
+        lengths: what was tried until they had converged, if they were to.
 
     Returns:
         The tables.
@@ -112,6 +125,11 @@ def write_report(runner: Runner, results_dir: Path | None = None) -> str:
     if not results:
         raise LrsmsError(f"{runner.folder} holds no finished experiment of {runner.sweep.path}")
     content = _content(runner, results)
+    if tuning is not None:
+        content["tuning"] = _tuning(tuning, runner)
+    if lengths:
+        content["lengths"] = [asdict(length) for row in lengths for length in row]
+        content["converged"] = {length.arm for length in lengths[-1]}.isdisjoint(arm.name for arm in runner.sweep.arms)
     curves = {result.arm.name: [_curve(point.experiment) for point in result.points] for result in results}
     folder, stem = runner.folder, runner.sweep.path.stem
     pictures = draw(content, curves, folder, stem)
@@ -139,6 +157,7 @@ def _content(runner: Runner, results: list[ArmResult]) -> dict:
         "reference": sweep.reference,
         "reference_config": next(dict(arm.config) for arm in sweep.arms if arm.name == sweep.reference),
         "seeds": list(sweep.seeds),
+        "margin": sweep.margin,
         "unfinished": [point.key for point in runner.points() if not runner.finished(point)],
         "arms": [_row(runner, result, reference.get(result.split)) for result in results],
         "versions": [packages for index, packages in enumerate(versions) if packages not in versions[:index]],
@@ -146,13 +165,25 @@ def _content(runner: Runner, results: list[ArmResult]) -> dict:
     }
 
 
+def _tuning(tuning: Runner, runner: Runner) -> list[dict]:
+    """WER on dev of all candidates, and which were chosen."""
+    chosen = {arm.name for arm in runner.sweep.arms}
+    points = [point for point in tuning.points() if tuning.finished(point)]
+    return [
+        {"arm": point.arm.name, "wer": round(tuning.error_rate(point), 4), "chosen": point.arm.name in chosen}
+        for point in points
+    ]
+
+
 def _row(runner: Runner, result: ArmResult, reference: ArmResult | None) -> dict:
     summary = result.summaries[0]
-    over_seeds = over_utterances = None
+    over_seeds = over_utterances = verdict = None
     if reference is not None and reference is not result:
         over_seeds = astuple(difference_interval(reference.wer, result.wer))
         pooled = compare(reference, result)
         over_utterances = pooled and pooled[:3]
+        if runner.sweep.margin is not None:
+            verdict = not_inferior(over_seeds, runner.sweep.margin)
     return {
         "arm": result.arm.name,
         "split": result.split,
@@ -171,9 +202,20 @@ def _row(runner: Runner, result: ArmResult, reference: ArmResult | None) -> dict
         "cer_mean": _rate_interval(result.cer),
         "difference_over_seeds": over_seeds,
         "difference_over_utterances": over_utterances,
+        "verdict": verdict,
         "words": result.scores[0].wer.total.tokens,
         "experiments": [_experiment(*parts) for parts in zip(result.points, result.summaries, result.decodes)],
     }
+
+
+def not_inferior(difference: tuple[float | None, ...], margin: float) -> str:
+    """What an interval ``(mean, low, high)`` of added error says about a margin, both in points."""
+    _, low, high = difference
+    if low is None or high is None:
+        return "open: one seed"
+    if high <= margin:
+        return "not inferior"
+    return "inferior" if low > margin else "open"
 
 
 def _rate_interval(rates: Sequence[float]) -> tuple[float | None, ...]:
@@ -214,6 +256,22 @@ def _page(content: dict, pictures: dict[str, str]) -> str:
         "audio. Step: one training step (forward, backward, update), median over seeds; experiments beside it slow it.",
         "",
     ]
+    if content["margin"] is not None:
+        parts += [
+            "Verdict: an arm is not inferior if the upper end of the interval over seeds is at most "
+            f"{content['margin']:g} points, a margin that the sweep's YAML names, and inferior if the lower end "
+            "is above it.",
+            "",
+        ]
+    if content.get("tuning"):
+        rows = [(row["arm"], f"{row['wer']:.2f}", "yes" if row["chosen"] else "") for row in content["tuning"]]
+        parts += ["## Tuning", "", markdown_table(("candidate", "WER % on dev", "chosen"), rows, left=1), ""]
+        parts += [f"Each at seed {content['seeds'][0]}; the chosen ones were then trained with all seeds.", ""]
+    if content.get("lengths"):
+        rows = [(row["arm"], str(row["epochs"]), f"{row['loss']:.4f}") for row in content["lengths"]]
+        parts += ["## Convergence", "", markdown_table(("arm", "epochs", "least loss on dev"), rows, left=1), ""]
+        ended = f"Twice the epochs of the arms above gain less than {LEAST_GAIN:.0%} of any arm's dev loss."
+        parts += [ended if content["converged"] else "Arms still gain by more epochs: they have not converged.", ""]
     if content["unfinished"]:
         parts += [f"Not finished: {', '.join(content['unfinished'])}.", ""]
     parts += [f"![{shows}]({name})\n" for name, shows in pictures.items()]

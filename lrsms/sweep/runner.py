@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -133,6 +133,35 @@ class Runner:
                         "name another folder"
                     )
 
+    def tuning(self) -> Runner:
+        """What tunes the arms: it trains the candidates at the first seed, and decodes dev."""
+        return replace(self, sweep=self.sweep.tuning(), test_splits=(self.valid_split,))
+
+    def tuned(self) -> Runner:
+        """This runner with the best candidate of each arm: the fewest word errors on dev, the first of equals.
+
+        Raises:
+            LrsmsError: a candidate is not finished.
+        """
+        tuning = self.tuning()
+        best: dict[str | None, tuple[float, Arm]] = {}
+        for point in tuning.points():
+            if not tuning.finished(point):
+                raise LrsmsError(f"{self.sweep.path}: tune: {point.key} is not finished; run the same command again")
+            rate = tuning.error_rate(point)
+            if point.arm.of not in best or rate < best[point.arm.of][0]:
+                best[point.arm.of] = (rate, point.arm)
+        return replace(self, sweep=self.sweep.tuned([arm for _, arm in best.values()]))
+
+    def error_rate(self, point: Point) -> float:
+        """WER of the first test split in percent.
+
+        Raises:
+            LrsmsError: it cannot be scored.
+        """
+        split = self.test_splits[0]
+        return score_decoding(self.decode_folder(point, split), self.cuts(split)).wer.rate
+
     def _trained(self, arm: Arm) -> list[Path]:
         """Folders of an arm's trainings, finished or begun, with this sweep's seeds or another's."""
         name = re.compile(re.escape(arm.name) + r"_seed\d+")
@@ -241,9 +270,8 @@ class Runner:
         """WER of the first test split in percent, which Optuna keeps; None if the point failed."""
         if ended.process.exitcode or not self.finished(ended.point):
             return None
-        split = self.test_splits[0]
         try:
-            return score_decoding(self.decode_folder(ended.point, split), self.cuts(split)).wer.rate
+            return self.error_rate(ended.point)
         except LrsmsError as error:
             with ended.point.log.open("a", encoding="utf-8") as log:
                 print(f"error: {error}", file=log)

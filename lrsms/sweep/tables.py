@@ -22,6 +22,7 @@ _HEADER = (
 
 def findings_table(rows: Sequence[dict]) -> str:
     """One line per arm, from the objects under ``arms`` of a sweep's JSON, which are of one split."""
+    judged = any(row.get("verdict") for row in rows)  # earlier versions wrote no such key
     cells = [
         (
             row["arm"],
@@ -35,10 +36,11 @@ def findings_table(rows: Sequence[dict]) -> str:
             _interval(row["cer_mean"][:1], ".2f"),
             _interval(row["difference_over_seeds"], "+.2f"),
             _interval(row["difference_over_utterances"], "+.2f"),
+            *([row["verdict"] or ""] if judged else []),
         )
         for row in rows
     ]
-    return markdown_table(_HEADER, cells, left=1)
+    return markdown_table((*_HEADER, *(["verdict"] if judged else [])), cells, left=1)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,7 +1,8 @@
 """Stands for lrsms.sweep.experiment: points that are "trained" in no time and make as many errors as their arm says.
 
-Keys of an arm's config: ``wrong``, words of the test set that are wrong; ``parameters``; ``seconds`` that a training
-takes; ``then``, how it ends if not well: "error", "crash" or "killed".
+Keys of an arm's config: ``wrong``, words of the test set that are wrong; ``converges``, epochs from which on the dev
+loss stays; ``parameters``; ``seconds`` that a training takes; ``then``, how it ends if not well: "error", "crash" or
+"killed".
 """
 
 import gzip
@@ -17,7 +18,7 @@ import yaml
 from lrsms.errors import LrsmsError
 
 SENTENCES = {f"u{i}": "one two three four five" for i in range(4)}
-KEYS = {"wrong", "parameters", "seconds", "then", "max_epoch", "encoder_conf", "macs"}
+KEYS = {"wrong", "converges", "scheduler_conf", "parameters", "seconds", "then", "max_epoch", "encoder_conf", "macs"}
 
 
 def write_data(folder: Path, splits=("train", "dev", "test")) -> None:
@@ -78,7 +79,8 @@ def write_finished(runner, point) -> None:
         **{"command": "python3 -m lrsms.bin.sweep /home/me/conf/sweep.yaml", "versions": {"python": "3.11"}},
     }
     values = [0.5 + 0.1 * point.seed, 0.8, 0.9]
-    curve = {"epoch": [1, 2, 3], "loss": [30.0, 8.0, 3.0], "acc": values}
+    least = 3.0 * max(1.0, config.get("converges", 0) / config["max_epoch"])
+    curve = {"epoch": [1, 2, 3], "loss": [10 * least, 8 / 3 * least, least], "acc": values}
     curves = {"train": curve, "valid": curve}
     (point.experiment / "curves.json").write_text(json.dumps(curves))
     for split in runner.test_splits:

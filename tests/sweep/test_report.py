@@ -103,6 +103,23 @@ def test_one_seed_has_no_interval_but_that_over_utterances(make_runner, report):
     assert cells(page, "small")[10].startswith("+20.00 [")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "margin", "seeds", "verdict"),
+    [
+        (2, 15.0, [0, 1, 2], "not inferior"),  # 5 points from seed to seed: Welch's interval ends at 11.3
+        (2, 10.0, [0, 1, 2], "open"),
+        (20, 10.0, [0, 1, 2], "inferior"),
+        (2, 15.0, [0], "open: one seed"),
+    ],
+)
+def test_the_verdict_goes_by_the_interval_over_seeds_and_a_margin(make_runner, report, wrong, margin, seeds, verdict):
+    arms = {"dense": {"wrong": 2}, "small": {"wrong": wrong}}
+    page, found = report(make_runner(content={"arms": arms, "margin": margin, "seeds": seeds}))
+    assert [row["verdict"] for row in found["arms"]] == [None, verdict]
+    assert cells(page, "small")[11] == verdict and cells(page, "dense")[11] == ""
+    assert f"at most {margin:g} points" in page
+
+
 def test_without_its_reference_a_sweep_compares_nothing(make_runner, report):
     page, found = report(make_runner(), "dense_seed0", "dense_seed1")
     assert cells(page, "small")[3:6] == ["-", "1.0", "-"] and cells(page, "small")[9:] == ["", ""]
