@@ -36,8 +36,8 @@ class LowRankConfig:
         init: how factors start, a key of :data:`lrsms.lowrank.initialization.INITIALIZERS`.
         multiple: ranks are rounded to a multiple of this.
         ranks: module path -> rank, overriding everything above; the module's own rank or 0 for dense.
-        target: ``("parameters", 2.0)``: scale all ratios until the whole model has so many times fewer; None to take
-            the ratios as they are.
+        target: ``("parameters", 2.0)``, which ``2x`` stands for: scale all ratios until the whole model has so many
+            times fewer; None to take the ratios as they are.
         frobenius_decay: training aid, see :mod:`lrsms.lowrank.frobenius_decay`; 0 for none.
         semi_orthogonal: training aid, see :mod:`lrsms.lowrank.semi_orthogonal`; 0 for none.
         self_guided: training aid, see :mod:`lrsms.lowrank.self_guided`: steps until the guide is gone; 0 for none.
@@ -145,7 +145,9 @@ def _layer_map(value: object, where: str) -> str | tuple[float, ...]:
 def _target(value: object, where: str) -> tuple[str, float] | None:
     if value is None:
         return None
-    example = f"write for example {where}: {{parameters: 2.0x}}"
+    example = f"write for example {where}: 3x, or {where}: {{macs: 2.0x}}"
+    if _number(value) or isinstance(value, str):
+        value = {"parameters": value}
     if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in TARGETS:
         raise LrsmsError(f"{where}: {value!r} is not one of {', '.join(TARGETS)} with how many times fewer; {example}")
     ((what, times),) = value.items()

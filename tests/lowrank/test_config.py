@@ -53,8 +53,9 @@ def test_everything_asked_for():
         ({"layer_map": [True]}, "low_rank.layer_map", "[True]"),
         ({"layer_map": 0.5}, "low_rank.layer_map", "0.5"),
         ({"layer_map": {"linear": 1}}, "low_rank.layer_map", "{'linear': 1}"),
-        ({"target": 2}, "low_rank.target", "2"),
-        ({"target": "2x"}, "low_rank.target", "'2x'"),
+        ({"target": 1}, "low_rank.target.parameters", "1"),
+        ({"target": "x"}, "low_rank.target.parameters", "'x'"),
+        ({"target": True}, "low_rank.target", "True"),
         ({"target": {}}, "low_rank.target", "{}"),
         ({"target": {"seconds": 2}}, "low_rank.target", "'seconds'"),
         ({"target": {"macs": 2, "parameters": 2}}, "low_rank.target", "'parameters'"),
@@ -119,7 +120,8 @@ def test_the_options_of_whole_models_and_of_training():
 
 @pytest.mark.parametrize("times", [2, 2.0, "2", "2x", "2.0x"])
 def test_spellings_of_a_target(times):
-    assert LowRankConfig.parse({"target": {"parameters": times}}).target == ("parameters", 2.0)
+    for target in (times, {"parameters": times}):
+        assert LowRankConfig.parse({"target": target}).target == ("parameters", 2.0)
 
 
 @pytest.mark.parametrize(

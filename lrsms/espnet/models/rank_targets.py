@@ -28,6 +28,13 @@ from lrsms.lowrank.maps import stable_rank
 from lrsms.lowrank.recurrent import input_matrix
 
 PARTS = ("encoder", "decoder")
+# What a target without any ratio stands for: the arm of GRID's sweep_aids that came closest to dense.
+PROPORTIONS = {
+    **{"attention": 0.4, "cross_attention": 0.4, "attention_pos": 0.2, "feed_forward": 0.2, "convolution": 0.5},
+    **{"subsampling": 0.5, "frontend": 0.5, "fusion": 0.5, "recurrent": 0.4, "recurrent_input": 0.4},
+}
+RECOMMENDED = {"layer_map": "linear", "semi_orthogonal": 1.0}
+_WIDE = 256  # units, from where on ranks are multiples of 8, as processors like them
 LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
 
 
@@ -75,6 +82,8 @@ def _resolve(
     """What the configs come to; written into the blocks of ``args`` as well."""
     with torch.random.fork_rng(devices=[]):
         model = build(without_low_rank(args))
+    if not any(config.ratios for config in configs.values()):
+        configs = _recommended(args, model, configs)
     stable = {}
     for part, config in configs.items():
         module = getattr(model, part)  # no decoder if ctc_weight is 1.0
@@ -101,6 +110,31 @@ def _resolve(
         getattr(args, f"{part}_conf")["low_rank"] = block
         resolved[part] = replace(config, **changes)
     return resolved
+
+
+def _recommended(
+    args: argparse.Namespace, model: nn.Module, configs: Mapping[str, LowRankConfig]
+) -> dict[str, LowRankConfig]:
+    """Proportions, map and aid for a target that stands alone, in every part of a low-rank class.
+
+    A part whose ``low_rank`` is null stays dense. What a block says is kept.
+    """
+    found = {}
+    for part in PARTS:
+        module = getattr(model, part)
+        options = getattr(args, f"{part}_conf", None) or {}
+        if not hasattr(module, "low_rank_where") or options.get("low_rank", configs) is None:
+            if part in configs:
+                found[part] = configs[part]  # refused below, with the classes that would do
+            continue
+        entries = plan_part(module, LowRankConfig()).entries
+        widest = max(min(entry.inputs, entry.outputs) for entry in entries)
+        roles = {entry.role for entry in entries}
+        ratios = {role: ratio for role, ratio in PROPORTIONS.items() if role in roles}
+        block = {**ratios, **RECOMMENDED, "multiple": 8 if widest >= _WIDE else 2, **(_block(args, part) or {})}
+        setattr(args, f"{part}_conf", {**options, "low_rank": block})
+        found[part] = LowRankConfig.parse(block, where=module.low_rank_where)
+    return found
 
 
 def _block(args: argparse.Namespace, part: str) -> dict | None:
@@ -168,7 +202,7 @@ def _reach_target(dense: _Model, fs: int) -> dict[str, LowRankConfig]:
 
     ratios = [ratio for config in configs.values() for ratio in config.ratios.values()]
     if not ratios:
-        raise LrsmsError("low_rank.target: no role has a ratio; write their proportions, such as attention: 0.12")
+        raise LrsmsError("low_rank.target: none of the model's layers has a role of which proportions are known")
     low, high = 0.0, 1 / min(ratios)
     if reduction(low) < times:
         raise LrsmsError(

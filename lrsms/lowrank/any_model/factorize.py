@@ -121,8 +121,6 @@ def factorize_(
 
 def _config(target, of, layer_map, init, multiple, frobenius, orthogonal, guided, calibrated: bool) -> LowRankConfig:
     stable = isinstance(layer_map, str) and layer_map == "stable_rank"
-    if isinstance(target, str | int | float) and not isinstance(target, bool):
-        target = {"parameters": target}
     if calibrated and init != "svd":
         raise LrsmsError(f"{WHERE}: init: {init!r} does not go with calibration=, which chooses the factors")
     config = LowRankConfig.parse(

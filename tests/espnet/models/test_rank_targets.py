@@ -159,12 +159,42 @@ def test_targets_that_contradict_each_other_or_have_nothing_to_scale_are_refused
         build(args_with(ROLES | {"target": {"parameters": 2}}, ROLES | {"target": {"parameters": 3}}))
     with pytest.raises(LrsmsError, match="encoder_conf.low_rank.target and decoder_conf.low_rank.target differ"):
         build(args_with(ROLES | {"target": {"parameters": 2}}, ROLES | {"target": {"macs": 2}}))
-    with pytest.raises(LrsmsError, match="low_rank.target: no role has a ratio; write their proportions"):
-        build(args_with({"target": {"parameters": 2}}))
     with pytest.raises(LrsmsError, match=r"encoder_conf\.low_rank\.convolution: .* has no such layer"):
         model = copy.deepcopy(CONFORMER)
         model["encoder_conf"]["use_cnn_module"] = False
         build(args_with({"convolution": 0.1, "target": {"parameters": 2}}, model=model))
+
+
+@pytest.mark.parametrize("base", [CONFORMER, RNN])
+def test_a_target_alone_chooses_proportions_map_and_aid_for_both_parts(args_with, base):
+    args = args_with({"target": "1.5x"}, None, base)
+    model = build(args)
+    assert 1.5 <= reduction(model, "parameters") < 1.7
+    blocks = {part: getattr(args, f"{part}_conf")["low_rank"] for part in ("encoder", "decoder")}
+    for part, block in blocks.items():
+        assert block["layer_map"] == "linear" and block["semi_orthogonal"] == 1.0 and block["multiple"] == 2
+        assert "target" not in block and any(entry.rank for entry in getattr(model, part).rank_plan.entries)
+    if base is CONFORMER:
+        assert blocks["encoder"]["attention"] == pytest.approx(2 * blocks["encoder"]["feed_forward"])
+        assert blocks["encoder"]["attention"] == blocks["decoder"]["attention"] and "output" not in blocks["encoder"]
+    again = build(args)  # from what is saved
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+
+def test_what_is_written_beside_a_target_is_kept(args_with):
+    args = args_with({"target": "1.3x", "semi_orthogonal": 0, "multiple": 4, "init": "xavier"}, None)
+    args.decoder_conf["low_rank"] = None  # stays dense
+    model = build(args)
+    block = args.encoder_conf["low_rank"]
+    assert (block["semi_orthogonal"], block["multiple"], block["init"], block["layer_map"]) == (
+        0,
+        4,
+        "xavier",
+        "linear",
+    )
+    assert not dict(low_rank_layers(model.decoder)) and dict(low_rank_layers(model.encoder))
+    with pytest.raises(LrsmsError, match="encoder: conformer is ESPnet's dense class"):
+        build(args_with({"target": "2x"}, model=CONFORMER | {"encoder": "conformer"}))
 
 
 def test_a_class_by_itself_cannot_know_the_whole_model():
