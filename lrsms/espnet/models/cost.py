@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from lrsms.espnet.models.fast import plain_paths
 from lrsms.lowrank import LowRankLSTM, LowRankLSTMCell, low_rank_layers
@@ -87,13 +88,12 @@ def _count_macs(model, fs: int, tokens_per_second: float, factored: dict) -> tup
         if isinstance(layer, LowRankLSTM):
             reader = model.get_submodule(f"{path.rpartition('.')[0]}.{layer.reader}")
             hooks.append(reader.register_forward_hook(count_saved_by_reader(layer)))
-    features = _features(model, fs)
     from torch.utils.flop_counter import FlopCounterMode  # brings Triton
 
-    with FlopCounterMode(display=False) as counter:
-        _forward(model, *features, tokens_per_second)
-    for hook in hooks:
-        hook.remove()
+    with _removed(hooks):
+        features = _features(model, fs)
+        with FlopCounterMode(display=False) as counter:
+            _forward(model, *features, tokens_per_second)
     return counter.get_total_flops() / 2, saved
 
 
@@ -121,12 +121,20 @@ def positions(model: nn.Module, fs: int, tokens_per_second: float) -> dict[str, 
 
         return count
 
-    hooks = [module.register_forward_hook(counter(path)) for path, module in model.named_modules()]
-    _forward(model, *_features(model, fs), tokens_per_second)
-    for hook in hooks:
-        hook.remove()
+    with _removed([module.register_forward_hook(counter(path)) for path, module in model.named_modules()]):
+        _forward(model, *_features(model, fs), tokens_per_second)
     lstms = [path for path, module in model.named_modules() if isinstance(module, nn.LSTM)]
     return counts | {f"{path}.input": counts[path] for path in lstms}
+
+
+@contextmanager
+def _removed(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks in any case: ESPnet's default activations are modules that all models share."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def rows_in_decoding(path: str, frames: int = 200, beam: int = 10) -> int:

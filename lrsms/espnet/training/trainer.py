@@ -49,10 +49,11 @@ class LowRankTrainer(Trainer):
         if is_main_process():
             keep_previous(Path(options.output_dir))
             iterator = cls._with_progress(iterator, reporter.epoch, options)
-        # Without the cache, in which rounded weights would stay as they are until the epoch ends.
         on_cpu = options.use_amp and not options.ngpu
-        with torch.autocast("cpu", torch.bfloat16, enabled=on_cpu, cache_enabled=False):
-            return super().train_one_epoch(iterator=iterator, reporter=reporter, options=options, **kwargs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=on_cpu):
+            return super().train_one_epoch(
+                iterator=_with_fresh_weights(iterator), reporter=reporter, options=options, **kwargs
+            )
 
     @classmethod
     def _with_progress(cls, batches: Iterable, epoch: int, options) -> Iterator:
@@ -70,6 +71,16 @@ class LowRankTrainer(Trainer):
             yield ids, batch
             cls.progress.update(len(ids))
         cls.progress.update(epoch * utterances - cls.progress.n)
+
+
+def _with_fresh_weights(batches: Iterable) -> Iterator:
+    """Forget the rounded weights of the step before, which autocast would keep until the epoch ends.
+
+    That ``cache_enabled=False`` is not enough: ESPnet opens a context of its own for each batch, which turns it on.
+    """
+    for batch in batches:
+        torch.clear_autocast_cache()
+        yield batch
 
 
 def _utterances_per_epoch(folder: Path) -> int:

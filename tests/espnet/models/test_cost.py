@@ -106,3 +106,17 @@ def test_the_decoders_share_follows_the_token_rate(experiment, build_model):
     slow, fast = cost(model, 16000, 2.0), cost(model, 16000, 20.0)
     assert slow.macs_per_second < fast.macs_per_second
     assert slow.parameters == fast.parameters
+
+
+@pytest.mark.parametrize("measure", [cost, positions])
+def test_a_model_that_fails_keeps_no_hook(build_tiny, dense_parts, monkeypatch, measure):
+    """Some of its modules are shared: ESPnet's default activations are those of every other model, too."""
+    model = build_tiny(**dense_parts)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(model.encoder, "forward", fail)
+    with pytest.raises(ZeroDivisionError):
+        measure(model, 16000, 1.0)
+    assert not any(module._forward_hooks for module in model.modules())
