@@ -88,12 +88,14 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     """Give a folder of one's own inside ``parent``, which is removed with all it holds when the block ends.
 
     The kernel knows who holds it: what a process that was killed has left is removed by the next one that makes such
-    a folder there.
+    a folder there. That one looks before its block and after it, for a process that is being killed gives up what it
+    holds one after the other: others may be let in while its folder still counts as held.
 
     Raises:
         OSError: it cannot be made.
     """
-    if parent not in _cleaned:
+    first = parent not in _cleaned
+    if first:
         _cleaned.add(parent)
         _remove_abandoned(parent)
     folder, held = _held_folder(parent)
@@ -102,6 +104,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(held)
+        if first:
+            _remove_abandoned(parent)
 
 
 def _held_folder(parent: Path) -> tuple[Path, int]:

@@ -1,5 +1,6 @@
 """Signals, processes that end together, turns, and what a process that is killed leaves behind."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -193,8 +194,8 @@ def test_one_at_a_time_and_the_next_takes_over_from_one_that_is_killed(tmp_path)
     assert second.stdout.readline() == "busy\n"
     first.kill()
     assert second.stdout.readline() == "in\n"
-    # What the killed one has left is removed by the one after it; its own stays until it is done.
-    assert len(list(tmp_path.glob(".unfinished-*"))) == 1
+    # What the killed one has left is removed by the one after it, by its end if not before; its own stays until then.
+    assert list(tmp_path.glob(".unfinished-*"))
     second.communicate("")
     assert not list(tmp_path.iterdir())
     first.communicate()
@@ -224,6 +225,19 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next_that_writes_th
     monkeypatch.setattr("lrsms.files._cleaned", set())
     write_text(tmp_path / "a", "A")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "lock"}
+
+
+def test_what_is_given_up_only_after_the_next_has_looked_is_removed_at_its_end(tmp_path, monkeypatch):
+    """As of a process that is being killed: the kernel closes its files one after the other."""
+    left = tmp_path / ".unfinished-left"
+    left.mkdir()
+    held = os.open(left, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr("lrsms.files._cleaned", set())
+    with scratch_folder(tmp_path):
+        assert left.exists()
+        os.close(held)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_not_taken_for_an_abandoned_one(tmp_path, monkeypatch):
