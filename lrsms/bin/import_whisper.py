@@ -17,8 +17,8 @@ def main() -> None:
                         "tokenizer.json beside it")  # fmt: skip
     parser.add_argument("--asr_exp", type=Path, required=True, help="the experiment's folder")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="receives lang_whisper_*")
-    parser.add_argument("--audio_context", default="full", choices=("full", "clip"),
-                        help="30 s as trained, or each clip's own length")  # fmt: skip
+    parser.add_argument("--audio_context", default="full", choices=("full", "condensed", "clip"),
+                        help="30 s as trained, the same with condensed silence, or each clip's own length")  # fmt: skip
     parser.add_argument("--language", default="en", help="of the texts, for a multilingual model")
     parser.add_argument("--force", type=str2bool, default=False, help="write it again")
     args = parser.parse_args()

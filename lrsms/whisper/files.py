@@ -32,7 +32,7 @@ class WhisperFile:
         path: of the weights.
         sizes: its dimensions.
         state: weights in float32 by openai-whisper's names.
-        audio_context: ``clip`` if this package wrote it of a model that was trained so; else ``full``.
+        audio_context: of the model, if this package wrote it; else ``full``.
     """
 
     path: Path

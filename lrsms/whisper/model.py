@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsms.lowrank.tied import TiedOutput
+from lrsms.whisper import silence
 from lrsms.whisper.dimensions import Dimensions
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, heads, positions, D / heads)
@@ -34,7 +35,7 @@ class Attention(nn.Module):
         return self._split(self.key(source)), self._split(self.value(source))
 
     def forward(self, x: Tensor, keys_values: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """``(B, L, D)``; ``mask`` is True where a position may be looked at."""
+        """``(B, L, D)``; ``mask`` is True where a position may be looked at, or added to its scores."""
         attended = F.scaled_dot_product_attention(
             self._split(self.query(x)), *keys_values, attn_mask=mask, is_causal=causal
         )
@@ -107,7 +108,21 @@ class AudioEncoder(nn.Module):
             x = x * _within(frames, mel.shape[2])[:, None]
             mask = _within((frames + 1) // 2, (mel.shape[2] + 1) // 2)[:, None, None]
         x = F.gelu(self.conv2(x)).transpose(1, 2)
-        x = x + self.positional_embedding[: x.shape[1]]
+        return self._attended(x + self.positional_embedding[: x.shape[1]], mask)
+
+    def condensed(self, mel: Tensor, near: Tensor) -> Tensor:
+        """Encode clips as if silence filled 30 s behind them, see :mod:`lrsms.whisper.silence`; ``(B, S, D)``.
+
+        Args:
+            mel: ``(B, n_mels, T)``, the last four of its frames silent in every clip.
+            near: ``(B,)``, positions of each clip.
+        """
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = silence.condense(x, x[:, -2], self.positional_embedding, near)
+        counts = silence.counts(near, len(self.positional_embedding), x.shape[1])
+        return self._attended(x, counts.to(x.dtype).log()[:, None, None])
+
+    def _attended(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for block in self.blocks:
             x, _ = block(x, mask)
         return self.ln_post(x)
@@ -121,16 +136,18 @@ class DecoderState:
         memory: of each block, keys and values of the encoder's output.
         seen: of each block, keys and values of the tokens so far; empty before the first.
         length: tokens so far.
+        mask: of the encoder's output, see :meth:`TextDecoder.begin`.
     """
 
     memory: list[KeysValues]
     seen: list[KeysValues] = field(default_factory=list)
     length: int = 0
+    mask: Tensor | None = None
 
     def chosen(self, rows: Tensor) -> DecoderState:
         """The state of the hypotheses ``rows``; the memory is shared by all, with B = 1."""
         seen = [(keys[rows], values[rows]) for keys, values in self.seen]
-        return DecoderState(self.memory, seen, self.length)
+        return DecoderState(self.memory, seen, self.length, self.mask)
 
 
 class TextDecoder(nn.Module):
@@ -147,33 +164,38 @@ class TextDecoder(nn.Module):
         self.ln = nn.LayerNorm(width)
         self.token_output = TiedOutput("token_embedding")
 
-    def begin(self, memory: Tensor) -> DecoderState:
-        """State before the first token, for encoder output ``(B, S, D)``."""
-        return DecoderState([block.cross_attn.keys_values(memory) for block in self.blocks])
+    def begin(self, memory: Tensor, counts: Tensor | None = None) -> DecoderState:
+        """State before the first token.
 
-    def forward(self, tokens: Tensor, state: DecoderState, memory_mask: Tensor | None = None) -> Tensor:
+        Args:
+            memory: encoder output ``(B, S, D)``.
+            counts: ``(B, S)``, for how many positions each stands, 0 or False for none; None if each is itself.
+        """
+        mask = counts
+        if counts is not None:
+            mask = (counts if counts.dtype == torch.bool else counts.to(memory.dtype).log())[:, None, None]
+        return DecoderState([block.cross_attn.keys_values(memory) for block in self.blocks], mask=mask)
+
+    def forward(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Logits ``(B, L, V)`` after each of ``tokens (B, L)``, which follow those in ``state``; it moves on.
 
         Args:
             tokens: numbers.
             state: from :meth:`begin` or an earlier call.
-            memory_mask: ``(B, S)``, True for the utterance's own positions; None if all are.
         """
-        return self.token_output(self.hidden(tokens, state, memory_mask), self.token_embedding)
+        return self.token_output(self.hidden(tokens, state), self.token_embedding)
 
-    def hidden(self, tokens: Tensor, state: DecoderState, memory_mask: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """The same, ``(B, L, D)``, before the output."""
         length, before = tokens.shape[1], state.length
         x = self.token_embedding(tokens) + self.positional_embedding[before : before + length]
         mask = None
         if before and length > 1:
             mask = torch.ones(length, before + length, dtype=torch.bool, device=x.device).tril(before)
-        if memory_mask is not None:
-            memory_mask = memory_mask[:, None, None]
         seen = []
         for number, block in enumerate(self.blocks):
             own = state.seen[number] if state.seen else None
-            x, keys_values = block(x, mask, not before and length > 1, own, state.memory[number], memory_mask)
+            x, keys_values = block(x, mask, not before and length > 1, own, state.memory[number], state.mask)
             seen.append(keys_values)
         state.seen, state.length = seen, before + length
         return self.ln(x)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrsms.errors import LrsmsError, refuse_unknown
 from lrsms.scoring.normalizers import normalizer
+from lrsms.whisper.dimensions import POSITION_SECONDS
 from lrsms.whisper.model import DecoderState, TextDecoder
 from lrsms.whisper.rules import Rules
 from lrsms.whisper.tokens import START, TASKS, WhisperTokens
@@ -82,7 +83,12 @@ class Hypothesis:
 
 @torch.no_grad()
 def search(
-    decoder: TextDecoder, memory: Tensor, tokens: WhisperTokens, options: SearchOptions, beam_size: int = 1
+    decoder: TextDecoder,
+    memory: Tensor,
+    tokens: WhisperTokens,
+    options: SearchOptions,
+    beam_size: int = 1,
+    counts: Tensor | None = None,
 ) -> list[Hypothesis]:
     """The best hypotheses of one recording, best first.
 
@@ -92,15 +98,17 @@ def search(
         tokens: of the model.
         options: language, task, times.
         beam_size: 1 for greedy search.
+        counts: ``(1, S)``, for how many positions each of the encoder's stands; None if each is itself.
     """
-    state = decoder.begin(memory)
+    state = decoder.begin(memory, counts)
     language = options.language
     if language == DETECT:
         language = detect_language(decoder, state, tokens) if tokens.multilingual else "en"
     prompt = tokens.prompt(language, options.task, options.timestamps)
-    rules = Rules(tokens, options.timestamps, memory.shape[1] * 0.02)
-    positions = len(decoder.positional_embedding)
-    most = min(options.max_tokens or positions // 2, positions - len(prompt))
+    positions = memory.shape[1] if counts is None else int(counts.sum())
+    rules = Rules(tokens, options.timestamps, positions * POSITION_SECONDS)
+    longest = len(decoder.positional_embedding)
+    most = min(options.max_tokens or longest // 2, longest - len(prompt))
     logits = decoder(torch.tensor([prompt], device=memory.device), state)[:, -1]
     if beam_size == 1:
         return [_greedy(decoder, state, logits, rules, most)]
@@ -110,7 +118,7 @@ def search(
 @torch.no_grad()
 def detect_language(decoder: TextDecoder, state: DecoderState, tokens: WhisperTokens) -> str:
     """Code of the likeliest language of the recording that ``state`` is the beginning of; it stays as it is."""
-    fresh = DecoderState(state.memory)
+    fresh = DecoderState(state.memory, mask=state.mask)
     start = torch.tensor([[tokens.id(START)]], device=state.memory[0][0].device)
     logits = decoder(start, fresh)[0, -1]
     return max(tokens.languages, key=lambda code: float(logits[tokens.languages[code]]))

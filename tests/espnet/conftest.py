@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
+from lrsms.defaults import DEFAULT_CHECKPOINT
 
 CONFIG = {
     "frontend": "kaldi_fbank",
@@ -115,6 +118,16 @@ def experiment(tmp_path_factory, write_config, make_training):
     training = make_training(write_config(folder / "train.yaml"), folder / "exp" / "tiny")
     training.run()
     return training
+
+
+@pytest.fixture
+def model(experiment, tmp_path) -> Path:
+    """A copy of the trained experiment, its config and weights, to spoil."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(experiment.output_dir / "config.yaml", folder)
+    shutil.copy((experiment.output_dir / DEFAULT_CHECKPOINT).resolve(), folder / DEFAULT_CHECKPOINT)
+    return folder
 
 
 @pytest.fixture(scope="session")

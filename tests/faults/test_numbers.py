@@ -26,16 +26,6 @@ CHECKPOINT = "valid.acc.ave.pth"
 WEIGHT = "encoder.after_norm.weight"
 
 
-@pytest.fixture
-def model(experiment, tmp_path):
-    """A copy of the trained experiment to spoil."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    shutil.copy(experiment.output_dir / "config.yaml", folder)
-    shutil.copy((experiment.output_dir / CHECKPOINT).resolve(), folder / CHECKPOINT)
-    return folder
-
-
 def spoiled(name, value):
     """Sets the second number of a weight."""
 

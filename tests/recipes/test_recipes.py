@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shlex
 import shutil
 import signal
@@ -307,6 +308,44 @@ def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
     (data / "mouth/56/digits-train-000000.npy").unlink()
     output = tree.succeed(*command, "--stage", "1", "--force", "true")
     assert "train: 5 of 6 utterances with video" in output and "train: 1 without video: missing_video" in output
+
+
+def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, tiny_whisper):
+    from lhotse import CutSet
+
+    tree, corpus = Tree(tmp_path / "repo"), tmp_path / "corpus"
+    (corpus / "clips").mkdir(parents=True)
+    rows = [f"{split}{number}" for split in ("train", "dev", "test") for number in range(2)]
+    for number, name in enumerate(rows):
+        noise = np.random.default_rng(number).normal(0, 0.05, 12000)
+        soundfile.write(corpus / f"clips/{name}.wav", noise, 16000)
+    lines = [
+        "id\tsplit\ttext",
+        *(f"{name}\t{name[:-1]}\ti think {'so ' * (1 + number)}" for number, name in enumerate(rows)),
+    ]
+    (corpus / "clips.tsv").write_text("\n".join(lines) + "\n")
+    command = ["egs/commonvoice/whisper1/run.sh", "--corpus-dir", str(corpus), "--whisper-model", str(tiny_whisper),
+               "--token-type", "whisper_multilingual", "--stop-stage", "2"]  # fmt: skip
+    output = tree.succeed(*command)
+    recipe = tree.folder / "egs/commonvoice/whisper1"
+    assert "data/train: 2 texts cased" in output and (recipe / "data/whisper/model.safetensors").exists()
+    texts = {
+        split: [cut.supervisions[0].text for cut in CutSet.from_file(recipe / f"data/{split}/cuts.jsonl.gz")]
+        for split in ("train", "dev", "test")
+    }
+    assert texts["train"] == ["I think so.", "I think so so."] and texts["test"][0].startswith("i think")
+    again = tree.succeed(*command)
+    assert "2 texts cased" in again and again.count("is decoded and its inputs have not changed; skipped") == 2
+    assert "cuts: " in again and "skipped" in again[again.index("cuts: ") :].splitlines()[0]
+
+
+def test_texts_take_whispers_case_where_it_heard_the_word():
+    cased = runpy.run_path(str(ROOT / "egs/commonvoice/whisper1/local/cased.py"))["cased"]
+    assert cased("and then she said hello", "And then he said, Hello!") == "And then she said, Hello!"
+    assert cased("i don't even know", "You know, Brian") == "I don't even know."
+    assert cased("the two hours", "") == "The two hours."
+    assert cased("it cost a lot", "It cost... $5, a lot") == "It cost... a lot."
+    assert cased("", "Thank you.") == ""
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_batch_gives_what_its_clips_give_one_by_one(parts, clips):
     together = encoder(mel, frames)
     positions = (frames + 1) // 2
     mask = torch.arange(together.shape[1]) < positions[:, None]
-    logits = decoder(tokens, decoder.begin(together), mask)
+    logits = decoder(tokens, decoder.begin(together, mask))
     for row, length in enumerate(LENGTHS):
         alone, _ = log_mel(clips[row : row + 1, :length], length[None])
         memory = encoder(alone)

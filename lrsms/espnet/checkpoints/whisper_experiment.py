@@ -9,6 +9,17 @@ from lrsms.files import copy_into, write_text
 from lrsms.whisper.files import TOKENIZER, find_tokenizer, open_whisper
 from lrsms.whisper.tokens import END, START, WhisperTokens, token_lines
 
+# What fine-tuning after compression starts from; ESPnet's own defaults are Adadelta, ten checkpoints, and pictures.
+_TRAINING = {
+    "optim": "adamw",
+    "optim_conf": {"lr": 0.0001, "weight_decay": 0.01},
+    "grad_clip": 5.0,
+    "max_duration": 60.0,
+    "best_model_criterion": [["valid", "acc", "max"]],
+    "keep_nbest_models": 1,
+    "num_att_plot": 0,
+}
+
 
 def import_whisper(model: Path, experiment: Experiment, audio_context: str = "full", language: str = "en") -> None:
     """Write ``config.yaml``, weights, ``tokens.txt`` and ``tokenizer.json`` of a Whisper model.
@@ -16,7 +27,7 @@ def import_whisper(model: Path, experiment: Experiment, audio_context: str = "fu
     Args:
         model: its file or folder, in the layout of openai-whisper, transformers or CTranslate2, and ``tokenizer.json``.
         experiment: what is written.
-        audio_context: of the encoder, ``full`` or ``clip``.
+        audio_context: of the encoder: ``full``, ``condensed`` or ``clip``.
         language: of the texts that a multilingual model is trained on.
 
     Raises:
@@ -50,6 +61,7 @@ def import_whisper(model: Path, experiment: Experiment, audio_context: str = "fu
         "use_preprocessor": True,
         "preprocessor_conf": {"whisper_language": language, "whisper_task": "transcribe"},
         "output_dir": str(experiment.folder),
+        **_TRAINING,
     }
     experiment.write(config, {espnet_name(name): value.contiguous() for name, value in file.state.items()})
 

@@ -94,7 +94,9 @@ def export_whisper(
     sizes, context = model.encoder.sizes, model.encoder.audio_context
     if form == "sherpa":
         difference = _write_sherpa(model, tokens, folder, precisions)
-        return WhisperExport(folder, form, len(merged), factored, difference, _sherpa_notes(context))
+        call = "sherpa_onnx.OfflineRecognizer.from_whisper(encoder='encoder.onnx', decoder='decoder.onnx', "
+        notes = [f"{call}tokens='tokens.txt')"]
+        return WhisperExport(folder, form, len(merged), factored, difference, notes)
     state = {f"encoder.{name}": value for name, value in model.encoder.encoders.state_dict().items()}
     state |= {f"decoder.{name}": value for name, value in model.decoder.decoders.state_dict().items()}
     if form == "openai":
@@ -106,26 +108,13 @@ def export_whisper(
     return WhisperExport(folder, form, len(merged), factored, None, notes if context == "clip" else ())
 
 
-def tail_paddings(context: str) -> int:
-    """Frames of padding to have sherpa-onnx add, so that it hears what the model was trained on.
-
-    It adds 1,000 if it is told 0 or less, and never goes beyond 30 s.
-    """
-    return 1 if context == "clip" else 3000
-
-
-def _sherpa_notes(context: str) -> list[str]:
-    files = "encoder='encoder.onnx', decoder='decoder.onnx', tokens='tokens.txt'"
-    padding = tail_paddings(context)
-    return [f"sherpa_onnx.OfflineRecognizer.from_whisper({files}, tail_paddings={padding}), as the model was trained"]
-
-
 def _write_sherpa(model: nn.Module, tokens: WhisperTokens, folder: Path, precisions: Sequence[str]) -> float:
     for package in ("onnx", "onnxruntime"):
         optional(package)
     sizes: Dimensions = model.encoder.sizes
-    encoder = graphs.EncoderGraph(model.encoder.encoders, model.decoder.decoders).eval()
-    decoder = graphs.DecoderGraph(model.decoder.decoders).eval()
+    condensed = sizes.n_audio_ctx if model.encoder.audio_context == "condensed" else None
+    encoder = graphs.EncoderGraph(model.encoder.encoders, model.decoder.decoders, model.encoder.audio_context).eval()
+    decoder = graphs.DecoderGraph(model.decoder.decoders, condensed).eval()
     mel = torch.randn(1, sizes.n_mels, _FRAMES, generator=torch.Generator().manual_seed(0))
     cross = encoder(mel)
     caches = torch.zeros(2, sizes.n_text_layer, 1, sizes.n_text_ctx, sizes.n_text_state)
@@ -195,7 +184,8 @@ def _difference(
     mel = mel[:, :, : _FRAMES // 2 + 1]
     sessions = [open_session(folder / f"{name}.onnx") for name in ("encoder", "decoder")]
     cross = sessions[0].run(None, {"mel": mel.numpy()})
-    state = decoder.decoder.begin(encoder.encoder(mel))
+    memory = encoder.memory(mel)
+    state = decoder.decoder.begin(memory, decoder.counts(memory.shape[1]))
     keys, values = caches.numpy()
     largest, offset = 0.0, 0
     for tokens in (prompt, prompt[:, :1] * 0 + 7, prompt[:, :1] * 0 + 11):

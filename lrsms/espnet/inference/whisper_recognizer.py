@@ -65,8 +65,9 @@ class WhisperRecognizer:
 
     def _decode_single_sample(self, encoded: torch.Tensor) -> list[Result]:
         """The same from the encoder's output ``(S, D)``; ESPnet's name of it."""
-        decoder = self.asr_model.decoder.decoders
-        found = search(decoder, encoded[None], self.tokens, self.options, self.beam_size)[: self.nbest]
+        decoder, memory = self.asr_model.decoder, encoded[None]
+        counts = decoder.counts(memory, torch.tensor([len(encoded)]))
+        found = search(decoder.decoders, memory, self.tokens, self.options, self.beam_size, counts)[: self.nbest]
         return [self._result(hypothesis) for hypothesis in found]
 
     def _result(self, hypothesis: Hypothesis) -> Result:

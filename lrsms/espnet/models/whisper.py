@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.initialization import initialization_skipped
+from lrsms.whisper import silence
 from lrsms.whisper.dimensions import HOP, SAMPLING_RATE, Dimensions
 from lrsms.whisper.files import WhisperFile, open_whisper
 from lrsms.whisper.mel import LogMel
 from lrsms.whisper.model import AudioEncoder, TextDecoder
 
-CONTEXTS = ("full", "clip")
+CONTEXTS = ("full", "condensed", "clip")
 
 
 class WhisperEncoder(AbsEncoder):
@@ -35,8 +36,9 @@ class WhisperEncoder(AbsEncoder):
         whisper_model: local file of openai-whisper, transformers or CTranslate2, or its folder.
         sizes: in place of the file, or of what it says, when weights come from a checkpoint; see
             :class:`lrsms.whisper.dimensions.Dimensions`.
-        audio_context: ``full``, silence up to 30 s as Whisper was trained, or ``clip``, each clip's own length: a clip
-            of 4 s is a seventh of the work.
+        audio_context: ``full``, silence up to 30 s as Whisper was trained; ``condensed``, the same with few positions
+            for that silence, so that a clip of 4 s is a fifth of the work; or ``clip``, none of it, which a model has
+            to be trained for.
     """
 
     def __init__(
@@ -68,7 +70,10 @@ class WhisperEncoder(AbsEncoder):
         """Frames that the encoder makes of ``samples`` samples."""
         if self.audio_context == "full":
             return self.sizes.n_audio_ctx
-        return ((samples + HOP - 1) // HOP + 1) // 2
+        own = ((samples + HOP - 1) // HOP + 1) // 2
+        if self.audio_context == "clip":
+            return own
+        return min(own + silence.NEAR, self.sizes.n_audio_ctx) + silence.POSITIONS
 
     def forward(self, xs_pad: Tensor, ilens: Tensor, prev_states=None) -> tuple[Tensor, Tensor, None]:
         """``(B, samples)`` at 16 kHz and their lengths to ``(B, S, D)`` and theirs.
@@ -85,6 +90,12 @@ class WhisperEncoder(AbsEncoder):
         if self.audio_context == "full":
             xs_pad = F.pad(xs_pad, (0, longest - xs_pad.shape[1]))
             ilens = torch.full_like(ilens, longest)
+        if self.audio_context == "condensed":
+            xs_pad = F.pad(xs_pad, (0, (2 * silence.NEAR + silence.SILENT) * HOP))
+            mel, _ = self.log_mel(xs_pad, torch.full_like(ilens, xs_pad.shape[1]))
+            counts = [self.output_frames(samples) for samples in ilens.tolist()]
+            lengths = torch.tensor(counts, device=mel.device)
+            return self.encoders.condensed(mel, lengths - silence.POSITIONS), lengths, None
         mel, frames = self.log_mel(xs_pad, ilens)
         equal = bool((frames == mel.shape[2]).all())
         return self.encoders(mel, None if equal else frames), (frames + 1) // 2, None
@@ -97,7 +108,12 @@ class WhisperDecoder(AbsDecoder):
         vocab_size: of the token list, which must be the model's.
         encoder_output_size: width of the encoder.
         whisper_model, sizes: as for :class:`WhisperEncoder`.
+
+    Attributes:
+        audio_context: the encoder's, which the model's building tells it.
     """
+
+    audio_context = "full"
 
     def __init__(
         self,
@@ -132,15 +148,23 @@ class WhisperDecoder(AbsDecoder):
                 f"a text of {ys_in_pad.shape[1]} tokens, prompt included: Whisper's decoder takes "
                 f"{self.sizes.n_text_ctx}"
             )
-        mask = None
-        if bool((hlens != hs_pad.shape[1]).any()):
-            mask = torch.arange(hs_pad.shape[1], device=hs_pad.device) < hlens.to(hs_pad.device)[:, None]
+        counts = self.counts(hs_pad, hlens)
         # In float32, as a loss over so many tokens needs it where the rest is bfloat16.
-        return self.decoders(ys_in_pad, self.decoders.begin(hs_pad), mask).float(), ys_in_lens
+        return self.decoders(ys_in_pad, self.decoders.begin(hs_pad, counts)).float(), ys_in_lens
+
+    def counts(self, memory: Tensor, lengths: Tensor) -> Tensor | None:
+        """For how many positions of 30 s each of ``memory (B, S, D)`` stands, ``(B, S)``; None if each is itself."""
+        lengths = lengths.to(memory.device)
+        if self.audio_context == "condensed":
+            return silence.counts(lengths - silence.POSITIONS, self.sizes.n_audio_ctx, memory.shape[1])
+        if bool((lengths == memory.shape[1]).all()):
+            return None
+        return torch.arange(memory.shape[1], device=memory.device) < lengths[:, None]
 
     def score(self, ys, state, x):
         """For ESPnet's search, which knows none of Whisper's rules: see :mod:`lrsms.whisper.search`."""
-        return self.decoders(ys[None], self.decoders.begin(x[None]))[0, -1].log_softmax(-1), None
+        counts = self.counts(x[None], torch.tensor([len(x)]))
+        return self.decoders(ys[None], self.decoders.begin(x[None], counts))[0, -1].log_softmax(-1), None
 
 
 def _open(model: str | None, sizes: Mapping | None, where: str) -> tuple[Dimensions, WhisperFile | None]:

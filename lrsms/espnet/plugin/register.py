@@ -39,7 +39,10 @@ _BATCHES = "it makes batches of Lhotse cuts; with ESPnet's own data write batch_
 _VERB = "it is for training from Lhotse cuts: python -m lrsms.bin.train, ./run.sh --stage 3"
 # Option of lrsms.espnet.training.task.ASRTask -> what a user of ESPnet's own ASRTask is told.
 _OF_OUR_TASK = dict.fromkeys(
-    ("train_cuts", "valid_cuts", "av_conf", "warmup_epochs", "distill_from", "distill_weight", "distill_temperature"),
+    (
+        *("train_cuts", "valid_cuts", "av_conf", "warmup_epochs"),
+        *("distill_from", "distill_weight", "distill_temperature", "distill_encoder_weight"),
+    ),
     _VERB,
 ) | {
     "max_duration": _BATCHES.format("seconds times sampling rate, in samples"),

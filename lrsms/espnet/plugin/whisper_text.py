@@ -51,7 +51,7 @@ class Options:
     def restore(self, args: argparse.Namespace, model: nn.Module) -> None:
         """Have ``args``, which ESPnet saves as ``config.yaml``, name the files again, and say the model's sizes.
 
-        A training gets copies of the files in its own folder.
+        The decoder is told which context the encoder has. A training gets copies of the files in its own folder.
         """
         for key, name in self.named.items():
             if self.output_dir is not None and Path(name).is_file():
@@ -59,6 +59,7 @@ class Options:
                 copy_into(Path(name), self.output_dir, FILES[key])
                 name = FILES[key]
             setattr(args, key, name)
+        model.decoder.audio_context = getattr(model.encoder, "audio_context", "full")
         for part in ("encoder", "decoder"):
             sizes = getattr(getattr(model, part, None), "sizes", None)
             if sizes is not None:

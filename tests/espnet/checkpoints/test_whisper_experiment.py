@@ -194,9 +194,11 @@ def test_compression_with_a_teacher(original, data, tmp_path, truncation):
     toolkit.finetune(original.folder, ranks, folder)
     assert toolkit.cost(folder) <= limit
     assert sum(toolkit.dev_errors(folder).words) == 5
+    trained = yaml.safe_load((folder / "train.yaml").read_text())
+    assert (trained["optim"], trained["grad_clip"]) == ("adamw", 5.0)  # the imported model's, not ESPnet's defaults
 
 
-KEYS = ("max_duration", "num_buckets", "num_workers", "num_att_plot", "optim", "optim_conf", "scheduler",
+KEYS = ("max_duration", "num_buckets", "num_workers", "num_att_plot", "scheduler",
         "keep_nbest_models", "best_model_criterion", "use_matplotlib", "log_interval")  # fmt: skip
 
 

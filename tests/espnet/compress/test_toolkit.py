@@ -250,10 +250,14 @@ def test_a_teacher_that_agrees_adds_nothing_and_another_does(experiment, build_m
     loss, stats, _ = student(*(part.clone() for part in batch))
     torch.testing.assert_close(loss, 0.75 * plain, rtol=1e-4, atol=1e-4)
     assert float(stats["loss_distill"]) == pytest.approx(0.0, abs=1e-3)
+    attach_teacher(student, teacher, 0.25, encoder_weight=2.0)  # and once more: the first has nothing to add
+    assert float(student(*(part.clone() for part in batch))[1]["loss_encoder"]) == pytest.approx(0.0, abs=1e-5)
     other = build_model(experiment.output_dir, specaug=None).train()
-    attach_teacher(other, teacher, 1.0)
+    attach_teacher(other, teacher, 1.0, encoder_weight=2.0)
     loss, stats, _ = other(*(part.clone() for part in batch))
     assert float(stats["loss_distill"]) > 1.0
+    assert float(stats["loss_encoder"]) > 0.1
+    torch.testing.assert_close(loss.squeeze(), stats["loss_distill"] + stats["loss_encoder"])
     loss.backward()
     assert other.encoder.encoders[0].feed_forward.w_1[0].weight.grad.abs().sum() > 0
     with torch.no_grad():
@@ -267,6 +271,12 @@ def test_another_vocabulary_is_no_teacher(experiment, build_model):
         attach_teacher(model, experiment.output_dir / CHECKPOINT, 0.5)
     with pytest.raises(LrsmsError, match="distill_weight: 0 is not above 0"):
         attach_teacher(model, experiment.output_dir / CHECKPOINT, 0)
+    with pytest.raises(LrsmsError, match="distill_encoder_weight: -1 is not a number of at least 0"):
+        attach_teacher(model, experiment.output_dir / CHECKPOINT, 0.5, encoder_weight=-1)
+    model.encoder = torch.nn.Module()
+    model.encoder.output_size = lambda: 7
+    with pytest.raises(LrsmsError, match=r"distill_encoder_weight: the encoder of .* is \d+ wide, this one 7"):
+        attach_teacher(model, experiment.output_dir / CHECKPOINT, 0.5, encoder_weight=1)
 
 
 def test_the_verb(experiment, corpus, decode_config, run_python, tmp_path):

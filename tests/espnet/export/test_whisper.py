@@ -15,9 +15,11 @@ from lrsms.espnet.export.whisper import export_whisper
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
+from lrsms.espnet.models.whisper import CONTEXTS
 from lrsms.lowrank import low_rank_layers
-from lrsms.onnx.files import read_metadata
+from lrsms.onnx.files import open_session, read_metadata
 from lrsms.whisper.files import open_whisper
+from lrsms.whisper.graphs import DECODER_NAMES
 
 SPEECH = np.random.default_rng(2).standard_normal(24000).astype(np.float32) * 0.1
 
@@ -85,6 +87,32 @@ def test_graphs_for_sherpa(low_rank, tmp_path):
     lines = [line.split() for line in (tmp_path / "factored" / "tokens.txt").read_text().splitlines()]
     spelled = {base64.b64decode(token): int(number) for token, number in lines}
     assert len(spelled) == 258 and b" -" in spelled and {bytes([byte]) for byte in range(256)} <= spelled.keys()
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("padding", [0, 1, 400])
+def test_graphs_make_the_silence_of_the_model(tiny_whisper, tmp_path, context, padding):
+    """Zeros behind the frames, as sherpa-onnx pads, change nothing."""
+    pytest.importorskip("onnxruntime")
+    experiment = Experiment(tmp_path / "exp")
+    import_whisper(tiny_whisper, experiment, context)
+    export_whisper(experiment, tmp_path / "out", form="sherpa", precisions=["fp32"])
+    encoder, decoder = (open_session(tmp_path / "out" / f"{part}.onnx") for part in ("encoder", "decoder"))
+    model = experiment.load()[0].eval()
+    speech, length = torch.from_numpy(SPEECH[None, :23000]).clone(), torch.tensor([23000])
+    speech[:, -240:] = 0  # or windows behind the clip would reach into it, which sherpa-onnx does not make
+    tokens = torch.tensor([[3, 1, 4]])
+    with torch.no_grad():
+        mel, _ = model.encoder.log_mel(speech, length)
+        encoded, lengths = model.encode(speech, length)
+        keys = [block.cross_attn.key(encoded) for block in model.decoder.decoders.blocks]
+        logits, _ = model.decoder(encoded, lengths, tokens, torch.tensor([3]))
+    cross = encoder.run(None, {"mel": torch.nn.functional.pad(mel, (0, padding)).numpy()})
+    torch.testing.assert_close(torch.from_numpy(cross[0]), torch.stack(keys), atol=2e-5, rtol=1e-3)
+    caches = np.zeros((2, model.decoder.sizes.n_text_layer, 1, model.decoder.sizes.n_text_ctx, 16), np.float32)
+    inputs = (tokens.numpy(), caches[0], caches[1], *cross, np.zeros(1, np.int64))
+    found = decoder.run(None, dict(zip(DECODER_NAMES[0], inputs)))[0]
+    torch.testing.assert_close(torch.from_numpy(found), logits, atol=2e-4, rtol=1e-3)
 
 
 def test_wrong_forms(low_rank, tmp_path):

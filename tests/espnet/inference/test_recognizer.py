@@ -40,16 +40,6 @@ def recognizer(experiment) -> Recognizer:
     return Recognizer(experiment.output_dir, decode=QUICK)
 
 
-@pytest.fixture
-def model(experiment, tmp_path):
-    """A copy of the trained experiment: config and weights."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    shutil.copy(experiment.output_dir / "config.yaml", folder)
-    shutil.copy((experiment.output_dir / CHECKPOINT).resolve(), folder / CHECKPOINT)
-    return folder
-
-
 def write(path, *pieces: np.ndarray, rate: int = RATE):
     soundfile.write(path, np.concatenate(pieces), rate, subtype="FLOAT")
     return path

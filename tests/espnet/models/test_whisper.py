@@ -11,6 +11,7 @@ from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.espnet.models.whisper import WhisperEncoder
 from lrsms.lowrank.initialization import skip_initialization
 from lrsms.lowrank.merge import merge_
+from lrsms.whisper import silence
 from lrsms.whisper.files import open_whisper
 
 LOW_RANK = {"attention": 0.5, "feed_forward": 0.5, "multiple": 2}
@@ -51,6 +52,58 @@ def test_contexts(tiny_whisper):
     torch.testing.assert_close(encoded[:1], clip(silent, torch.tensor([192000]))[0], atol=1e-5, rtol=1e-4)
     with pytest.raises(LrsmsError, match=r"Whisper hears at most 12 s at a time, not 12.5 s"):
         clip(torch.zeros(1, 200000), torch.tensor([200000]))
+
+
+def heard(model, speech, samples):
+    """What the full context gives if silence, not the end of all sound, follows 12 s."""
+    mel, _ = model.log_mel(torch.nn.functional.pad(speech[:, :samples], (0, 194000 - samples)), torch.tensor([194000]))
+    stem = model.encoders
+    x = torch.nn.functional.gelu(stem.conv2(torch.nn.functional.gelu(stem.conv1(mel)))).transpose(1, 2)[:, :600]
+    return stem._attended(x + stem.positional_embedding, None)
+
+
+@torch.no_grad()
+def test_silence_of_one_position_each_is_the_full_context(tiny_whisper, monkeypatch):
+    monkeypatch.setattr(silence, "POSITIONS", 600)  # as many as there are: each stands for itself or for nothing
+    condensed, full, text = (
+        encoder(tiny_whisper, audio_context="condensed"),
+        encoder(tiny_whisper),
+        decoder(tiny_whisper),
+    )
+    encoded, lengths, _ = condensed(SPEECH, LENGTHS)
+    assert lengths.tolist() == [667, 642] and encoded.shape == (2, 667, 16)
+    assert [condensed.output_frames(int(length)) for length in LENGTHS] == [667, 642]
+    expected = torch.cat([heard(full, SPEECH[row : row + 1], int(LENGTHS[row])) for row in range(2)])
+    wanted = torch.tensor([600, 600])
+    tokens, counts = torch.randint(200, (2, 4)), torch.tensor([4, 4])
+    logits = text(expected, wanted, tokens, counts)[0]
+    text.audio_context = "condensed"
+    weights = text.counts(encoded, lengths)
+    assert weights.sum(1).tolist() == [600, 600] and set(weights.unique().tolist()) == {0, 1}
+    for row in range(2):
+        torch.testing.assert_close(encoded[row, weights[row] > 0], expected[row], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(text(encoded, lengths, tokens, counts)[0], logits, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_condensed_silence(tiny_whisper):
+    condensed, text = encoder(tiny_whisper, audio_context="condensed"), decoder(tiny_whisper)
+    encoded, lengths, _ = condensed(SPEECH, LENGTHS)
+    assert lengths.tolist() == [63 + 4 + 64, 38 + 4 + 64]
+    alone, _, _ = condensed(SPEECH[1:, :12000], LENGTHS[1:])
+    torch.testing.assert_close(encoded[1, :106], alone[0], atol=1e-5, rtol=1e-4)
+    text.audio_context = "condensed"
+    weights = text.counts(encoded, lengths)
+    assert weights[0].tolist() == [1] * 67 + weights[0, 67:].tolist() and weights[1, 106:].tolist() == [0] * 25
+    assert weights.sum(1).tolist() == [600, 600] and weights[:, 67:106].min() >= 8
+    tokens, counts = torch.randint(200, (2, 4)), torch.tensor([4, 4])
+    together = text(encoded, lengths, tokens, counts)[0]
+    torch.testing.assert_close(together[1:], text(alone, lengths[1:], tokens[1:], counts[1:])[0], atol=1e-5, rtol=1e-4)
+    longest = torch.randn(1, 192000)
+    encoded, lengths, _ = condensed(longest, torch.tensor([192000]))  # no silence is left
+    assert lengths.tolist() == [664] and text.counts(encoded, lengths).sum() == 600
+    expected = heard(condensed, longest, 192000)
+    torch.testing.assert_close(encoded[:, :600], expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -118,7 +171,7 @@ def test_a_checkpoint_needs_sizes_and_no_file(tiny_whisper):
         ({"whisper_model": "small"}, "small: not found; give a local Whisper model, nothing is downloaded"),
         (
             {"whisper_model": "x", "audio_context": "short"},
-            "audio_context: 'short' is unknown; choose one of full, clip",
+            "audio_context: 'short' is unknown; choose one of full, condensed, clip",
         ),
         ({"whisper_model": "x", "input_size": 80}, "takes waveforms: write input_size: 1 and frontend: null"),
         ({"sizes": {"n_mels": 80}}, "encoder_conf.sizes: n_audio_ctx: None is not a whole number"),

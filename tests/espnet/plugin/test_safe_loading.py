@@ -48,16 +48,6 @@ def trace(tmp_path):
 
 
 @pytest.fixture
-def model(experiment, tmp_path):
-    """A copy of the trained experiment to spoil: config and weights."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    shutil.copy(experiment.output_dir / "config.yaml", folder)
-    shutil.copy((experiment.output_dir / CHECKPOINT).resolve(), folder / CHECKPOINT)
-    return folder
-
-
-@pytest.fixture
 def spoiled(model, trace):
     """The copy with weights that execute a command on loading, otherwise whole."""
     weights = torch.load(model / CHECKPOINT, weights_only=True)

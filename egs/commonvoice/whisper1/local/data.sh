@@ -6,9 +6,10 @@
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../../../../path.sh"
 
-whisper_model='' options=()
+whisper_model='' nj=1 options=()
 while [ $# -gt 0 ]; do
   case $1 in
+    --num_jobs) nj=${2:?} && options+=("$1" "$2") && shift 2 ;;
     --whisper-model | --whisper_model) whisper_model=${2:?} && shift 2 ;;
     *) options+=("$1") && shift ;;
   esac
@@ -16,10 +17,12 @@ done
 "${python:?}" -m lrsms.data.corpora.commonvoice --output_dir data ${options[@]+"${options[@]}"}
 if [ -n "${whisper_model}" ]; then
   "${python}" -m lrsms.bin.import_whisper --model "${whisper_model}" --asr_exp exp/original
-  "${python}" -m lrsms.bin.import_whisper --model "${whisper_model}" --asr_exp exp/original_clip --audio_context clip
+  "${python}" -m lrsms.bin.import_whisper --model "${whisper_model}" --asr_exp exp/original_condensed \
+    --audio_context condensed
   # One name for the training YAML, whichever layout the model has.
   "${python}" -m lrsms.bin.export --asr_exp exp/original --format transformers --output_dir data/whisper
 elif [ ! -f exp/original/config.yaml ]; then
   echo "error: --whisper-model is not given: a local Whisper model, such as what local/weights.sh leaves" >&2
   exit 1
 fi
+"${python}" local/cased.py --asr_exp exp/original_condensed --num_jobs "${nj}"

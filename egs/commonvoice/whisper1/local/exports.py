@@ -26,11 +26,11 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.data.cut_batches import load_waveform
-from lrsms.espnet.export.whisper import tail_paddings
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
 from lrsms.scoring.normalizers import normalizer
 
+HALF_HOP = 80  # samples: where Whisper's frame is centred at its beginning, sherpa-onnx's is at its middle
 Says = Callable[[np.ndarray], str]
 
 
@@ -87,7 +87,7 @@ def _openers(experiment: Experiment) -> dict[str, Says]:
     if (exports / "sherpa").is_dir() and importlib.util.find_spec("sherpa_onnx"):
         for precision in ("", ".int8"):
             if (exports / "sherpa" / f"encoder{precision}.onnx").is_file():
-                openers[f"sherpa-onnx, {precision[1:] or 'fp32'}"] = _sherpa(exports / "sherpa", precision, clip)
+                openers[f"sherpa-onnx, {precision[1:] or 'fp32'}"] = _sherpa(exports / "sherpa", precision)
     return openers
 
 
@@ -117,7 +117,7 @@ def _transformers(folder: Path) -> Says:
     return says
 
 
-def _sherpa(folder: Path, precision: str, clip: bool) -> Says:
+def _sherpa(folder: Path, precision: str) -> Says:
     import sherpa_onnx
 
     recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(
@@ -126,12 +126,11 @@ def _sherpa(folder: Path, precision: str, clip: bool) -> Says:
         tokens=str(folder / "tokens.txt"),
         language="en",
         num_threads=1,
-        tail_paddings=tail_paddings("clip" if clip else "full"),
     )
 
     def says(speech: np.ndarray) -> str:
         stream = recognizer.create_stream()
-        stream.accept_waveform(16000, speech)
+        stream.accept_waveform(16000, np.pad(speech, (HALF_HOP, 0)))
         recognizer.decode_stream(stream)
         return stream.result.text
 
