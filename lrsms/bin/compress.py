@@ -64,10 +64,10 @@ def main() -> None:
         return
     toolkit.begin()
     try:
-        iterations = iterate.run(toolkit, args.asr_exp, root, config.loop)
+        iterations = iterate.run(toolkit, toolkit.start(), root, config.loop)
     finally:
         toolkit.end()
-    full_ranks = toolkit.full_ranks(args.asr_exp)
+    full_ranks = toolkit.full_ranks(toolkit.start())
     storage = args.storage or root / "optuna.journal"
     print(
         write_report(

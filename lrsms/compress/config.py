@@ -58,6 +58,7 @@ class CompressConfig:
     parts: tuple[str, ...] | None = None
     ratios: tuple[float | str, ...] = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, DENSE)
     tie: str = choice("none", TIES)
+    bands: tuple[Count, ...] | None = None
     multiple: Count = 2
     truncation: str = choice("whitened", METHODS)
     calibration: Calibration = field(default_factory=lambda: {"split": "train", "utterances": 50})

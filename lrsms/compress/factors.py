@@ -71,7 +71,7 @@ class SlicedModel:
         self.layers = {layer.path: layer for layer in layers}
         self.dense: dict[str, nn.Module] = {}
         self.factors: dict[str, Factors | list[Factors]] = {}
-        tied = dict(tied_outputs(model))
+        tied = tied_outputs(model)
         for layer in tqdm(layers, desc=f"factors, {method}", unit="layer", leave=False, delay=3):
             path = _module_path(layer)
             module = self.dense[path] = model.get_submodule(path)

@@ -10,6 +10,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.lowrank import objections
 from lrsms.lowrank.attention import LowRankMultiheadAttention, split_state
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.layers import Factored, LowRankEmbedding
 from lrsms.lowrank.placement import replace_
@@ -115,6 +116,8 @@ def factorize_state(model: nn.Module, state: MutableMapping[str, torch.Tensor], 
         at = f"{prefix}{path}." if path else prefix
         if isinstance(module, LowRankMultiheadAttention):
             split_state(module, state, at)  # and then its projections, which come after it
+        elif isinstance(module, BandedEmbedding):
+            module.split_state(state, at)  # and then its bands
         elif isinstance(module, LowRankLSTM):
             _factorize_lstm_state(module, state, at)
         elif isinstance(module, LowRankLSTMCell):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lrsms.lowrank.own_forward import with_weight
 from lrsms.lowrank.substitution import has_own_forward
-from lrsms.lowrank.tied import tied_outputs
+from lrsms.lowrank.tied import Tied, tied_outputs
 from lrsms.lowrank.truncation import Moments
 
 
@@ -39,16 +39,17 @@ class _Sum:
 
 
 class _OutputSum(_Sum):
-    """The same of an output over tokens, and how likely it made each of them."""
+    """The same of an output over tokens, and how likely it made each of those of an embedding."""
 
-    def __init__(self):
+    def __init__(self, tied: Tied):
         super().__init__()
-        self.likely = 0.0
+        self.tokens, self.likely = tied.tokens, 0.0
 
     def record(self, module: nn.Module, inputs: tuple, logits: torch.Tensor) -> None:
         """Hook of the output."""
         self.add(_frames(inputs[0]))
-        self.likely = self.likely + logits.softmax(-1).flatten(0, -2).sum(0).double()
+        likely = logits.softmax(-1).flatten(0, -2).sum(0).double()
+        self.likely = self.likely + (likely if self.tokens is None else likely[self.tokens])
 
     def moments(self) -> Moments:
         return replace(super().moments(), rows=self.likely / self.count)
@@ -72,11 +73,11 @@ def input_moments(
     sums: dict[str, _Sum | dict[str, _Sum]] = {}
     hooks = []
     lstms = {f"{path}.input": module for path, module in model.named_modules() if isinstance(module, nn.LSTM)}
-    outputs = dict(tied_outputs(model))
+    outputs = tied_outputs(model)
     for path in paths:
         if path in outputs:
-            sums[path] = tied = _OutputSum()
-            hooks.append(model.get_submodule(outputs[path]).register_forward_hook(tied.record))
+            sums[path] = output = _OutputSum(outputs[path])
+            hooks.append(model.get_submodule(outputs[path].output).register_forward_hook(output.record))
             continue
         module = lstms[path] if path in lstms else model.get_submodule(path)
         if isinstance(module, nn.LSTM) and path not in lstms:

@@ -216,8 +216,9 @@ def _role_of(path: str, roles: Mapping[str, str]) -> tuple[str | None, re.Match 
 
 def _depth(path: str) -> int:
     numbers = re.findall(r"\.(\d+)(?=\.)", path)  # a trailing number (embed.conv.2) is not a block's
-    if number := re.search(r"rnn(\d+)(?:\.input)?$|^decoder\.(\d+)$", path):  # enc.0.birnn2, and a decoder's cells
-        return int(number[1] or number[2])
+    # enc.0.birnn2, a decoder's cells, and bands of an embedding
+    if number := re.search(r"rnn(\d+)(?:\.input)?$|^decoder\.(\d+)$|\.bands\.(\d+)$", path):
+        return int(number[1] or number[2] or number[3])
     return int(numbers[0]) if numbers else 0
 
 

@@ -5,11 +5,13 @@ Press and Wolf 2017. Factored, ``E = A B^T`` is one pair of factors for both end
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.layers import LowRankEmbedding
 
 
@@ -24,26 +26,55 @@ class TiedOutput(nn.Module):
         super().__init__()
         self.embedding = embedding
 
-    def forward(self, x: Tensor, embedding: nn.Embedding | LowRankEmbedding) -> Tensor:
-        """Logits by the weight of ``embedding``, a :class:`torch.nn.Embedding` or its factored form."""
-        if isinstance(embedding, LowRankEmbedding):
-            up = embedding[1].weight
-            if callable(up):  # of torch's dynamic quantization, which has no product with the transpose
-                up = up().dequantize()
-            return F.linear(F.linear(x, up.T), embedding[0].weight)
-        return F.linear(x, embedding.weight)
+    def forward(self, x: Tensor, embedding: nn.Embedding | LowRankEmbedding | BandedEmbedding) -> Tensor:
+        """Logits by the weight of ``embedding``, a :class:`torch.nn.Embedding`, its factored form, or bands of them."""
+        if isinstance(embedding, BandedEmbedding):
+            return embedding.in_order(torch.cat([_logits(x, band) for band in embedding.bands], -1))
+        return _logits(x, embedding)
 
     @staticmethod
     def macs_saved(embedding: nn.Module, logits: Tensor) -> int:
         """Multiply-accumulates that factors have saved in making ``logits``."""
-        if not isinstance(embedding, LowRankEmbedding):
-            return 0
-        return logits.numel() // embedding.num_embeddings * embedding.parameters_saved
+        tables = embedding.bands if isinstance(embedding, BandedEmbedding) else [embedding]
+        saved = sum(table.parameters_saved for table in tables if isinstance(table, LowRankEmbedding))
+        return logits.numel() // logits.shape[-1] * saved
 
 
-def tied_outputs(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Path of each embedding in ``model`` that is an output as well, and path of that output."""
-    for path, module in model.named_modules():
+def _logits(x: Tensor, embedding: nn.Module) -> Tensor:
+    if isinstance(embedding, LowRankEmbedding):
+        up = embedding[1].weight
+        if callable(up):  # of torch's dynamic quantization, which has no product with the transpose
+            up = up().dequantize()
+        return F.linear(F.linear(x, up.T), embedding[0].weight)
+    return F.linear(x, embedding.weight)
+
+
+@dataclass(frozen=True)
+class Tied:
+    """An embedding that is an output as well, or one band of it.
+
+    Attributes:
+        path: of the embedding.
+        output: path of the output.
+        tokens: numbers of its tokens ``(tokens,)``; None if it has all.
+    """
+
+    path: str
+    output: str
+    tokens: Tensor | None = None
+
+
+def tied_outputs(model: nn.Module) -> dict[str, Tied]:
+    """The embeddings in ``model`` that are outputs as well, by their paths."""
+    found = []
+    for output, module in model.named_modules():
         if isinstance(module, TiedOutput):
-            parent = path.rpartition(".")[0]
-            yield ".".join(filter(None, (parent, module.embedding))), path
+            path = ".".join(filter(None, (output.rpartition(".")[0], module.embedding)))
+            embedding = model.get_submodule(path)
+            if isinstance(embedding, BandedEmbedding):
+                found += [
+                    Tied(f"{path}.bands.{band}", output, embedding.tokens(band)) for band in range(len(embedding.bands))
+                ]
+            else:
+                found.append(Tied(path, output))
+    return {one.path: one for one in found}

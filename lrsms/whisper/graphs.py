@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lrsms.lowrank import LowRankEmbedding
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.whisper import silence
 from lrsms.whisper.model import Attention, AudioEncoder, TextDecoder
 
@@ -113,6 +114,8 @@ class DecoderGraph(nn.Module):
 
 def _logits(embedding: nn.Module, x: Tensor) -> Tensor:
     """As the tied output, with the table on the left: on the right, its transpose would be stored a second time."""
+    if isinstance(embedding, BandedEmbedding):
+        return embedding.in_order(torch.cat([_logits(band, x) for band in embedding.bands], -1))
     if isinstance(embedding, LowRankEmbedding):
         x, table = F.linear(x, embedding[1].weight.T), embedding[0].weight
     else:

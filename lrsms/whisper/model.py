@@ -6,12 +6,14 @@ Dimensions: B utterances, T frames of 10 ms, S = (T + 1) // 2 encoder positions,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.tied import TiedOutput
 from lrsms.whisper import silence
 from lrsms.whisper.dimensions import Dimensions
@@ -151,15 +153,24 @@ class DecoderState:
 
 
 class TextDecoder(nn.Module):
-    """Tokens and encoder output to the next tokens' logits; the embedding's weight is the output's, too."""
+    """Tokens and encoder output to the next tokens' logits; the embedding's weight is the output's, too.
 
-    def __init__(self, sizes: Dimensions):
+    Args:
+        sizes: of the model.
+        bands: of the embedding, see :class:`lrsms.lowrank.banded.BandedEmbedding`; empty for one table.
+    """
+
+    def __init__(self, sizes: Dimensions, bands: Sequence[int] = ()):
         super().__init__()
         width = sizes.n_text_state
-        self.token_embedding = nn.Embedding(sizes.n_vocab, width)
+        if bands:
+            self.token_embedding = BandedEmbedding(sizes.n_vocab, width, bands)
+        else:
+            self.token_embedding = nn.Embedding(sizes.n_vocab, width)
         self.positional_embedding = nn.Parameter(torch.empty(sizes.n_text_ctx, width))
         nn.init.normal_(self.positional_embedding, std=0.01)
-        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        for table in self.token_embedding.parameters():
+            nn.init.normal_(table, std=0.02)
         self.blocks = nn.ModuleList(Block(width, sizes.n_text_head, cross=True) for _ in range(sizes.n_text_layer))
         self.ln = nn.LayerNorm(width)
         self.token_output = TiedOutput("token_embedding")

@@ -24,7 +24,7 @@ def test_factored_and_merged_outputs_are_the_tables():
     model, tokens = Tied(), torch.randint(30, (2, 5))
     expected = model.hidden(model.table(tokens)) @ model.table.weight.T
     torch.testing.assert_close(model(tokens), expected)
-    assert list(tied_outputs(model)) == [("table", "output")]
+    assert [(one.path, one.output) for one in tied_outputs(model).values()] == [("table", "output")]
     plan = RankPlan.make(model, {"table": "output"}, LowRankConfig(ranks={"table": 12}))
     apply_plan_(model, plan)
     assert [name for name, _ in model.named_parameters()] == [

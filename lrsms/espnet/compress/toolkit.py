@@ -23,11 +23,13 @@ from lrsms.compress.iterate import Errors, OutOfReach
 from lrsms.compress.search import Search
 from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
+from lrsms.data.tokens import transcripts
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import relink
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_paths
+from lrsms.espnet.compress.bands import tied_table, write_banded
 from lrsms.espnet.compress.evaluator import Evaluator
 from lrsms.espnet.compress.inputs import check_inputs
 from lrsms.espnet.compress.model import Compressible, Utterance
@@ -102,6 +104,23 @@ class EspnetToolkit:
         """Parameters, or MACs per second of audio, of the whole model."""
         compressible = self.open(experiment)
         return float(compressible.parameters if self.config.budget == "parameters" else compressible.macs)
+
+    def start(self) -> Path:
+        """What the first iteration makes smaller: the experiment, or the same with its vocabulary in bands.
+
+        Raises:
+            LrsmsError: bands that the model cannot have.
+        """
+        bounds = self.config.bands
+        own = (Experiment(self.original, self.checkpoint).config.get("decoder_conf") or {}).get("bands")
+        if not bounds or own:
+            return self.original
+        folder = self.root / "banded"
+        if not Experiment(folder, self.checkpoint).weights.exists():
+            source = self.open(self.original)
+            likelihood = self._moments(source)[tied_table(source)].rows
+            write_banded(source, bounds, likelihood, transcripts(self.cuts(self.train_split)), folder)
+        return folder
 
     def begin(self) -> None:
         """The loop begins: workers wait for its searches."""

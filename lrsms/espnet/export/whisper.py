@@ -14,6 +14,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.files import copy_into, write_text
 from lrsms.lowrank import low_rank_layers
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.merge import merge_
 from lrsms.onnx.files import PRECISIONS, add_metadata, open_session, optional, quantize, write_graph
 from lrsms.whisper import graphs
@@ -98,7 +99,11 @@ def export_whisper(
         notes = [f"{call}tokens='tokens.txt')"]
         return WhisperExport(folder, form, len(merged), factored, difference, notes)
     state = {f"encoder.{name}": value for name, value in model.encoder.encoders.state_dict().items()}
-    state |= {f"decoder.{name}": value for name, value in model.decoder.decoders.state_dict().items()}
+    decoder = model.decoder.decoders.state_dict()
+    if isinstance(model.decoder.decoders.token_embedding, BandedEmbedding):
+        decoder = {name: value for name, value in decoder.items() if not name.startswith("token_embedding.")}
+        decoder["token_embedding.weight"] = model.decoder.decoders.token_embedding.weight
+    state |= {f"decoder.{name}": value for name, value in decoder.items()}
     if form == "openai":
         write_openai(folder / "model.pt", sizes, state, context)
         copy_into(tokenizer, folder, TOKENIZER)

@@ -59,7 +59,7 @@ _WHISPER = {
 WHISPER_ENCODER = _WHISPER | {r"encoders\.conv[12]": WithKernel("subsampling")}
 WHISPER_DECODER = _WHISPER | {
     r"decoders\.blocks\.\d+\.cross_attn\.(query|key|value|out)": "cross_attention",
-    r"decoders\.token_embedding": "output",
+    r"decoders\.token_embedding(\.bands\.\d+)?": "output",
 }
 RNN_ATTENTION = {r"att_list\.\d+\.mlp_(enc|dec|o|[qkv]\.\d+)": "attention"}
 

@@ -8,7 +8,7 @@ what they give one by one. As there, the encoder takes waveforms: ``input_size: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -108,6 +108,8 @@ class WhisperDecoder(AbsDecoder):
         vocab_size: of the token list, which must be the model's.
         encoder_output_size: width of the encoder.
         whisper_model, sizes: as for :class:`WhisperEncoder`.
+        bands: of the vocabulary, each to be factored by itself: where one ends and the next begins. Compression makes
+            them and puts the likely tokens first, see :mod:`lrsms.lowrank.banded`; empty for one table.
 
     Attributes:
         audio_context: the encoder's, which the model's building tells it.
@@ -121,6 +123,7 @@ class WhisperDecoder(AbsDecoder):
         encoder_output_size: int,
         whisper_model: str | None = None,
         sizes: Mapping | None = None,
+        bands: Sequence[int] = (),
     ):
         super().__init__()
         self.sizes, file = _open(whisper_model, sizes, "decoder_conf")
@@ -133,7 +136,7 @@ class WhisperDecoder(AbsDecoder):
             raise LrsmsError(
                 f"decoder_conf: width {self.sizes.n_text_state}, but the encoder's is {encoder_output_size}"
             )
-        self.decoders = TextDecoder(self.sizes)
+        self.decoders = TextDecoder(self.sizes, bands)
         if file is not None:
             self.decoders.load_state_dict(file.part("decoder"))
 

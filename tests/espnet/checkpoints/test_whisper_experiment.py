@@ -1,5 +1,7 @@
 """A local Whisper model as an experiment: decoded, trained, compressed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ from lrsms.compress.config import CompressConfig
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
+from lrsms.espnet.compress.bands import tied_table
 from lrsms.espnet.compress.toolkit import EspnetToolkit
+from lrsms.espnet.export.whisper import export_whisper
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
@@ -196,6 +200,59 @@ def test_compression_with_a_teacher(original, data, tmp_path, truncation):
     assert sum(toolkit.dev_errors(folder).words) == 5
     trained = yaml.safe_load((folder / "train.yaml").read_text())
     assert (trained["optim"], trained["grad_clip"]) == ("adamw", 5.0)  # the imported model's, not ESPnet's defaults
+
+
+def test_compression_of_a_vocabulary_in_bands(original, data, tmp_path):
+    """It starts from a model that says the same, gives each band a rank of its own, and goes out as others open it."""
+    bounds = [40, 200]
+    config = CompressConfig.parse(
+        {
+            **{"trials": 4, "ratios": [0.25, 0.5], "multiple": 2, "tie": "block", "bands": bounds},
+            **{"roles": ["output"], "fidelity": "loss", "survivor_fidelity": None},
+            **{"calibration": {"utterances": 3}, "search_set": {"utterances": 3}, "finetune": {"epochs": 0}},
+        },
+        "compress.yaml",
+    )
+    toolkit = EspnetToolkit(
+        config, tmp_path / "compressed", original.folder, data, decode_config=write_decoding(tmp_path / "decode.yaml")
+    )
+    start = toolkit.start()
+    assert start != original.folder and toolkit.start() == start  # the second time, it is there
+    model, same = (Experiment(folder).load()[0].eval() for folder in (original.folder, start))
+    table = same.decoder.decoders.token_embedding
+    assert table.weight.equal(model.decoder.decoders.token_embedding.weight)
+    said = {number for text in ("Two words", "One") for number in original.tokenizer.encode(text)}
+    assert toolkit.cost(start) == toolkit.cost(original.folder)
+    assert len(said & set(table.tokens(0).tolist())) == len(said)
+    limit = toolkit.cost(start) / 1.2
+    ranks = toolkit.search(start, limit, "iter1")
+    assert all(path.startswith("decoder.decoders.token_embedding.bands.") for path in ranks)
+    folder = toolkit.root / "iter1"
+    folder.mkdir(parents=True)
+    toolkit.finetune(start, ranks, folder)
+    assert toolkit.cost(folder) <= limit
+    small = Experiment(folder).load()[0].eval()
+    export_whisper(Experiment(folder), tmp_path / "openai", form="openai")
+    table = open_whisper(tmp_path / "openai" / "model.pt").state["decoder.token_embedding.weight"]
+    torch.testing.assert_close(table, small.decoder.decoders.token_embedding.weight, atol=1e-6, rtol=1e-5)
+    assert export_whisper(Experiment(folder), tmp_path / "sherpa", form="sherpa").difference < 1e-3
+    # A model with bands keeps them.
+    again = EspnetToolkit(config, tmp_path / "again", folder, data)
+    assert again.start() == folder
+
+
+def test_bands_are_refused_where_no_output_is_tied(original, data, tmp_path):
+    config = CompressConfig.parse({"bands": [40], "calibration": {"utterances": 3}}, "compress.yaml")
+    toolkit = EspnetToolkit(config, tmp_path / "compressed", original.folder, data)
+    with pytest.raises(LrsmsError, match=r"bands: \[999999999\] are not rising numbers of tokens"):
+        replace(toolkit, config=replace(config, bands=(999999999,))).start()
+    compressible = toolkit.open(original.folder)
+    compressible.layers[0] = replace(compressible.layers[0], rank=3)
+    with pytest.raises(LrsmsError, match=r"bands: the model is low-rank already; give the dense one"):
+        tied_table(compressible)
+    compressible.model.decoder.decoders.token_output = torch.nn.Identity()
+    with pytest.raises(LrsmsError, match=r"bands: they are for a Whisper model, whose output is its embedding"):
+        tied_table(compressible)
 
 
 KEYS = ("max_duration", "num_buckets", "num_workers", "num_att_plot", "scheduler",
