@@ -72,6 +72,29 @@ def test_sensitivity_finds_the_optimum_of_errors_that_add_up():
     assert len(singles) >= 20
 
 
+def test_sensitivity_knows_levels_that_it_had_no_trials_for():
+    """Error falls steeply with rank at first: one trial a group, at its lowest level, is enough to plan by."""
+    ratios = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, "dense")
+    space = toy.space(5, ratios=ratios)
+    weights = (50.0, 20.0, 10.0, 5.0, 2.0)
+
+    def error(choice):
+        dense = len(ratios) - 1
+        return 3.0 + sum(w * 0.5**level for w, level in zip(weights, choice) if level < dense)
+
+    context = Context(space, 0.5 * space.cost(space.largest), 0, 20, {})
+    controller = make("sensitivity", context)
+    lowest = [controller._single(group, 0) for group in range(5)]
+    history = [Finished(n, one, one, error(one), space.cost(one)) for n, one in enumerate([space.largest, *lowest])]
+    choices = itertools.product(*(range(len(group.ranks)) for group in space.groups))
+    best = min(error(choice) for choice in choices if space.cost(choice) <= context.limit)
+    planned = plan(space, controller._curves(history), context.limit)
+    assert error(planned) - 3.0 <= 1.5 * (best - 3.0)
+    # A group that no trial has seen is not taken for one that nothing depends on.
+    planned = plan(space, controller._curves(history[:1] + history[2:]), context.limit)
+    assert planned[0] > 0
+
+
 def test_sensitivity_leaves_trials_for_candidates_within_the_budget():
     best, history = run("sensitivity", trials=10)
     assert best < float("inf") and sum(one.cost <= problem()[1] for one in history) >= 3

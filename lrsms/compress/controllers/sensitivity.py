@@ -4,10 +4,16 @@ The first trials are those of :mod:`lrsms.compress.controllers.energy`, which co
 from nowhere. Then every group is tried at every level by itself, all others dense. As if errors added up, dynamic
 programming finds the choice of least total error within the budget (cf. ASVD, Yuan et al. 2023). They do not quite add
 up: the trials that are left move one level between groups of the best choice so far.
+
+If there are too few trials for every level, what a level adds to the error is taken between its neighbors on a
+logarithmic scale: it falls with the rank about as the rest of a spectrum does, steeply at first. On a straight line
+from the lowest level to none at all, all between look far worse than they are. (tiny.en of Whisper at half of its
+weights, 18 trials for 24 groups: a loss of 51 by straight lines, 9.3 this way.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from optuna.trial import Trial
@@ -16,6 +22,7 @@ from lrsms.compress.controllers import energy
 from lrsms.compress.controllers.base import Context, Finished, Proposal
 
 _SHARE = 0.6  # of the trials, at most, for the curves
+_LEFT = 0.03  # of what a group's lowest level adds: what a level just below dense is taken to add, in between
 _STATES = 20_000  # cost values kept apart in dynamic programming; below that many, the choice is exact
 
 
@@ -32,7 +39,7 @@ class Sensitivity:
             (group, level) for group in range(len(space.groups)) for level in range(len(space.groups[group].ranks) - 1)
         ]
         order = sorted(order, key=lambda change: (_bits(change[1]), change))[: int(_SHARE * context.trials)]
-        self.singles = [self._single(*change) for change in order]
+        self.singles = [space.largest, *(self._single(*change) for change in order)]  # the first is what they add to
         self.energy, self.starts = energy.make(context), min(len(energy.POWERS), context.trials // 2)
 
     def _single(self, group: int, level: int) -> tuple[int, ...]:
@@ -57,21 +64,23 @@ class Sensitivity:
         return Proposal(self._exchange(best, trial.number, tried), exact=True)
 
     def _curves(self, history: Sequence[Finished]) -> list[list[float]]:
-        """Error of each group's levels by itself; levels not measured between their neighbors."""
+        """What each group's levels add to the error by themselves; the last, dense, adds nothing.
+
+        A level that was not measured is taken between its neighbors, a group that was not as the worst of all.
+        """
         space = self.context.space
         errors = {finished.choice: finished.error for finished in history}
-        base = min(errors.values(), default=0.0)
-        curves = []
-        for group, group_of_layers in enumerate(space.groups):
-            top = len(group_of_layers.ranks) - 1
-            known = {
-                level: errors[self._single(group, level)]
-                for level in range(top)
-                if self._single(group, level) in errors
+        base = errors.get(space.largest, min(errors.values(), default=0.0))
+        added = [
+            {
+                level: max(errors[choice] - base, 0.0)
+                for level in range(len(group.ranks) - 1)
+                if (choice := self._single(index, level)) in errors
             }
-            known[top] = errors.get(space.largest, base)
-            curves.append([_between(known, level) for level in range(top + 1)])
-        return curves
+            for index, group in enumerate(space.groups)
+        ]
+        worst = max((most for known in added for most in known.values()), default=0.0)
+        return [_curve(known or {0: worst}, len(group.ranks) - 1) for known, group in zip(added, space.groups)]
 
     def _exchange(self, best: tuple[int, ...], number: int, tried: set) -> tuple[int, ...]:
         """One group down a level, others up as far as the budget goes; a new choice if there is one."""
@@ -95,6 +104,14 @@ class Sensitivity:
 def _bits(level: int) -> int:
     """0, then 2, then 1 and 3, ...: how finely levels must be spaced to reach this one."""
     return 0 if level == 0 else 10 - (level & -level).bit_length()
+
+
+def _curve(added: dict[int, float], top: int) -> list[float]:
+    """Error that each level up to ``top``, the dense one, adds, by those that are known."""
+    least = max(added.values()) * 1e-4 + 1e-12  # of what looks like none at all
+    logarithms = {level: math.log(max(error, least)) for level, error in added.items()}
+    logarithms[top] = max(logarithms.values()) + math.log(_LEFT)
+    return [added.get(level, math.exp(_between(logarithms, level))) for level in range(top)] + [0.0]
 
 
 def _between(known: dict[int, float], level: int) -> float:

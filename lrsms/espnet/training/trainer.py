@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from espnet2.train import trainer
 from espnet2.train.trainer import Trainer
 from tqdm import tqdm
 
@@ -32,7 +34,8 @@ class LowRankTrainer(Trainer):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         try:
-            super().run(*args, trainer_options=trainer_options, **kwargs)
+            with _averages_apart():
+                super().run(*args, trainer_options=trainer_options, **kwargs)
         finally:
             # A bar that is still open when the interpreter ends draws itself among modules already torn down, and
             # Python 3.13 then crashes.
@@ -81,6 +84,33 @@ def _with_fresh_weights(batches: Iterable) -> Iterator:
     for batch in batches:
         torch.clear_autocast_cache()
         yield batch
+
+
+@contextmanager
+def _averages_apart() -> Iterator[None]:
+    """Have ESPnet make each of its averages of checkpoints by itself.
+
+    Of several (two criteria, or ``keep_nbest_models: [5, 10]``), 202511 begins all but the first with what it has
+    summed up for the one before.
+    """
+    average = trainer.average_nbest_models
+
+    def each(
+        reporter, output_dir: Path, best_model_criterion: Sequence, nbest: int | Collection[int], **others
+    ) -> None:
+        numbers = sorted([nbest] if isinstance(nbest, int) else nbest)
+        for criterion in best_model_criterion:
+            phase, key = criterion[:2]
+            if reporter.has(phase, key):
+                epochs = len(reporter.sort_epochs_and_values(*criterion))
+                for number in [number for number in numbers if number <= epochs] or [1]:
+                    average(reporter=reporter, best_model_criterion=[criterion], nbest=number, **others)
+
+    trainer.average_nbest_models = each
+    try:
+        yield
+    finally:
+        trainer.average_nbest_models = average
 
 
 def _utterances_per_epoch(folder: Path) -> int:
