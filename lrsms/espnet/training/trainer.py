@@ -95,9 +95,7 @@ def _averages_apart() -> Iterator[None]:
     """
     average = trainer.average_nbest_models
 
-    def each(
-        reporter, output_dir: Path, best_model_criterion: Sequence, nbest: int | Collection[int], **others
-    ) -> None:
+    def each(reporter, best_model_criterion: Sequence, nbest: int | Collection[int], **others) -> None:
         numbers = sorted([nbest] if isinstance(nbest, int) else nbest)
         for criterion in best_model_criterion:
             phase, key = criterion[:2]
