@@ -43,7 +43,7 @@ def merge_experiment(experiment: Experiment, output_dir: Path, only: str = "all"
     """Write ``config.yaml`` and checkpoint of ``experiment`` with its factors folded into dense weights.
 
     If every layer is dense in the end, the config names ESPnet's own classes, and ESPnet opens it without this
-    package, unless the config has a front-end or the audio-visual encoder of this package.
+    package, unless the config has a front-end, the audio-visual encoder or the Whisper of this package.
 
     Args:
         experiment: trained.
@@ -69,6 +69,7 @@ def merge_experiment(experiment: Experiment, output_dir: Path, only: str = "all"
         )
     foreign = _with_ranks_left(config, model)
     Experiment(output_dir, experiment.checkpoint).write(config, model.state_dict())
+    experiment.copy_tokens(output_dir)
     factored = sum(1 for _ in low_rank_layers(model))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Merged(output_dir, len(merged), factored, parameters, difference, foreign)
@@ -93,9 +94,12 @@ def _with_ranks_left(config: dict, model: nn.Module) -> str:
             options["low_rank"] = {"ranks": ranks}
             foreign.append(f"{part}: {name} has {len(ranks)} factored layers")
         else:
-            config[part] = name.removeprefix("lowrank_")
             options.pop("low_rank", None)
-            options.pop("fast", None)
+            if name == "lowrank_whisper":  # ESPnet's class of that name downloads a model, and takes no file
+                foreign.append(f"{part}: {name} is this package's")
+            else:
+                config[part] = name.removeprefix("lowrank_")
+                options.pop("fast", None)
     if config.get("encoder") == "av_conformer":
         foreign.append("encoder: av_conformer is this package's")
     if config.get("frontend") == "kaldi_fbank":

@@ -16,6 +16,7 @@ from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
 from lrsms.espnet.compress.bands import tied_table
 from lrsms.espnet.compress.toolkit import EspnetToolkit
+from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.export.whisper import export_whisper
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.inference.open import open_recognizer
@@ -236,6 +237,11 @@ def test_compression_of_a_vocabulary_in_bands(original, data, tmp_path):
     table = open_whisper(tmp_path / "openai" / "model.pt").state["decoder.token_embedding.weight"]
     torch.testing.assert_close(table, small.decoder.decoders.token_embedding.weight, atol=1e-6, rtol=1e-5)
     assert export_whisper(Experiment(folder), tmp_path / "sherpa", form="sherpa").difference < 1e-3
+    merged = merge_experiment(Experiment(folder), tmp_path / "merged")
+    assert "decoder: lowrank_whisper is this package's" in merged.foreign
+    dense = Experiment(tmp_path / "merged").load()[0]
+    assert not any(low_rank_layers(dense))
+    torch.testing.assert_close(dense.decoder.decoders.token_embedding.weight, table, atol=1e-6, rtol=1e-5)
     # A model with bands keeps them.
     again = EspnetToolkit(config, tmp_path / "again", folder, data)
     assert again.start() == folder
