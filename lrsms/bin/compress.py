@@ -64,10 +64,11 @@ def main() -> None:
         return
     toolkit.begin()
     try:
-        iterations = iterate.run(toolkit, toolkit.start(), root, config.loop)
+        start = toolkit.start()
+        iterations = iterate.run(toolkit, start, root, config.loop)
     finally:
         toolkit.end()
-    full_ranks = toolkit.full_ranks(toolkit.start())
+    full_ranks = toolkit.full_ranks(start)
     storage = args.storage or root / "optuna.journal"
     print(
         write_report(
