@@ -3,6 +3,7 @@
 Usage: lrsms import_whisper --model DIR --asr_exp exp/original
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
@@ -20,11 +21,16 @@ def main() -> None:
     parser.add_argument("--audio_context", default="full", choices=("full", "condensed", "clip"),
                         help="30 s as trained, the same with condensed silence, or each clip's own length")  # fmt: skip
     parser.add_argument("--language", default="en", help="of the texts, for a multilingual model")
+    parser.add_argument("--vocabulary", type=int, metavar="N",
+                        help="keep N tokens of text; what rarer ones spelled is spelled by these, for which the model "
+                        "has to be trained (default: all)")  # fmt: skip
+    parser.add_argument("--train_split", default="train",
+                        help="in --data_dir, its texts say which tokens are frequent")  # fmt: skip
     parser.add_argument("--force", type=str2bool, default=False, help="write it again")
     args = parser.parse_args()
 
     from lrsms import stamp
-    from lrsms.data.tokens import lang_dir
+    from lrsms.data.tokens import lang_dir, transcripts
     from lrsms.espnet.checkpoints.experiment import Experiment
     from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
     from lrsms.whisper.files import find, find_tokenizer
@@ -32,11 +38,16 @@ def main() -> None:
     experiment = Experiment(args.asr_exp)
     inputs = [find(args.model), find_tokenizer(args.model)]
     arguments = {"audio_context": args.audio_context, "language": args.language}
+    texts: Iterable[str] = ()
+    if args.vocabulary is not None:
+        inputs.append(args.data_dir / args.train_split / "cuts.jsonl.gz")
+        arguments["vocabulary"] = args.vocabulary
+        texts = transcripts(inputs[-1])
     mark = args.asr_exp / "inputs.json"
     if not args.force and experiment.weights.exists() and stamp.is_current(mark, arguments, inputs):
         print(f"import_whisper: {args.asr_exp} is up to date, skipped (--force true writes it again)")
     else:
-        import_whisper(args.model, experiment, args.audio_context, args.language)
+        import_whisper(args.model, experiment, args.audio_context, args.language, args.vocabulary, texts)
         stamp.write(mark, arguments, inputs)
     lang = lang_dir(args.data_dir, str(experiment.token_type))
     lang.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from lrsms.errors import LrsmsError, refuse_unknown
 SAMPLING_RATE = 16000  # Hz
 HOP, WINDOW = 160, 400  # samples
 POSITION_SECONDS = 2 * HOP / SAMPLING_RATE
-ENGLISH_VOCABULARY = 51864  # tokens of models named *.en; every other number is of a multilingual model
+ENGLISH_VOCABULARY = 51864  # tokens of models named *.en, which have the names of languages but no use of them
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class WhisperTokens:
     @property
     def multilingual(self) -> bool:
         """Whether prompts name a language and a task; models named ``*.en`` know English transcription alone."""
-        return len(self) != ENGLISH_VOCABULARY
+        return len(self) != ENGLISH_VOCABULARY and len(self.languages) > 1
 
     @property
     def end(self) -> int:

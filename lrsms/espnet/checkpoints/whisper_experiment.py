@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from lrsms.espnet.checkpoints.experiment import TOKENS, Experiment
 from lrsms.files import copy_into, write_text
 from lrsms.whisper.files import TOKENIZER, find_tokenizer, open_whisper
 from lrsms.whisper.tokens import END, START, WhisperTokens, token_lines
+from lrsms.whisper.vocabulary import cut_tokenizer
 
 # What fine-tuning after compression starts from; ESPnet's own defaults are Adadelta, ten checkpoints, and pictures.
 _TRAINING = {
@@ -21,7 +24,14 @@ _TRAINING = {
 }
 
 
-def import_whisper(model: Path, experiment: Experiment, audio_context: str = "full", language: str = "en") -> None:
+def import_whisper(
+    model: Path,
+    experiment: Experiment,
+    audio_context: str = "full",
+    language: str = "en",
+    vocabulary: int | None = None,
+    texts: Iterable[str] = (),
+) -> None:
     """Write ``config.yaml``, weights, ``tokens.txt`` and ``tokenizer.json`` of a Whisper model.
 
     Args:
@@ -29,22 +39,29 @@ def import_whisper(model: Path, experiment: Experiment, audio_context: str = "fu
         experiment: what is written.
         audio_context: of the encoder: ``full``, ``condensed`` or ``clip``.
         language: of the texts that a multilingual model is trained on.
+        vocabulary: tokens of text to keep, see :mod:`lrsms.whisper.vocabulary`; None for all. The model then has to be
+            trained, for it has never split words so.
+        texts: what such a model will recognize is like these.
 
     Raises:
-        LrsmsError: the model cannot be read, or an unknown language.
+        LrsmsError: the model cannot be read, an unknown language, or a vocabulary of no possible size.
     """
     file = open_whisper(model)
+    sizes, state = file.sizes, dict(file.state)
     tokenizer = find_tokenizer(model)
-    tokens = WhisperTokens(tokenizer, file.sizes.n_vocab)
-    tokens.prompt(language, "transcribe", timestamps=False)  # refuses a language that it does not know
     experiment.folder.mkdir(parents=True, exist_ok=True)
+    if vocabulary is not None:
+        rows = cut_tokenizer(tokenizer, sizes.n_vocab, vocabulary, texts, experiment.folder / TOKENIZER)
+        tokenizer, sizes = experiment.folder / TOKENIZER, replace(sizes, n_vocab=len(rows))
+        state["decoder.token_embedding.weight"] = state["decoder.token_embedding.weight"][rows]
+    tokens = WhisperTokens(tokenizer, sizes.n_vocab)
+    tokens.prompt(language, "transcribe", timestamps=False)  # refuses a language that it does not know
     write_lang(tokens, tokenizer, experiment.folder)
-    sizes = file.sizes.as_dict()
     config = {
         "encoder": "lowrank_whisper",
-        "encoder_conf": {"sizes": sizes, "audio_context": audio_context},
+        "encoder_conf": {"sizes": sizes.as_dict(), "audio_context": audio_context},
         "decoder": "lowrank_whisper",
-        "decoder_conf": {"sizes": sizes},
+        "decoder_conf": {"sizes": sizes.as_dict()},
         "model": "espnet",
         "model_conf": model_options(),
         "ctc_conf": {},
@@ -63,7 +80,7 @@ def import_whisper(model: Path, experiment: Experiment, audio_context: str = "fu
         "output_dir": str(experiment.folder),
         **_TRAINING,
     }
-    experiment.write(config, {espnet_name(name): value.contiguous() for name, value in file.state.items()})
+    experiment.write(config, {espnet_name(name): value.contiguous() for name, value in state.items()})
 
 
 def espnet_name(name: str) -> str:
