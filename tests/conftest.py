@@ -143,6 +143,20 @@ def write_talking_head():
 @pytest.fixture(scope="session")
 def tiny_whisper(tmp_path_factory) -> Path:
     """Folder of a Whisper model of random weights that knows bytes, English and German, in transformers' layout."""
+    return _random_whisper(tmp_path_factory.mktemp("tiny_whisper"), [])
+
+
+@pytest.fixture(scope="session")
+def whisper_of_words(tmp_path_factory) -> Path:
+    """The same with tokens for `` cat``, `` dog``, `` do`` and their parts."""
+    merges = [(SPACE, "c"), (SPACE, "d"), (f"{SPACE}d", "o"), (f"{SPACE}do", "g"), ("a", "t"), (f"{SPACE}c", "at")]
+    return _random_whisper(tmp_path_factory.mktemp("whisper_of_words"), merges)
+
+
+SPACE = "\u0120"  # as GPT-2's tokenizers write it
+
+
+def _random_whisper(folder: Path, merges: list[tuple[str, str]]) -> Path:
     pytest.importorskip("safetensors")
     tokenizers = pytest.importorskip("tokenizers")
     import torch
@@ -152,14 +166,13 @@ def tiny_whisper(tmp_path_factory) -> Path:
     from lrsms.whisper.write import write_transformers
 
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    merged = ["\u0120-", "\u0120'"]
-    vocabulary = {token: number for number, token in enumerate([*alphabet, *merged])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [tuple(token) for token in merged]))
+    merges = [(SPACE, "-"), (SPACE, "'"), *merges]
+    vocabulary = {token: number for number, token in enumerate([*alphabet, *map("".join, merges)])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     special = "endoftext startoftranscript en de translate transcribe startoflm startofprev nospeech notimestamps"
     tokenizer.add_special_tokens([f"<|{name}|>" for name in special.split()])
-    folder = tmp_path_factory.mktemp("tiny_whisper")
     tokenizer.save(str(folder / "saved.json"))
     sizes = Dimensions(16, 600, 16, 2, 2, tokenizer.get_vocab_size() + 1501, 160, 16, 2, 2)
     torch.manual_seed(0)

@@ -3,7 +3,6 @@
 Usage: lrsms import_whisper --model DIR --asr_exp exp/original
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from lrsms.bin import run_verb, str2bool
@@ -24,25 +23,29 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, metavar="N",
                         help="keep N tokens of text; what rarer ones spelled is spelled by these, for which the model "
                         "has to be trained (default: all)")  # fmt: skip
-    parser.add_argument("--train_split", default="train",
-                        help="in --data_dir, its texts say which tokens are frequent")  # fmt: skip
+    parser.add_argument("--texts", type=Path, metavar="FILE",
+                        help="for --vocabulary: one text in a line, which say what tokens are frequent")  # fmt: skip
     parser.add_argument("--force", type=str2bool, default=False, help="write it again")
     args = parser.parse_args()
 
+    if (args.vocabulary is None) != (args.texts is None):
+        parser.error("--vocabulary and --texts belong together")
+
     from lrsms import stamp
-    from lrsms.data.tokens import lang_dir, transcripts
+    from lrsms.data.tokens import lang_dir
     from lrsms.espnet.checkpoints.experiment import Experiment
     from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
+    from lrsms.text_files import read_lines
     from lrsms.whisper.files import find, find_tokenizer
 
     experiment = Experiment(args.asr_exp)
     inputs = [find(args.model), find_tokenizer(args.model)]
     arguments = {"audio_context": args.audio_context, "language": args.language}
-    texts: Iterable[str] = ()
-    if args.vocabulary is not None:
-        inputs.append(args.data_dir / args.train_split / "cuts.jsonl.gz")
+    texts: list[str] = []
+    if args.texts is not None:
+        inputs.append(args.texts)
         arguments["vocabulary"] = args.vocabulary
-        texts = transcripts(inputs[-1])
+        texts = read_lines(args.texts)
     mark = args.asr_exp / "inputs.json"
     if not args.force and experiment.weights.exists() and stamp.is_current(mark, arguments, inputs):
         print(f"import_whisper: {args.asr_exp} is up to date, skipped (--force true writes it again)")

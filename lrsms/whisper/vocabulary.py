@@ -23,7 +23,7 @@ def cut_tokenizer(source: Path, count: int, size: int, texts: Iterable[str], tar
     """Write a ``tokenizer.json`` of fewer tokens.
 
     The tokens that most of ``texts`` have are kept, then those that were merged first, which text in general has most.
-    A token of one text counts as one of none: so the texts have words that are split, as others will. Bytes, all parts of
+    A token of one text counts as one of none: so the texts have words that are split, as others will. Bytes, parts of
     what is kept, annotations and special tokens stay; of an English model, the languages that it does not know go.
 
     Args:

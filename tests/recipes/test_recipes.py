@@ -310,7 +310,7 @@ def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
     assert "train: 5 of 6 utterances with video" in output and "train: 1 without video: missing_video" in output
 
 
-def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, tiny_whisper):
+def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, whisper_of_words):
     from lhotse import CutSet
 
     tree, corpus = Tree(tmp_path / "repo"), tmp_path / "corpus"
@@ -324,8 +324,8 @@ def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, tiny_whisper):
         *(f"{name}\t{name[:-1]}\ti think {'so ' * (1 + number)}" for number, name in enumerate(rows)),
     ]
     (corpus / "clips.tsv").write_text("\n".join(lines) + "\n")
-    command = ["egs/commonvoice/whisper1/run.sh", "--corpus-dir", str(corpus), "--whisper-model", str(tiny_whisper),
-               "--token-type", "whisper_multilingual", "--stop-stage", "2"]  # fmt: skip
+    command = ["egs/commonvoice/whisper1/run.sh", "--corpus-dir", str(corpus), "--whisper-model", str(whisper_of_words),
+               "--token-type", "whisper_multilingual", "--stop-stage", "2", "--whisper-vocabulary", "260"]  # fmt: skip
     output = tree.succeed(*command)
     recipe = tree.folder / "egs/commonvoice/whisper1"
     assert "data/train: 2 texts cased" in output and (recipe / "data/whisper/model.safetensors").exists()
@@ -334,6 +334,7 @@ def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, tiny_whisper):
         for split in ("train", "dev", "test")
     }
     assert texts["train"] == ["I think so.", "I think so so."] and texts["test"][0].startswith("i think")
+    assert len((recipe / "data/lang_whisper_multilingual/tokens.txt").read_text().splitlines()) == 260 + 10 + 1501
     again = tree.succeed(*command)
     assert "2 texts cased" in again and again.count("is decoded and its inputs have not changed; skipped") == 2
     assert "cuts: " in again and "skipped" in again[again.index("cuts: ") :].splitlines()[0]

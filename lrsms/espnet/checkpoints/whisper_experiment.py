@@ -49,13 +49,14 @@ def import_whisper(
     file = open_whisper(model)
     sizes, state = file.sizes, dict(file.state)
     tokenizer = find_tokenizer(model)
+    tokens = WhisperTokens(tokenizer, sizes.n_vocab)
+    tokens.prompt(language, "transcribe", timestamps=False)  # refuses a language that it does not know
     experiment.folder.mkdir(parents=True, exist_ok=True)
     if vocabulary is not None:
         rows = cut_tokenizer(tokenizer, sizes.n_vocab, vocabulary, texts, experiment.folder / TOKENIZER)
         tokenizer, sizes = experiment.folder / TOKENIZER, replace(sizes, n_vocab=len(rows))
         state["decoder.token_embedding.weight"] = state["decoder.token_embedding.weight"][rows]
-    tokens = WhisperTokens(tokenizer, sizes.n_vocab)
-    tokens.prompt(language, "transcribe", timestamps=False)  # refuses a language that it does not know
+        tokens = WhisperTokens(tokenizer, sizes.n_vocab)
     write_lang(tokens, tokenizer, experiment.folder)
     config = {
         "encoder": "lowrank_whisper",

@@ -18,7 +18,7 @@ from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.merge import merge_
 from lrsms.onnx.files import PRECISIONS, add_metadata, open_session, optional, quantize, write_graph
 from lrsms.whisper import graphs
-from lrsms.whisper.dimensions import Dimensions
+from lrsms.whisper.dimensions import ENGLISH_VOCABULARY, Dimensions
 from lrsms.whisper.files import TOKENIZER
 from lrsms.whisper.tokens import NO_TIMESTAMPS, START, WhisperTokens
 from lrsms.whisper.write import write_openai, write_transformers
@@ -109,8 +109,14 @@ def export_whisper(
         copy_into(tokenizer, folder, TOKENIZER)
     else:
         write_transformers(folder, sizes, state, tokenizer, context)
-    notes = ["it was trained on clips of their own length: others' 30 s of padding are new to it"]
-    return WhisperExport(folder, form, len(merged), factored, None, notes if context == "clip" else ())
+    notes = []
+    if context == "clip":
+        notes.append("it was trained on clips of their own length: others' 30 s of padding are new to it")
+    if form == "openai" and sizes.n_vocab < ENGLISH_VOCABULARY:
+        notes.append(
+            "its vocabulary is not openai-whisper's, whose own tokenizer reads its numbers wrongly: use tokenizer.json"
+        )
+    return WhisperExport(folder, form, len(merged), factored, None, notes)
 
 
 def _write_sherpa(model: nn.Module, tokens: WhisperTokens, folder: Path, precisions: Sequence[str]) -> float:

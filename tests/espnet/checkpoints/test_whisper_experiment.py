@@ -106,6 +106,49 @@ def test_unknown_language_is_refused(tiny_whisper, tmp_path):
         import_whisper(tiny_whisper, Experiment(tmp_path / "exp"), language="fr")
 
 
+def test_a_cut_vocabulary_leaves_the_logits_of_the_rest(whisper_of_words, tmp_path):
+    whole, left = Experiment(tmp_path / "whole"), Experiment(tmp_path / "left")
+    import_whisper(whisper_of_words, whole)
+    import_whisper(whisper_of_words, left, vocabulary=261, texts=["a cat", "the cat"])
+    assert len(whole.token_list) - len(left.token_list) == 3
+    assert left.tokenizer.split("cat dog") == ["\u0120cat", "\u0120", "d", "o", "g"]
+    rows = [whole.token_list.index(token) for token in left.token_list]
+    logits = []
+    for experiment in (whole, left):
+        model = experiment.load()[0].eval()
+        said = torch.tensor([[model.sos, *experiment.tokenizer.encode("cat")]])
+        memory = model.encode(torch.sin(torch.arange(16000) / 9)[None], torch.tensor([16000]))[0]
+        logits.append(model.decoder.decoders(said, model.decoder.decoders.begin(memory)).detach())
+    torch.testing.assert_close(logits[1], logits[0][..., rows])
+
+
+def test_a_language_is_refused_before_a_vocabulary_is_cut(whisper_of_words, tmp_path):
+    with pytest.raises(LrsmsError, match="language: 'fr' is unknown"):
+        import_whisper(whisper_of_words, Experiment(tmp_path / "exp"), language="fr", vocabulary=261)
+    assert not (tmp_path / "exp").exists()
+
+
+def test_verb_cuts_a_vocabulary_by_texts(whisper_of_words, tmp_path, monkeypatch, capsys):
+    def run(*further):
+        options = ["--model", whisper_of_words, "--asr_exp", tmp_path / "exp", "--data_dir", tmp_path / "data"]
+        monkeypatch.setattr("sys.argv", ["import_whisper", *map(str, [*options, *further])])
+        verb.main()
+        return capsys.readouterr().out
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a cat\nthe cat\na dog\n")
+    assert "Whisper of 1,775 tokens" in run()
+    assert "Whisper of 1,772 tokens" in run("--vocabulary", "261", "--texts", texts)
+    assert "is up to date" in run("--vocabulary", "261", "--texts", texts)
+    assert "Whisper of 1,771 tokens" in run("--vocabulary", "260", "--texts", texts)
+    texts.write_text("a dog\nthe dog\na cat\n")
+    assert "up to date" not in run("--vocabulary", "260", "--texts", texts)
+    assert "Whisper of 1,775 tokens" in run()
+    with pytest.raises(SystemExit):
+        run("--vocabulary", "261")
+    assert "--vocabulary and --texts belong together" in capsys.readouterr().err
+
+
 def test_verb_writes_once_and_again_if_the_model_changes(tiny_whisper, tmp_path, monkeypatch, capsys):
     options = ["--model", tiny_whisper, "--asr_exp", tmp_path / "exp", "--data_dir", tmp_path / "data"]
 

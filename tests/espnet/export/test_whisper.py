@@ -89,6 +89,22 @@ def test_graphs_for_sherpa(low_rank, tmp_path):
     assert len(spelled) == 258 and b" -" in spelled and {bytes([byte]) for byte in range(256)} <= spelled.keys()
 
 
+def test_a_cut_vocabulary_goes_along(whisper_of_words, tmp_path):
+    pytest.importorskip("onnxruntime")
+    cut, again = Experiment(tmp_path / "cut"), Experiment(tmp_path / "again")
+    import_whisper(whisper_of_words, cut, "clip", vocabulary=260, texts=["a cat", "the cat"])
+    assert "its vocabulary is not openai-whisper's" in export_whisper(cut, tmp_path / "openai", form="openai").summary
+    export_whisper(cut, tmp_path / "transformers", form="transformers")
+    for form in ("openai", "transformers"):
+        import_whisper(tmp_path / form, again, "clip")
+        assert again.tokenizer.split("cat dog") == cut.tokenizer.split("cat dog")
+        assert said(again) == said(cut) != []
+    export_whisper(cut, tmp_path / "sherpa", form="sherpa", precisions=["fp32"])
+    about = read_metadata(tmp_path / "sherpa" / "encoder.onnx")
+    assert (about["n_vocab"], about["eot"]) == (str(len(cut.token_list)), "260")
+    assert len((tmp_path / "sherpa" / "tokens.txt").read_text().splitlines()) == 260
+
+
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("padding", [0, 1, 400])
 def test_graphs_make_the_silence_of_the_model(tiny_whisper, tmp_path, context, padding):

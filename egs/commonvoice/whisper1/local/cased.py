@@ -5,7 +5,8 @@ Usage: local/cased.py --asr_exp exp/original_condensed --splits "train dev"
 
 Version 1 of Common Voice has neither, and a Whisper that is trained on such texts unlearns its own style before it
 learns anything else. Where Whisper heard the word that is read, its spelling is taken; where it heard another or none,
-the corpus's; what it heard beside them goes. A split whose texts have capitals is left as it is.
+the corpus's; what it heard beside them goes. A split whose texts have capitals is left as it is. The texts are also
+left in data/local/<split>.txt.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import lrsms.espnet  # noqa: F401
 from lrsms.bin import run_verb
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.espnet.inference.decode_split import Decoding
-from lrsms.files import atomic_write
+from lrsms.files import atomic_write, write_text
 
 _NOTHING = "*"
 _I = re.compile(r"^i(?=$|')")
@@ -41,6 +42,7 @@ def main() -> None:
         supervisions = SupervisionSet.from_file(folder / "supervisions.jsonl.gz").to_eager()
         if any(one.text != one.text.lower() for one in supervisions):
             print(f"{folder}: its texts are cased")
+            _write_texts(args.data_dir, split, supervisions)
             continue
         cuts = args.data_dir / "local" / "uncased" / split / "cuts.jsonl.gz"
         cuts.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,7 @@ def main() -> None:
             one.text = cased(one.text, spoken[one.id])
         with atomic_write(folder / "supervisions.jsonl.gz") as unfinished:
             supervisions.to_file(unfinished)
+        _write_texts(args.data_dir, split, supervisions)
         print(f"{folder}: {len(spoken)} texts cased")
 
 
@@ -78,6 +81,12 @@ def cased(text: str, heard: str) -> str:
     if not sentence:
         return sentence
     return sentence[0].upper() + sentence[1:] + ("" if sentence[-1] in ".!?" else ".")
+
+
+def _write_texts(data_dir: Path, split: str, supervisions: SupervisionSet) -> None:
+    path = data_dir / "local" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{one.text}\n" for one in supervisions))
 
 
 def _texts(path: Path) -> dict[str, str]:
