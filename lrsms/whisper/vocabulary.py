@@ -42,39 +42,34 @@ def cut_tokenizer(source: Path, count: int, size: int, texts: Iterable[str], tar
     tokens = WhisperTokens(source, count)
     content = json.loads(source.read_text(encoding="utf-8"))
     model = content["model"]
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-    parts = {"".join(pair): pair for pair in merges}
-    words = [name for name, number in sorted(model["vocab"].items(), key=lambda item: item[1]) if number < tokens.end]
-    kept: set[str] = set()
+    words = sorted(number for number in model["vocab"].values() if number < tokens.end)
+    kept: set[int] = set()
 
-    def missing(name: str) -> set[str]:
+    def missing(number: int) -> set[int]:
         """It, and the parts that it is made of, unless they are kept already."""
-        return set() if name in kept else {name}.union(*(missing(part) for part in parts.get(name, ())))
+        return set() if number in kept else {number}.union(*map(missing, tokens.parts.get(number, ())))
 
-    for name in [
-        *(name for name in words if name not in parts),  # bytes
-        *(tokens.token_list[number] for number in [*tokens.annotations, *tokens.never_first] if number < tokens.end),
-    ]:
-        kept |= missing(name)
+    bytes_ = [number for number in words if number not in tokens.parts]
+    for number in [*bytes_, *tokens.annotations, *(number for number in tokens.never_first if number < tokens.end)]:
+        kept |= missing(number)
     if not len(kept) <= size < len(words):
         raise LrsmsError(
             f"vocabulary: {size:,} is not between {len(kept):,}, which bytes and annotations need, and the "
             f"{len(words) - 1:,} that are fewer than the tokens of text in {source}"
         )
     found_in = Counter(number for text in set(texts) for number in set(tokens.encode(text)))
-    frequent = [tokens.token_list[number] for number, times in found_in.most_common() if times > 1]
-    for name in [*frequent, *words]:
-        if len(kept) + len(more := missing(name)) <= size:
+    frequent = [number for number, times in found_in.most_common() if times > 1]
+    for number in [*frequent, *words]:
+        if len(kept) + len(more := missing(number)) <= size:
             kept |= more
     languages = set() if tokens.multilingual else set(tokens.languages.values()) - {tokens.id(START) + 1}
     rows = [
-        number
-        for number, name in enumerate(tokens.token_list)
-        if (name in kept if number < tokens.end else number not in languages)
+        number for number in range(len(tokens)) if (number in kept if number < tokens.end else number not in languages)
     ]
     place = {old: new for new, old in enumerate(rows)}
     model["vocab"] = {name: place[old] for name, old in model["vocab"].items() if old in place}
-    model["merges"] = [raw for raw, pair in zip(model["merges"], merges) if "".join(pair) in kept]
+    merged = tokens.parts  # in the order of the merges
+    model["merges"] = [pair for pair, number in zip(model["merges"], merged, strict=True) if number in kept]
     content["added_tokens"] = [
         {**token, "id": place[token["id"]]} for token in content["added_tokens"] if token["id"] in place
     ]

@@ -44,9 +44,10 @@ class CutsDataset(torch.utils.data.Dataset):
         self.preprocess, self.collate, self.load = preprocess, collate, load
 
     def set_epoch(self, epoch: int) -> None:
-        """Training draws anew in every epoch what is random in ``load``."""
-        if hasattr(self.load, "epoch"):
-            self.load.epoch = epoch
+        """Training draws anew in every epoch what is random in ``load`` and ``preprocess``."""
+        for part in (self.load, self.preprocess):
+            if hasattr(part, "epoch"):
+                part.epoch = epoch
 
     def __getitem__(self, cuts: CutSet) -> Batch:
         loaded = [(cut, self.load(cut)) for cut in sorted(cuts, key=lambda cut: -cut.num_samples)]
