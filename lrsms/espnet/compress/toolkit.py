@@ -47,7 +47,7 @@ from lrsms.scoring.decoding import score_decoding
 _MODEL_KEYS = (
     *("encoder", "encoder_conf", "decoder", "decoder_conf", "ctc_conf", "model", "model_conf", "input_size"),
     *("frontend", "frontend_conf", "specaug", "specaug_conf", "normalize", "normalize_conf"),
-    *("preencoder", "preencoder_conf", "postencoder", "postencoder_conf", "joint_net_conf"),
+    *("preencoder", "preencoder_conf", "postencoder", "postencoder_conf", "joint_net_conf", "preprocessor_conf"),
 )
 _TRAINING_KEYS = (
     *("optim", "optim_conf", "grad_clip", "grad_clip_type", "accum_grad", "max_duration", "num_buckets", "num_workers"),

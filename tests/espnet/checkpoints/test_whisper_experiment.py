@@ -267,6 +267,8 @@ def test_compression_with_a_teacher(original, data, tmp_path, truncation):
     folder = toolkit.root / "iter1"
     folder.mkdir(parents=True)
     toolkit.finetune(original.folder, ranks, folder)
+    prompt = {"whisper_language": "de", "whisper_task": "transcribe"}
+    assert Experiment(folder).options("preprocessor_conf") == prompt  # or it would be trained on English prompts
     assert toolkit.cost(folder) <= limit
     assert sum(toolkit.dev_errors(folder).words) == 5
     trained = yaml.safe_load((folder / "train.yaml").read_text())

@@ -4,7 +4,8 @@
 Usage: local/exports.py --asr_exp exp/original --split test
 
 Files that lrsms export has left in <asr_exp>/export are opened by this package and, if they are installed, by the
-libraries that they are for: sherpa-onnx, and of a model that hears 30 s, openai-whisper and transformers.
+libraries that they are for: sherpa-onnx, and of a model that hears 30 s, openai-whisper and transformers. Every opener
+hears the clips one after the other, on one thread; the first clip, which wakes it, is not timed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lrsms.espnet.data.cut_batches import load_waveform
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
 from lrsms.scoring.normalizers import normalizer
+from lrsms.whisper.dimensions import ENGLISH_VOCABULARY
 
 HALF_HOP = 80  # samples: where Whisper's frame is centred at its beginning, sherpa-onnx's is at its middle
 Says = Callable[[np.ndarray], str]
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--others", nargs="*", default=[], metavar="NAME=FOLDER", help="of other exports for sherpa-onnx: "
+                        "encoder.onnx, decoder.onnx and tokens.txt")  # fmt: skip
     parser.add_argument("--output_dir", type=Path, default=Path())
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -50,7 +54,11 @@ def main() -> None:
     expected = [source(speech)[0][0] for speech in clips]
     normalize = normalizer("whisper_english")
     rows = []
-    for name, says in _openers(experiment).items():
+    openers = _openers(experiment)
+    for name, _, folder in (other.partition("=") for other in args.others):
+        openers[f"sherpa-onnx, {name}"] = _sherpa(Path(folder), "")
+    for name, says in openers.items():
+        says(clips[0])
         began = time.process_time()
         texts = [says(speech).strip() for speech in clips]
         seconds = time.process_time() - began
@@ -80,7 +88,8 @@ def _openers(experiment: Experiment) -> dict[str, Says]:
         if (exports / form).is_dir():
             recognizer = Recognizer(exports / form, max_seconds=29)
             openers[f"{form}, lrsms.Recognizer"] = lambda speech, recognizer=recognizer: recognizer(speech).text
-            if importlib.util.find_spec({"openai": "whisper"}.get(form, form)) and not clip:
+            foreign = form == "openai" and len(experiment.token_list) < ENGLISH_VOCABULARY  # to its own tokenizer
+            if importlib.util.find_spec({"openai": "whisper"}.get(form, form)) and not clip and not foreign:
                 openers[f"{form}, its own library"] = {"openai": _openai, "transformers": _transformers}[form](
                     exports / form
                 )
