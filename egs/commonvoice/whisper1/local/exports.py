@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--others", nargs="*", default=[], metavar="NAME=FOLDER", help="of other exports for sherpa-onnx: "
+    parser.add_argument("--others", nargs="*", default=[], metavar="NAME=FOLDER", help="other folders for sherpa-onnx: "
                         "encoder.onnx, decoder.onnx and tokens.txt")  # fmt: skip
     parser.add_argument("--output_dir", type=Path, default=Path())
     args = parser.parse_args()
