@@ -49,6 +49,7 @@ class CutsDataset(torch.utils.data.Dataset):
             if hasattr(part, "epoch"):
                 part.epoch = epoch
 
+    @torch.autocast("cpu", enabled=False)  # a worker that is forked within one would change speeds in bfloat16
     def __getitem__(self, cuts: CutSet) -> Batch:
         loaded = [(cut, self.load(cut)) for cut in sorted(cuts, key=lambda cut: -cut.num_samples)]
         samples = []

@@ -1,11 +1,13 @@
 """The order of batches."""
 
+import numpy as np
 import pytest
+import torch
 from lhotse import CutSet
 
 from lrsms.data.excluded import Exclusion, write_excluded
 from lrsms.errors import LrsmsError
-from lrsms.espnet.data.cut_batches import CutsIterFactory, usable_cuts
+from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, usable_cuts
 
 
 class Ids:
@@ -87,3 +89,14 @@ def test_excluded_cuts_are_left_out_for_the_training_that_excluded_them(cuts, tm
         usable_cuts(tmp_path / "cuts.jsonl.gz", tmp_path / "excluded.tsv", "train a")
     with pytest.raises(LrsmsError, match="no such manifest of cuts; run stage 1 first"):
         usable_cuts(tmp_path / "absent.jsonl.gz", tmp_path / "excluded.tsv", "train a")
+
+
+def test_speed_changes_where_training_is_in_bfloat16(cuts):
+    """As a worker loads that is forked within autocast: torchaudio's convolution would follow it, and NumPy refuse."""
+    perturbed = cuts.subset(first=2).perturb_speed(1.1)
+    dataset = CutsDataset(lambda _, data: data["speech"], collate=list)
+    expected = dataset[perturbed]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dataset[perturbed]
+    assert [speech.dtype for _, speech in found] == [np.float32] * 2
+    assert all((one == other).all() for (_, one), (_, other) in zip(found, expected, strict=True))
