@@ -122,7 +122,6 @@ def check_training_config(path: Path, task) -> dict:
 # Classes, which are looked up with their options.
 _CLASSES = frozenset("encoder decoder frontend specaug normalize model preencoder postencoder".split())
 _CLASSES |= {"optim", "scheduler", "preprocessor"} | {f"{kind}_conf" for kind in _CLASSES}
-_OF_WHISPER_TEXT = ("split_tokens",)  # what lrsms.espnet.plugin.whisper_text knows beside ESPnet's preprocessor
 
 
 def check_values(path: Path, config: Mapping) -> None:
@@ -208,11 +207,9 @@ def _check_class_options(path: Path, config: Mapping, name: str, cls: type) -> N
     options = mapping_of(path, config, key)
     parameters = inspect.signature(cls).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        whisper = name == "preprocessor" and config.get("decoder") == "lowrank_whisper"
-        known = [*parameters, *(_OF_WHISPER_TEXT if whisper else ())]
         for option in options:
-            if option not in known:
-                check_keys([option], known, f"{locate(path, key, option)}: {key}")
+            if option not in parameters:
+                check_keys([option], parameters, f"{locate(path, key, option)}: {key}")
     if "low_rank" in options:
         _located(path, [key, "low_rank"], lambda where: LowRankConfig.parse(options["low_rank"], where=where))
 

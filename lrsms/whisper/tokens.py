@@ -6,13 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lrsms.errors import LrsmsError
 from lrsms.whisper.dimensions import ENGLISH_VOCABULARY
-
-if TYPE_CHECKING:
-    import numpy as np
 
 END, START = "<|endoftext|>", "<|startoftranscript|>"
 NO_TIMESTAMPS = "<|notimestamps|>"
@@ -117,20 +113,6 @@ class WhisperTokens:
         merges = json.loads(self._tokenizer.to_str())["model"]["merges"]  # "a b" in older files, ["a", "b"] in others
         pairs = (tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges)
         return {self._ids[one + two]: (self._ids[one], self._ids[two]) for one, two in pairs}
-
-    def split_some(self, ids: Iterable[int], rate: float, generator: np.random.Generator) -> list[int]:
-        """Numbers of the same text in more tokens: each is taken apart with this probability, and so are its parts.
-
-        A regularization like BPE-dropout (Provilkov et al. 2020): a model learns what parts stand for, and rare words
-        are made of them.
-        """
-        found: list[int] = []
-        for number in ids:
-            if number in self.parts and generator.random() < rate:
-                found += self.split_some(self.parts[number], rate, generator)
-            else:
-                found.append(number)
-        return found
 
     def unknown(self, text: str) -> list[str]:
         """None: bytes spell whatever there is."""

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from lrsms.errors import LrsmsError
@@ -81,14 +80,3 @@ def test_an_english_model_loses_the_languages_that_it_never_knew(tmp_path):
 def test_a_size_that_cannot_be(cut, size):
     with pytest.raises(LrsmsError, match=rf"vocabulary: {size} is not between {ALWAYS}, .* the {ALWAYS + 5} that"):
         cut(size)
-
-
-def test_tokens_are_split_into_their_parts_at_random(source):
-    tokens = WhisperTokens(*source)
-    ids = tokens.encode("cat do dog")
-    drawn = [tokens.split_some(ids, 0.5, np.random.default_rng(seed)) for seed in range(40)]
-    assert {tokens.decode(one) for one in drawn} == {"cat do dog"}
-    shares = [sum(ids[0] == one[0] for one in drawn) / 40, sum(tokens.id("t") in one for one in drawn) / 40]
-    assert 0.3 < shares[0] < 0.7 and 0.1 < shares[1] < 0.5  # cat is whole; at is in two, which takes both splits
-    assert tokens.split_some(ids, 0, np.random.default_rng(0)) == ids
-    assert len(tokens.split_some(ids, 1, np.random.default_rng(0))) == len(" cat do dog")

@@ -44,10 +44,9 @@ class CutsDataset(torch.utils.data.Dataset):
         self.preprocess, self.collate, self.load = preprocess, collate, load
 
     def set_epoch(self, epoch: int) -> None:
-        """Training draws anew in every epoch what is random in ``load`` and ``preprocess``."""
-        for part in (self.load, self.preprocess):
-            if hasattr(part, "epoch"):
-                part.epoch = epoch
+        """Training draws anew in every epoch what is random in ``load``."""
+        if hasattr(self.load, "epoch"):
+            self.load.epoch = epoch
 
     @torch.autocast("cpu", enabled=False)  # a worker that is forked within one would change speeds in bfloat16
     def __getitem__(self, cuts: CutSet) -> Batch:

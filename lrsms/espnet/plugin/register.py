@@ -136,7 +136,7 @@ def _with_whisper_text(build_preprocess_fn):
     @functools.wraps(build_preprocess_fn)
     def build(cls, args, train):
         if args.use_preprocessor and whisper_text.is_whisper(args):
-            return whisper_text.preprocessor(args, train)
+            return whisper_text.preprocessor(args)
         return build_preprocess_fn(cls, args, train)
 
     return build

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,15 +66,13 @@ class Options:
                 setattr(args, f"{part}_conf", {**getattr(args, f"{part}_conf"), "sizes": sizes.as_dict()})
 
 
-def preprocessor(args: argparse.Namespace, train: bool) -> Callable[[str, dict], dict]:
+def preprocessor(args: argparse.Namespace) -> Callable[[str, dict], dict]:
     """What makes arrays of speech and text; see :class:`_Preprocessor`.
 
-    ``preprocessor_conf`` may have ESPnet's ``whisper_language`` and ``whisper_task``, and ``split_tokens``, with what
-    probability a token of a training text is split into its parts.
+    ``preprocessor_conf`` may have ESPnet's ``whisper_language`` and ``whisper_task``.
 
     Raises:
-        LrsmsError: ``bpemodel`` does not name Whisper's ``tokenizer.json``, an unknown language or task, or no
-            probability.
+        LrsmsError: ``bpemodel`` does not name Whisper's ``tokenizer.json``, or an unknown language or task.
     """
     if not args.bpemodel:
         raise LrsmsError("bpemodel: write the path of the Whisper model's tokenizer.json")
@@ -86,10 +83,7 @@ def preprocessor(args: argparse.Namespace, train: bool) -> Callable[[str, dict],
     search = SearchOptions(
         language=options.get("whisper_language") or "en", task=options.get("whisper_task") or "transcribe"
     )
-    rate = options.get("split_tokens", 0)
-    if not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise LrsmsError(f"preprocessor_conf.split_tokens: {rate!r} is not a probability, at least 0 and below 1")
-    return _Preprocessor(WhisperTokens(_located(args, "bpemodel"), count), search, rate if train else 0)
+    return _Preprocessor(WhisperTokens(_located(args, "bpemodel"), count), search)
 
 
 def _located(args: argparse.Namespace, key: str) -> Path:
@@ -100,25 +94,16 @@ class _Preprocessor:
     """``(id, {"speech", "text"})`` to the same as arrays: the prompt but its start, and the text's tokens.
 
     ESPnet's model puts the start in front and the end behind.
-
-    Args:
-        tokens: of the model.
-        options: for the prompt.
-        split: probability with which a token is split; drawn anew for every epoch.
     """
 
-    def __init__(self, tokens: WhisperTokens, options: SearchOptions, split: float):
-        self.tokens, self.split, self.epoch = tokens, split, 0
+    def __init__(self, tokens: WhisperTokens, options: SearchOptions):
+        self.tokens = tokens
         self.prompt = tokens.prompt(options.language, options.task, timestamps=False)[1:]
 
     def __call__(self, uid: str, data: dict) -> dict[str, np.ndarray]:
         data = dict(data)
         if "text" in data:
-            ids = self.tokens.encode(data["text"])
-            if self.split:
-                generator = np.random.default_rng([self.epoch, zlib.crc32(uid.encode())])
-                ids = self.tokens.split_some(ids, self.split, generator)
-            data["text"] = np.array(self.prompt + ids, dtype=np.int64)
+            data["text"] = np.array(self.prompt + self.tokens.encode(data["text"]), dtype=np.int64)
         if "speech" in data:
             data["speech"] = np.asarray(data["speech"], dtype=np.float32)
         return data

@@ -16,7 +16,6 @@ from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
 from lrsms.espnet.compress.bands import tied_table
 from lrsms.espnet.compress.toolkit import EspnetToolkit
-from lrsms.espnet.data.cut_batches import CutsDataset
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.export.whisper import export_whisper
 from lrsms.espnet.inference.decode_split import Decoding
@@ -100,32 +99,6 @@ def test_texts_get_the_prompt_of_the_language(original):
     ids = ASRTask.build_preprocess_fn(args, train=False)("id", {"text": "Ja"})["text"]
     names = [original.token_list[number] for number in ids]
     assert names == ["<|de|>", "<|transcribe|>", "<|notimestamps|>", "\u0120", "J", "a"]
-
-
-def test_training_texts_are_split_anew_in_every_epoch(whisper_of_words, tmp_path):
-    from espnet2.tasks.asr import ASRTask
-
-    experiment = Experiment(tmp_path / "exp")
-    import_whisper(whisper_of_words, experiment)
-    _, args = experiment.load()
-    args.preprocessor_conf = {"split_tokens": 0.5}
-    process = ASRTask.build_preprocess_fn(args, train=True)
-    dataset = CutsDataset(process, collate=None)
-
-    def drawn(uid):
-        return process(uid, {"text": "cat dog do"})["text"].tolist()
-
-    found = []
-    for epoch in (1, 2, 3, 1):
-        dataset.set_epoch(epoch)
-        found.append([drawn(f"utterance {number}") for number in range(10)])
-    assert found[0] == found[3] != found[1] != found[2]
-    assert {experiment.tokenizer.decode(ids) for one in found for ids in one} == {"cat dog do"}
-    plain = ASRTask.build_preprocess_fn(args, train=False)("id", {"text": "cat dog do"})["text"]
-    assert len(plain) == 4 + 2  # language, task, no times
-    args.preprocessor_conf = {"split_tokens": 1}
-    with pytest.raises(LrsmsError, match="split_tokens: 1 is not a probability, at least 0 and below 1"):
-        ASRTask.build_preprocess_fn(args, train=True)
 
 
 def test_unknown_language_is_refused(tiny_whisper, tmp_path):
