@@ -231,6 +231,7 @@ def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Pa
                 late += _draw_curve(axis, by_epoch, looks[name], name == content["reference"], len(curves) <= 4)
         if key == "acc" and late:
             axis.set_ylim(max(0, min(late) - 3), None)  # the first epochs would leave no room for the others
+            axis.set_ylim(top=min(100, axis.get_ylim()[1]))
         axis.set(xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     loss.set(ylabel="dev loss", yscale="log")
