@@ -65,7 +65,7 @@ def main() -> None:
     toolkit.begin()
     try:
         start = toolkit.start()
-        iterations = iterate.run(toolkit, start, root, config.loop)
+        iterations = iterate.run(toolkit, args.asr_exp, root, config.loop, start)
     finally:
         toolkit.end()
     full_ranks = toolkit.full_ranks(start)

@@ -59,6 +59,8 @@ class CompressConfig:
     ratios: tuple[float | str, ...] = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, DENSE)
     tie: str = choice("none", TIES)
     bands: tuple[Count, ...] | None = None
+    band_ranks: tuple[Count, ...] | None = None
+    rehearsal: WholeNumber = 1200
     multiple: Count = 2
     truncation: str = choice("whitened", METHODS)
     calibration: Calibration = field(default_factory=lambda: {"split": "train", "utterances": 50})
@@ -92,6 +94,13 @@ class CompressConfig:
             if role not in ROLES:
                 raise LrsmsError(f"{where}: roles: {role!r} is unknown; any of {', '.join(ROLES)}")
         ratio_numbers(self.ratios, f"{where}: ratios")
+        if self.band_ranks is not None and len(self.band_ranks) != len(self.bands or ()) + 1:
+            raise LrsmsError(
+                f"{where}: band_ranks: {list(self.band_ranks)}: one for each band, of which bands: "
+                f"{list(self.bands or ())} makes {len(self.bands or ()) + 1 if self.bands else 'none'}"
+            )
+        if self.band_ranks is not None and "output" in (self.roles or ROLES):
+            raise LrsmsError(f"{where}: band_ranks: they are not searched then; leave output out of roles")
         for part in self.parts or ():
             if part not in PARTS:
                 raise LrsmsError(f"{where}: parts: {part!r} is unknown; any of {', '.join(PARTS)}")

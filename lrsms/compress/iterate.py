@@ -107,7 +107,7 @@ class Iteration:
         return self.original_cost / self.cost
 
 
-def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iteration]:
+def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop, start: Path | None = None) -> list[Iteration]:
     """Compress ``original`` until the error rate suffers or the target is reached.
 
     Args:
@@ -115,12 +115,14 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iterat
         original: the trained experiment.
         root: ``iter1``, ``iter2``, ... are made here, and the link ``best`` to the last one accepted.
         loop: options.
+        start: what the first iteration makes smaller, if it is not the original itself.
 
     Returns:
         All iterations, rejected ones too, in order.
 
     Raises:
-        LrsmsError: not one iteration was possible within the search space, or dev has too few words to accept any.
+        LrsmsError: not one iteration was possible within the search space, the start is at the target already, or dev
+            has too few words to accept any.
     """
     root.mkdir(parents=True, exist_ok=True)
     reference, original_cost = toolkit.dev_errors(original), toolkit.cost(original)
@@ -128,7 +130,13 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop) -> list[Iterat
         _check_dev(sum(reference.words), loop)
     if loop.confidence < 0.5:
         print(f"confidence {loop.confidence:g}: accepts what dev cannot show to be worse; 0.975 asks for the contrary")
-    source, cost, step, retries = original, original_cost, loop.compression, loop.retries
+    source, step, retries = start or original, loop.compression, loop.retries
+    cost = toolkit.cost(source)
+    if original_cost / cost >= loop.target * 0.999 and source != original:
+        raise LrsmsError(
+            f"{source}: is {original_cost / cost:.2f} times smaller before the loop, which target: {loop.target:g} does "
+            f"not leave anything to do; take larger band_ranks, or a larger target"
+        )
     done: list[Iteration] = []
     while (
         sum(earlier.accepted for earlier in done) < loop.max_iterations and original_cost / cost < loop.target * 0.999

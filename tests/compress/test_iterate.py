@@ -67,6 +67,20 @@ def test_it_stops_at_the_target_and_goes_no_further(tmp_path):
     assert [round(one.compression, 2) for one in done] == [1.9, 3.0]
 
 
+def test_it_may_start_from_another_model_and_counts_from_the_original(tmp_path):
+    toolkit = Toolkit()
+    toolkit.costs["start"] = 900.0
+    done = run(toolkit, tmp_path / "original", tmp_path / "root", Loop(compression=2.0, target=3.0), tmp_path / "start")
+    assert [(one.source, one.cost, one.compression) for one in done] == [
+        ("start", 450.0, 1200 / 450),
+        ("iter1", 400.0, 3.0),
+    ]
+    with pytest.raises(
+        LrsmsError, match="start: is 1.33 times smaller before the loop, which target: 1.3 does not leave"
+    ):
+        run(toolkit, tmp_path / "original", tmp_path / "b", Loop(compression=2.0, target=1.3), tmp_path / "start")
+
+
 def test_it_stops_after_the_iterations_asked_for(tmp_path):
     done = run(Toolkit(), tmp_path / "original", tmp_path / "root", Loop(compression=1.1, max_iterations=2))
     assert len(done) == 2

@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from lrsms.compress.rehearsal import States, factorize_bands, rehearse
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
+from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.tied import tied_outputs
 
 
+@dataclass(frozen=True)
+class Factors:
+    """How bands are factored before the loop, see :mod:`lrsms.compress.rehearsal`.
+
+    Attributes:
+        ranks: of each band.
+        states: ``(states, width)`` before the output, of calibration.
+        steps: of rehearsal.
+        seed: of what is drawn.
+    """
+
+    ranks: Sequence[int]
+    states: torch.Tensor
+    steps: int
+    seed: int
+
+
+@contextmanager
+def states_before(output: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What is given to an output layer meanwhile, each ``(states, width)``."""
+    states: list[torch.Tensor] = []
+    hook = output.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].detach().flatten(0, -2)))
+    try:
+        yield states
+    finally:
+        hook.remove()
+
+
 def write_banded(
-    source: Compressible, bounds: Sequence[int], likelihood: torch.Tensor, texts: Iterable[str], folder: Path
+    source: Compressible,
+    bounds: Sequence[int],
+    likelihood: torch.Tensor,
+    texts: Iterable[str],
+    folder: Path,
+    factors: Factors | None = None,
 ) -> None:
     """Write an experiment that computes what ``source`` does, with the table of its tied output in bands.
 
@@ -29,9 +67,10 @@ def write_banded(
         likelihood: ``(tokens,)`` of each token in calibration.
         texts: of the training split.
         folder: of the experiment that is written.
+        factors: how to factor the bands at once; None leaves them dense.
 
     Raises:
-        LrsmsError: bounds that the vocabulary does not have.
+        LrsmsError: bounds that the vocabulary does not have, or ranks that save nothing.
     """
     path = tied_table(source)
     table = source.model.get_submodule(path)
@@ -42,12 +81,22 @@ def write_banded(
         said += torch.bincount(torch.tensor(tokenizer.encode(text), dtype=torch.long), minlength=len(said))
     banded.put_first(likelihood.double() / likelihood.sum() + said / said.sum().clamp_min(1))
     state = {name: value.clone() for name, value in source.model.state_dict().items()}
-    banded.split_state(state, f"{path}.")
+    options: dict[str, object] = {"bands": list(bounds)}
+    if factors is None:
+        banded.split_state(state, f"{path}.")
+    else:
+        weight = state.pop(f"{path}.weight").float()
+        states = States.fit(factors.states, weight)
+        banded = factorize_bands(weight, banded.places, bounds, factors.ranks, states, factors.seed)
+        rehearse(banded, weight, states, factors.steps, factors.seed)
+        state |= {f"{path}.{name}": value for name, value in banded.state_dict().items()}
+        ranks = {f"{path}.bands.{band}": rank for band, rank in enumerate(factors.ranks)}
+        options["low_rank"] = {"ranks": block_ranks("decoder", ranks)}
     config = copy.deepcopy(source.experiment.config)
     config["decoder"] = source.classes["decoder"]
-    config["decoder_conf"] = {**(config.get("decoder_conf") or {}), "bands": list(bounds)}
+    config["decoder_conf"] = {**(config.get("decoder_conf") or {}), **options}
     target = Experiment(folder, source.experiment.checkpoint)
-    target.write(config, {name: value.contiguous() for name, value in state.items()})
+    target.write(config, {name: value.detach().contiguous() for name, value in state.items()})
     source.experiment.copy_tokens(folder)
 
 

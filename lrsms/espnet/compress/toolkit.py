@@ -29,7 +29,7 @@ from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import relink
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compat import current_paths
-from lrsms.espnet.compress.bands import tied_table, write_banded
+from lrsms.espnet.compress.bands import Factors, states_before, tied_table, write_banded
 from lrsms.espnet.compress.evaluator import Evaluator
 from lrsms.espnet.compress.inputs import check_inputs
 from lrsms.espnet.compress.model import Compressible, Utterance
@@ -39,6 +39,7 @@ from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
 from lrsms.files import write_json, write_text
 from lrsms.lowrank.moments import input_moments
+from lrsms.lowrank.tied import tied_outputs
 from lrsms.processes import helpers, one_thread
 from lrsms.scoring.alignment import to_words
 from lrsms.scoring.decoding import score_decoding
@@ -119,8 +120,13 @@ class EspnetToolkit:
         if not Experiment(folder, self.checkpoint).weights.exists():
             source = self.open(self.original)
             path = tied_table(source)  # refuses before minutes of calibration
-            likelihood = self._moments(source)[path].rows
-            write_banded(source, bounds, likelihood, transcripts(self.cuts(self.train_split)), folder)
+            with states_before(source.model.get_submodule(tied_outputs(source.model)[path].output)) as states:
+                self._seen = self._calibrate(source)
+            ranks, factors = self.config.band_ranks, None
+            if ranks is not None:
+                factors = Factors(ranks, torch.cat(states), self.config.rehearsal, self.config.seed)
+            texts = transcripts(self.cuts(self.train_split))
+            write_banded(source, bounds, self._seen[path].rows, texts, folder, factors)
         return folder
 
     def begin(self) -> None:

@@ -292,6 +292,57 @@ def test_compression_of_a_vocabulary_in_bands(original, data, tmp_path):
     assert again.start() == folder
 
 
+def test_bands_that_are_factored_and_rehearsed_before_the_loop(original, data, tmp_path):
+    sure = Experiment(tmp_path / "sure")
+    sure.folder.mkdir()
+    state = torch.load(original.weights, weights_only=True)
+    state["decoder.decoders.token_embedding.weight"] *= 60  # or random weights are sure of no token
+    sure.write(original.config, state)
+    original.copy_tokens(sure.folder)
+    bands = {"bands": [40, 200], "band_ranks": [10, 10, 4], "rehearsal": 20, "roles": ["attention", "feed_forward"]}
+    config = CompressConfig.parse(
+        {
+            **{"trials": 2, "ratios": [0.25, 0.5], "multiple": 2, "tie": "block", **bands, "finetune": {"epochs": 0}},
+            **{"fidelity": "loss", "survivor_fidelity": None, "truncation": "plain"},
+            **{"calibration": {"utterances": 3}, "search_set": {"utterances": 3}},
+        },
+        "compress.yaml",
+    )
+    toolkit = EspnetToolkit(
+        config, tmp_path / "compressed", sure.folder, data, decode_config=write_decoding(tmp_path / "decode.yaml")
+    )
+    start = toolkit.start()
+    table = Experiment(start).load()[0].decoder.decoders.token_embedding
+    assert [band.rank for band in table.bands] == [10, 10, 4]
+    assert toolkit.cost(start) == toolkit.cost(sure.folder) - 1769 * 16 + 10 * 56 + 10 * 176 + 4 * (1569 + 16)
+    ranks = toolkit.search(start, toolkit.cost(start) / 1.05, "iter1")
+    path = "decoder.decoders.token_embedding.bands."
+    assert [ranks[f"{path}{number}"] for number in range(3)] == [10, 10, 4]
+    folder = toolkit.root / "iter1"
+    folder.mkdir(parents=True)
+    toolkit.finetune(start, ranks, folder)
+    again = Experiment(folder).load()[0].decoder.decoders.token_embedding
+    products = [torch.cat([band.product() for band in one.bands]) for one in (table, again)]
+    torch.testing.assert_close(*products, atol=1e-3, rtol=1e-3)  # the loop truncates others
+    said = Experiment(start).tokenizer.encode("Two")
+    whole = Experiment(sure.folder).load()[0].decoder.decoders.token_embedding.weight
+    assert (table(torch.tensor(said)) - whole[said]).norm() < 0.7 * whole[said].norm()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"band_ranks": [8, 8]}, r"band_ranks: \[8, 8\]: one for each band, of which bands: \[\] makes none"),
+        ({"bands": [40], "band_ranks": [8]}, r"bands: \[40\] makes 2"),
+        ({"bands": [40], "band_ranks": [8, 8], "roles": ["output"]}, "leave output out of roles"),
+        ({"bands": [40], "band_ranks": [8, 8], "roles": None}, "leave output out of roles"),
+    ],
+)
+def test_ranks_of_bands_are_refused(options, message):
+    with pytest.raises(LrsmsError, match=f"compress.yaml: .*{message}"):
+        CompressConfig.parse(options, "compress.yaml")
+
+
 def test_bands_are_refused_where_no_output_is_tied(original, data, tmp_path):
     config = CompressConfig.parse({"bands": [40], "calibration": {"utterances": 3}}, "compress.yaml")
     toolkit = EspnetToolkit(config, tmp_path / "compressed", original.folder, data)
