@@ -134,8 +134,8 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop, start: Path | 
     cost = toolkit.cost(source)
     if original_cost / cost >= loop.target * 0.999 and source != original:
         raise LrsmsError(
-            f"{source}: is {original_cost / cost:.2f} times smaller before the loop, which target: {loop.target:g} does "
-            f"not leave anything to do; take larger band_ranks, or a larger target"
+            f"{source}: is {original_cost / cost:.2f} times smaller already: target: {loop.target:g} leaves the "
+            f"loop nothing to do; take larger band_ranks, or a larger target"
         )
     done: list[Iteration] = []
     while (
