@@ -24,6 +24,7 @@ _SURE = 0.5  # least probability of the token that is taken as said
 _RIDGE = 1e-3  # of the regression; rows have a length of about one
 _MOST = 5  # states of one token that count in it
 _BATCH, _FORETOLD = 512, 0.6  # states in a step, and which share of them is foretold
+_DRAWN = 300  # tokens of a band, to count how many are said
 _OTHERS = 4096  # tokens that a step tells apart, beside those of the first band and those said
 _RARITY = 0.7, 2000  # the token at place n is drawn as often as (n + 2000) ^ -0.7, Zipf's law made flatter
 
@@ -158,6 +159,30 @@ def rehearse(banded: BandedEmbedding, table: Tensor, states: States, steps: int,
         optimizer.step()
         scheduler.step()
         bar.set_postfix(divergence=f"{loss.item():.3f}", refresh=False)
+
+
+def agreement(banded: BandedEmbedding, table: Tensor, states: States, seed: int = 0) -> list[float]:
+    """For each band, at foretold states where the whole table says its token, in which share the bands say it, too.
+
+    Args:
+        banded: all its bands factored.
+        table: ``(tokens, width)`` that it came from.
+        states: of calibration.
+        seed: of what is drawn, 300 tokens of each band.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.argsort(banded.places)
+    by_place = table[order]
+    shares = []
+    with torch.no_grad():
+        factored = torch.cat([band.product() for band in banded.bands])
+        for low, high in pairwise(banded.edges):
+            said = torch.randint(low, high, (_DRAWN,), generator=generator)
+            x = states.foretell(by_place[said], generator)
+            by_whole = (x @ by_place.T).argmax(-1) == said
+            by_bands = (x @ factored.T).argmax(-1) == said
+            shares.append(float((by_whole & by_bands).sum() / by_whole.sum().clamp_min(1)))
+    return shares
 
 
 def _logits(band: nn.Module, x: Tensor, tokens: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from lrsms.compress.rehearsal import States, factorize_bands, rehearse
+from lrsms.compress.rehearsal import States, agreement, factorize_bands, rehearse
 from lrsms.errors import LrsmsError
 
 TOKENS, WIDTH, BOUNDS, SAID = 400, 24, [60, 180], 120
@@ -44,10 +44,13 @@ def test_rehearsal_brings_back_what_truncation_has_lost(world):
     rare = torch.arange(BOUNDS[0], TOKENS).repeat(5)
     x = states(rare)
     before = share_said(x, rare, banded_weight(banded))
+    agreed = agreement(banded, table, fitted)
     again = copy.deepcopy(banded)
     rehearse(banded, table, fitted, steps=150)
     after = share_said(x, rare, banded_weight(banded))
     assert before < 0.6 and after > before + 0.1, (before, after)
+    gained = [later - earlier for earlier, later in zip(agreed, agreement(banded, table, fitted), strict=True)]
+    assert gained[0] > -0.05 and min(gained[1:]) > 0.1, gained
     rehearse(again, table, fitted, steps=150)
     assert banded_weight(again).equal(banded_weight(banded)), "the same seed, the same table"
 

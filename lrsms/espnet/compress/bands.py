@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lrsms.compress.rehearsal import States, factorize_bands, rehearse
+from lrsms.compress.rehearsal import States, agreement, factorize_bands, rehearse
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.model import Compressible
 from lrsms.espnet.models.ctc_rank import block_ranks
+from lrsms.files import write_json
 from lrsms.lowrank.banded import BandedEmbedding
+from lrsms.lowrank.layers import LowRankEmbedding
 from lrsms.lowrank.tied import tied_outputs
 
 
@@ -88,7 +90,9 @@ def write_banded(
         weight = state.pop(f"{path}.weight").float()
         states = States.fit(factors.states, weight)
         banded = factorize_bands(weight, banded.places, bounds, factors.ranks, states, factors.seed)
+        before = agreement(banded, weight, states)
         rehearse(banded, weight, states, factors.steps, factors.seed)
+        _report(banded, before, agreement(banded, weight, states), folder)
         state |= {f"{path}.{name}": value for name, value in banded.state_dict().items()}
         ranks = {f"{path}.bands.{band}": rank for band, rank in enumerate(factors.ranks)}
         options["low_rank"] = {"ranks": block_ranks("decoder", ranks)}
@@ -98,6 +102,18 @@ def write_banded(
     target = Experiment(folder, source.experiment.checkpoint)
     target.write(config, {name: value.detach().contiguous() for name, value in state.items()})
     source.experiment.copy_tokens(folder)
+
+
+def _report(banded: BandedEmbedding, before: Sequence[float], after: Sequence[float], folder: Path) -> None:
+    rows = []
+    for band, early, late in zip(banded.bands, before, after, strict=True):
+        assert isinstance(band, LowRankEmbedding)
+        rows.append({"tokens": band.num_embeddings, "rank": band.rank, "before": early, "after": late})
+        print(
+            f"{band.num_embeddings:,} tokens, rank {band.rank}: of what the whole table says at foretold states, "
+            f"the band says {early:.1%}, after rehearsal {late:.1%}"
+        )
+    write_json(folder / "rehearsal.json", {"bands": rows})
 
 
 def tied_table(source: Compressible) -> str:

@@ -1,5 +1,6 @@
 """A local Whisper model as an experiment: decoded, trained, compressed."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -314,6 +315,8 @@ def test_bands_that_are_factored_and_rehearsed_before_the_loop(original, data, t
     start = toolkit.start()
     table = Experiment(start).load()[0].decoder.decoders.token_embedding
     assert [band.rank for band in table.bands] == [10, 10, 4]
+    rows = json.loads((start / "rehearsal.json").read_text())["bands"]
+    assert [(row["tokens"], row["rank"]) for row in rows] == [(40, 10), (160, 10), (1569, 4)]
     assert toolkit.cost(start) == toolkit.cost(sure.folder) - 1769 * 16 + 10 * 56 + 10 * 176 + 4 * (1569 + 16)
     ranks = toolkit.search(start, toolkit.cost(start) / 1.05, "iter1")
     path = "decoder.decoders.token_embedding.bands."
