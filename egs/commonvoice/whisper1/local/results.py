@@ -70,9 +70,9 @@ def main() -> None:
     header = ["model", *next(iter(rows.values()))]
     table = [[name, *row.values()] for name, row in rows.items()]
     notes = [
-        "WER in percent with its 95 % interval, after Whisper's English normalizer, and plain. What is fewer, "
-        "and the difference, is to the first model, paired bootstrap over utterances. RTF is CPU seconds per second of audio, one thread, "
-        f"float32, {args.timed} clips, all models in turn. MACs are per second of audio, "
+        "WER in percent with its 95 % interval, after Whisper's English normalizer, and plain. What is fewer, and the "
+        "difference, is to the first model, paired bootstrap over utterances. RTF is CPU seconds per second of audio, "
+        f"one thread, float32, {args.timed} clips, all models in turn. MACs are per second of audio, "
         f"{NOMINAL_TOKENS_PER_SECOND:g} tokens a second, one pass of the decoder, on a recording of 10 s."
     ]
     print(write_results(args.output_dir, "RESULTS", "Whisper on Common Voice", header, table, notes, {"rows": rows}))
