@@ -105,6 +105,7 @@ def write_banded(
 
 
 def _report(banded: BandedEmbedding, before: Sequence[float], after: Sequence[float], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for band, early, late in zip(banded.bands, before, after, strict=True):
         assert isinstance(band, LowRankEmbedding)
