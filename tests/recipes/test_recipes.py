@@ -349,6 +349,27 @@ def test_texts_take_whispers_case_where_it_heard_the_word():
     assert cased("", "Thank you.") == ""
 
 
+def test_pieces_of_utterances_are_joined_and_get_the_texts_that_were_heard(tmp_path):
+    from lhotse import CutSet, Recording
+
+    module = runpy.run_path(str(ROOT / "egs/commonvoice/whisper1/local/pieces.py"))
+    cuts = []
+    for number in range(12):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, np.zeros(16000 + 1600 * number), 16000)
+        cuts.append(Recording.from_file(path).to_cut())
+    pairs = module["pairs"](cuts, seed=0)
+    assert [pair.duration for pair in pairs] == [pair.duration for pair in module["pairs"](cuts, seed=0)]
+    assert len(pairs) == len(cuts) and len({round(pair.duration, 2) for pair in pairs}) > len(cuts) // 2
+    longest = max(cut.duration for cut in cuts)
+    assert all(0.35 * cut.duration < pair.duration <= 1.6 * longest + 0.01 for cut, pair in zip(cuts, pairs))
+    first = pairs[0]
+    assert first.load_audio().shape[1] == first.num_samples and len(first.supervisions) == 1
+    texts = {first.id: " seven ", pairs[1].id: "", pairs[2].id: "la " * 200}
+    heard = module["with_texts"](CutSet.from_cuts(pairs[:4]), texts)
+    assert [(cut.id, cut.supervisions[0].text) for cut in heard] == [(first.id, "seven")]
+
+
 @pytest.mark.parametrize(
     ("command", "messages"),
     [
