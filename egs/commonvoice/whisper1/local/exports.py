@@ -72,8 +72,9 @@ def main() -> None:
         raise LrsmsError(f"{experiment.folder / 'export'}: holds no export; run stage 8")
     notes = [f"Greedy search over {len(clips)} clips of {args.split}; alike is after Whisper's English normalizer."]
     header = ["opened by", "the same text", "alike", "CPU seconds"]
-    title = f"Exports of {args.asr_exp.name}"
-    print(write_results(args.output_dir, f"EXPORTS_{args.asr_exp.name}", title, header, rows, notes, {"rows": rows}))
+    name = "_".join(args.asr_exp.parts[-2 if args.asr_exp.name.startswith("iter") else -1 :])
+    title = f"Exports of {name}"
+    print(write_results(args.output_dir, f"EXPORTS_{name}", title, header, rows, notes, {"rows": rows}))
 
 
 def _clips(args: argparse.Namespace) -> list[np.ndarray]:
