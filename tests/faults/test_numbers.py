@@ -164,7 +164,11 @@ def test_a_search_goes_on_with_what_it_began_with(corpus, experiment, toolkit, t
     made = begin()
     iterate.run(made, experiment.output_dir, tmp_path / "root", made.config.loop)
     begin(trials=9, max_iterations=3, tolerance=5.0)  # more of the same
-    others = [({"seed": 2}, "seed"), ({"ratios": [0.5, "dense"], "multiple": 2}, "multiple, another ratio")]
+    others = [
+        ({"seed": 2}, "seed"),
+        ({"parts": ["encoder"]}, "parts"),
+        ({"ratios": [0.5, "dense"], "multiple": 2}, "multiple, another ratio"),
+    ]
     for changes, named in others:
         with pytest.raises(LrsmsError, match=rf"root holds a compression of another {named}.*--force true"):
             begin(**changes)

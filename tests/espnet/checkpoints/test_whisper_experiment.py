@@ -312,7 +312,11 @@ def test_bands_that_are_factored_and_rehearsed_before_the_loop(original, data, t
     toolkit = EspnetToolkit(
         config, tmp_path / "compressed", sure.folder, data, decode_config=write_decoding(tmp_path / "decode.yaml")
     )
+    toolkit.begin()
     start = toolkit.start()
+    other = EspnetToolkit(replace(config, band_ranks=(9, 10, 4)), toolkit.root, sure.folder, data)
+    with pytest.raises(LrsmsError, match="holds a compression of another band_ranks"):
+        other.begin()
     table = Experiment(start).load()[0].decoder.decoders.token_embedding
     assert [band.rank for band in table.bands] == [10, 10, 4]
     rows = json.loads((start / "rehearsal.json").read_text())["bands"]
