@@ -100,7 +100,7 @@ def write_banded(
     config["decoder"] = source.classes["decoder"]
     config["decoder_conf"] = {**(config.get("decoder_conf") or {}), **options}
     target = Experiment(folder, source.experiment.checkpoint)
-    target.write(config, {name: value.detach().contiguous() for name, value in state.items()})
+    target.write(config, {name: value.contiguous() for name, value in state.items()})
     source.experiment.copy_tokens(folder)
 
 

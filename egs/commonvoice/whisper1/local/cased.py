@@ -23,6 +23,7 @@ from lrsms.bin import run_verb
 from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.files import atomic_write, write_text
+from lrsms.scoring.decoding import read_hypotheses
 
 _NOTHING = "*"
 _I = re.compile(r"^i(?=$|')")
@@ -52,7 +53,7 @@ def main() -> None:
             utterances.to_file(unfinished)
         decoding = Decoding(args.asr_exp, cuts, args.config, DEFAULT_CHECKPOINT, args.num_jobs)
         decoding.run()
-        heard = _texts(decoding.output_dir / "text")
+        heard = read_hypotheses(decoding.output_dir / "text")
         spoken = {cut.supervisions[0].id: heard[cut.id] for cut in utterances}
         for one in supervisions:
             one.text = cased(one.text, spoken[one.id])
@@ -87,11 +88,6 @@ def _write_texts(data_dir: Path, split: str, supervisions: SupervisionSet) -> No
     path = data_dir / "local" / f"{split}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(f"{one.text}\n" for one in supervisions))
-
-
-def _texts(path: Path) -> dict[str, str]:
-    lines = (line.partition(" ") for line in path.read_text(encoding="utf-8").splitlines())
-    return {name: text for name, _, text in lines}
 
 
 if __name__ == "__main__":
