@@ -89,12 +89,23 @@ def factorize(weight: torch.Tensor, method: str, moments: Moments | None, has_bi
         # left^T W is what S V^T L^-1 comes to, without inverting anything
         return _balanced(left if rows is None else left / rows[:, None], values, left.T @ scaled)
     if method == "activation_pca":
-        spread = second - torch.outer(mean, mean) if has_bias else second
-        energy, left = torch.linalg.eigh((weight * spread if spread.dim() == 1 else weight @ spread) @ weight.T)
-        order = torch.argsort(energy, descending=True)[: min(weight.shape)]
-        left, values = left[:, order], energy[order].clamp_min(0).sqrt()
+        left, values = _components(weight, second - torch.outer(mean, mean) if has_bias else second)
         return _balanced(left, values, left.T @ weight, weight @ mean if has_bias else None)
     raise ValueError(f"unknown truncation {method!r}; one of {', '.join(METHODS)}")
+
+
+def _components(weight: torch.Tensor, spread: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal components of outputs and their standard deviations, of inputs whose covariance is ``spread``."""
+    if len(weight) <= len(spread):
+        energy, left = torch.linalg.eigh((weight * spread if spread.dim() == 1 else weight @ spread) @ weight.T)
+        return left.flip(1), energy.flip(0).clamp_min(0).sqrt()
+    if spread.dim() == 1:
+        root = weight * spread.clamp_min(0).sqrt()
+    else:
+        energy, vectors = torch.linalg.eigh(spread)
+        root = weight @ (vectors * energy.clamp_min(0).sqrt())
+    left, values, _ = torch.linalg.svd(root, full_matrices=False)  # the covariance of a vocabulary is gigabytes
+    return left, values
 
 
 def _whitened(weight: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

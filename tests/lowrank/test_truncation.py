@@ -106,3 +106,16 @@ def test_transposed_factors_are_those_of_the_transposed_matrix():
     factors = factorize(weight, "plain", None, has_bias=False)
     turned = factors.transposed()
     torch.testing.assert_close(turned.up[:, :2] @ turned.down[:2], (factors.up[:, :2] @ factors.down[:2]).T)
+
+
+def test_activation_pca_of_a_tall_matrix_needs_no_covariance_of_its_outputs():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(300_000, 4, generator=generator)  # whose covariance would be 720 GB
+    inputs = torch.randn(50, 4, generator=generator) * torch.tensor([4.0, 2.0, 1.0, 0.5]) + 1
+    moments = Moments(inputs.mean(0), inputs.T @ inputs / len(inputs), len(inputs))
+    factors = factorize(weight, "activation_pca", moments, True)
+    few = torch.randperm(300_000, generator=generator)[:1000]
+    outputs = (inputs - inputs.mean(0)) @ weight.T
+    left = torch.linalg.svd(outputs.T.double(), full_matrices=False)[0][:, :2]
+    expected = left @ (left.T @ weight.double())
+    torch.testing.assert_close(product(factors, 2)[few].double(), expected[few], rtol=1e-3, atol=1e-3)

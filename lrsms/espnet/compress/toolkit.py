@@ -249,10 +249,12 @@ class EspnetToolkit:
         ]
 
     def sliced(self, compressible: Compressible, method: str) -> SlicedModel:
-        """The model with the factors of its layers, from the cache if they have been made before."""
+        """The model with the factors of its layers that are searched or low-rank, from the cache if they are there."""
         moments = {} if method == "plain" else self._moments(compressible)
         cache = FactorCache(self.root / "factors")
-        return SlicedModel(compressible.model, compressible.layers, cache, method, moments)
+        searched = {layer.path for layer in self.searched(compressible)}
+        layers = [layer for layer in compressible.layers if layer.path in searched or layer.rank is not None]
+        return SlicedModel(compressible.model, layers, cache, method, moments)
 
     def finetune(self, experiment: Path, ranks: Mapping[str, int], folder: Path) -> None:
         """Truncate and train; with ``epochs: 0``, truncate only. ``folder`` is ``iter1``, ``iter2``, ..."""
