@@ -61,6 +61,14 @@ def test_the_shipped_configurations_are_compressed_by_two_processes(untrained, t
     assert "ended with status" not in capfd.readouterr().err
 
 
+def test_what_is_neither_searched_nor_low_rank_is_not_factored(untrained, toolkit_for):
+    toolkit = toolkit_for(untrained("train_dense"), parts=["encoder"], truncation="activation_pca")
+    compressible = toolkit.open(toolkit.original)
+    factored = list(toolkit.sliced(compressible, "activation_pca").factors)
+    assert factored == [layer.path for layer in compressible.layers if layer.path.startswith("encoder.")]
+    assert len(factored) < len(compressible.layers)
+
+
 def test_another_process_is_sent_no_tensor(untrained, toolkit_for):
     toolkit = toolkit_for(untrained("train_lrsms"))
     toolkit.cost(toolkit.original)

@@ -96,14 +96,6 @@ def test_truncation_is_what_the_trial_scored(compressed, compressible, corpus):
         )
 
 
-def test_what_is_neither_searched_nor_low_rank_is_not_factored(experiment, toolkit_for, compressible, tmp_path):
-    toolkit = toolkit_for(experiment.output_dir, tmp_path / "root", parts=["encoder"], truncation="activation_pca")
-    factored = set(toolkit.sliced(compressible, "activation_pca").factors)
-    left = [layer for layer in compressible.layers if layer.path not in factored]
-    assert {layer.path for layer in toolkit.searched(compressible)} <= factored
-    assert left and all(layer.path.startswith("decoder.") and layer.rank is None for layer in left)
-
-
 def test_a_dense_experiment_of_stock_classes_is_compressed(
     experiment, dense_parts, write_config, make_training, toolkit_for, tmp_path
 ):
