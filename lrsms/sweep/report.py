@@ -17,6 +17,7 @@ from lrsms.scoring.decoding import DecodingScores, score_decoding
 from lrsms.scoring.pictures import after_warmup
 from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
+from lrsms.sweep.attainment import attainments
 from lrsms.sweep.convergence import LEAST_GAIN, Length
 from lrsms.sweep.intervals import difference_interval, mean_interval
 from lrsms.sweep.pictures import draw, picture_files
@@ -131,6 +132,7 @@ def write_report(
         content["lengths"] = [asdict(length) for row in lengths for length in row]
         content["converged"] = {length.arm for length in lengths[-1]}.isdisjoint(arm.name for arm in runner.sweep.arms)
     curves = {result.arm.name: [_curve(point.experiment) for point in result.points] for result in results}
+    content |= _attained(content, curves)
     folder, stem = runner.folder, runner.sweep.path.stem
     pictures = draw(content, curves, folder, stem)
     write_text(folder / f"{stem}.md", _page(content, pictures))
@@ -163,6 +165,18 @@ def _content(runner: Runner, results: list[ArmResult]) -> dict:
         "versions": [packages for index, packages in enumerate(versions) if packages not in versions[:index]],
         "reported_by": {key: without_folders(value) for key, value in provenance().items()},
     }
+
+
+def _attained(content: dict, curves: dict[str, list[dict]]) -> dict:
+    """How soon the arms are as good on dev as the reference is at the end, by what chose its checkpoint."""
+    criteria = content["reference_config"].get("best_model_criterion") or []
+    key, best = next(((key, best) for phase, key, best in criteria if phase == "valid"), ("acc", "max"))
+    rows = [row for row in content["arms"] if row["split"] == content["arms"][0]["split"]]
+    found = attainments(rows, curves, content["reference"], key, best)
+    if found is None or len(rows) == 1:
+        return {}
+    target, arms = found
+    return {"attained": {"key": key, "value": round(target, 6), "arms": [asdict(arm) for arm in arms]}}
 
 
 def _tuning(tuning: Runner, runner: Runner) -> list[dict]:
@@ -267,6 +281,22 @@ def _page(content: dict, pictures: dict[str, str]) -> str:
         rows = [(row["arm"], f"{row['wer']:.2f}", "yes" if row["chosen"] else "") for row in content["tuning"]]
         parts += ["## Tuning", "", markdown_table(("candidate", "WER % on dev", "chosen"), rows, left=1), ""]
         parts += [f"Each at seed {content['seeds'][0]}; the chosen ones were then trained with all seeds.", ""]
+    if content.get("attained"):
+        attained = content["attained"]
+        rows = [
+            (row["arm"], str(row["epochs"]), _share(row["work"]), _share(row["time"]))
+            if row["epochs"]
+            else (row["arm"], "not reached", "", "")
+            for row in attained["arms"]
+        ]
+        header = ("arm", "epochs", "of its work", "of its time")
+        parts += ["## As good as the reference", "", markdown_table(header, rows, left=1), ""]
+        parts += [
+            f"Epochs after which dev's {attained['key']}, mean over seeds, is for the first time as good as that of "
+            f"`{content['reference']}` after its last epoch, {attained['value']:.4f}. Work: multiply-accumulates until "
+            "then, of those of the reference's whole training. Time: epochs times the step above, likewise.",
+            "",
+        ]
     if content.get("lengths"):
         rows = [(row["arm"], str(row["epochs"]), f"{row['loss']:.4f}") for row in content["lengths"]]
         parts += ["## Convergence", "", markdown_table(("arm", "epochs", "least loss on dev"), rows, left=1), ""]
@@ -280,6 +310,10 @@ def _page(content: dict, pictures: dict[str, str]) -> str:
         keys = ", ".join(f"{key}: {_plain(value)}" for key, value in differs.items())
         parts += [f"- {name}: `{keys}`"] if differs else []
     return "\n".join([*parts, "", *_made(content), ""])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _plain(value: object) -> str:

@@ -1,8 +1,8 @@
 """Stands for lrsms.sweep.experiment: points that are "trained" in no time and make as many errors as their arm says.
 
 Keys of an arm's config: ``wrong``, words of the test set that are wrong; ``converges``, epochs from which on the dev
-loss stays; ``parameters``; ``seconds`` that a training takes; ``then``, how it ends if not well: "error", "crash" or
-"killed".
+loss stays; ``acc``, dev's by epoch; ``parameters``; ``seconds`` that a training takes; ``then``, how it ends if not
+well: "error", "crash" or "killed".
 """
 
 import gzip
@@ -19,6 +19,7 @@ from lrsms.errors import LrsmsError
 
 SENTENCES = {f"u{i}": "one two three four five" for i in range(4)}
 KEYS = {"wrong", "converges", "scheduler_conf", "parameters", "seconds", "then", "max_epoch", "encoder_conf", "macs"}
+KEYS |= {"acc", "best_model_criterion"}
 
 
 def write_data(folder: Path, splits=("train", "dev", "test")) -> None:
@@ -78,7 +79,7 @@ def write_finished(runner, point) -> None:
         **{"train_step_seconds": 0.25 + point.seed, "epochs": 3, "wall_seconds": 60.0},
         **{"command": "python3 -m lrsms.bin.sweep /home/me/conf/sweep.yaml", "versions": {"python": "3.11"}},
     }
-    values = [0.5 + 0.1 * point.seed, 0.8, 0.9]
+    values = config.get("acc", [0.5 + 0.1 * point.seed, 0.8, 0.9])
     least = 3.0 * max(1.0, config.get("converges", 0) / config["max_epoch"])
     curve = {"epoch": [1, 2, 3], "loss": [10 * least, 8 / 3 * least, least], "acc": values}
     curves = {"train": curve, "valid": curve}

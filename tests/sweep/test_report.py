@@ -200,3 +200,26 @@ def test_the_epochs_of_a_warm_up_come_first(make_runner, report):
     (experiment / "warmup/curves.json").write_text(json.dumps(warmup))
     curve = report_module._curve(experiment)
     assert curve["epoch"] == [1, 2, 3, 4, 5] and curve["acc"] == [0.1, 0.2, 0.5, 0.8, 0.9]
+
+
+def test_how_soon_an_arm_is_as_good_as_the_reference_at_the_end(make_runner, report):
+    arms = {"dense": {}, "quick": {"acc": [0.7, 0.95, 0.9], "macs": 1e6}, "slow": {"acc": [0.1, 0.2, 0.8]}}
+    page, found = report(make_runner(content={"arms": arms, "reference": "dense", "seeds": [0]}))
+    section = page[page.index("## As good as the reference") :]
+    assert cells(section, "dense") == ["dense", "3", "1.00", "1.00"]
+    assert cells(section, "quick") == ["quick", "2", "0.33", "0.67"]
+    assert cells(section, "slow") == ["slow", "not reached", "", ""]
+    assert found["attained"]["key"] == "acc" and found["attained"]["value"] == 0.9
+
+
+def test_the_criterion_of_the_reference_says_what_as_good_is(make_runner, report):
+    criterion = {"best_model_criterion": [["train", "acc", "max"], ["valid", "loss", "min"]]}
+    arms = {"dense": criterion, "late": {**criterion, "converges": 4}}
+    page, found = report(make_runner(content={"arms": arms, "reference": "dense", "seeds": [0]}))
+    assert found["attained"]["key"] == "loss" and found["attained"]["value"] == 3.0
+    assert [arm["epochs"] for arm in found["attained"]["arms"]] == [3, None]
+
+
+def test_a_reference_alone_is_compared_with_nothing(make_runner, report):
+    page, found = report(make_runner(content={"arms": {"dense": {}}, "reference": "dense"}))
+    assert "As good as" not in page and "attained" not in found
