@@ -11,4 +11,5 @@ LRSMS_COMMAND=$(printf '%q ' egs/arabic_commands/asr1/run.sh "$@")
 export LRSMS_COMMAND
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # more threads only wait for each other in a model this small
 exec "${here}/../../../run.sh" --recipe-dir "${here}" \
-  --speed-perturb 1.0 --token-type word --test-splits "test test_words" --results-dir "${here}" "$@"
+  --speed-perturb 1.0 --token-type word --checkpoint valid.loss.ave.pth --test-splits "test test_words" \
+  --results-dir "${here}" "$@"
