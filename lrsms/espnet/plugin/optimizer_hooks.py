@@ -8,6 +8,7 @@ from torch import nn
 from lrsms.lowrank import Factored, LowRankConfig, low_rank_layers
 from lrsms.lowrank.aids import AfterStep
 from lrsms.lowrank.self_guided import SelfGuide
+from lrsms.lowrank.updates import FactorUpdates
 
 
 def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -28,6 +29,8 @@ def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             decayed.append((layers, config.frobenius_decay))
         if config.semi_orthogonal:
             constrained.append((layers, config.semi_orthogonal))
+        if layers and (config.update or config.up_rate != 1):
+            FactorUpdates(layers, config.update, config.up_rate).attach(optimizer)
     guides = [module for module in model.modules() if isinstance(module, SelfGuide)]
     if decayed or constrained or guides:
         optimizer.register_step_post_hook(AfterStep(decayed, constrained, guides))
