@@ -9,7 +9,6 @@ from typing import TypeGuard
 from lrsms.errors import LrsmsError, number_hint
 from lrsms.lowrank.initialization import INITIALIZERS
 from lrsms.lowrank.maps import MAPS
-from lrsms.lowrank.updates import UPDATES
 
 ROLES = (
     *("attention", "attention_pos", "cross_attention", "feed_forward", "convolution", "subsampling"),
@@ -20,7 +19,7 @@ STABLE_RANK = "stable_rank"
 TARGETS = ("parameters", "macs")
 _OPTIONS = (
     *("of", "layer_map", "stable_rank_from", "init", "multiple", "ranks", "target"),
-    *("frobenius_decay", "semi_orthogonal", "self_guided", "update", "up_rate"),
+    *("frobenius_decay", "semi_orthogonal", "self_guided", "muon"),
 )
 
 
@@ -42,7 +41,7 @@ class LowRankConfig:
         frobenius_decay: training aid, see :mod:`lrsms.lowrank.frobenius_decay`; 0 for none.
         semi_orthogonal: training aid, see :mod:`lrsms.lowrank.semi_orthogonal`; 0 for none.
         self_guided: training aid, see :mod:`lrsms.lowrank.self_guided`: steps until the guide is gone; 0 for none.
-        update, up_rate: training aids, see :mod:`lrsms.lowrank.updates`.
+        muon: training aid, see :mod:`lrsms.lowrank.muon`: learning rate, times the optimizer's; 0 for none.
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -56,8 +55,7 @@ class LowRankConfig:
     frobenius_decay: float = 0.0
     semi_orthogonal: float = 0.0
     self_guided: int = 0
-    update: str | None = None
-    up_rate: float = 1.0
+    muon: float = 0.0
 
     @classmethod
     def parse(cls, block: Mapping | None, *, where: str = "low_rank") -> LowRankConfig:
@@ -99,8 +97,7 @@ class LowRankConfig:
             frobenius_decay=_at_least_zero(block.get("frobenius_decay", 0), f"{where}.frobenius_decay"),
             semi_orthogonal=_strength(block.get("semi_orthogonal", 0), f"{where}.semi_orthogonal"),
             self_guided=_whole(block.get("self_guided") or 0, 0, f"{where}.self_guided"),
-            update=_choice(block.get("update"), (*UPDATES, None), f"{where}.update"),
-            up_rate=_at_least_zero(block.get("up_rate", 1), f"{where}.up_rate"),
+            muon=_at_least_zero(block.get("muon", 0), f"{where}.muon"),
         )
 
     def scaled(self, factor: float) -> LowRankConfig:

@@ -33,7 +33,7 @@ PROPORTIONS = {
     **{"attention": 0.4, "cross_attention": 0.4, "attention_pos": 0.2, "feed_forward": 0.2, "convolution": 0.5},
     **{"subsampling": 0.5, "frontend": 0.5, "fusion": 0.5, "recurrent": 0.4, "recurrent_input": 0.4},
 }
-RECOMMENDED = {"layer_map": "linear", "semi_orthogonal": 1.0}
+RECOMMENDED = {"layer_map": "linear", "semi_orthogonal": 1.0, "muon": 1.0}
 _WIDE = 256  # units, from where on ranks are multiples of 8, as processors like them
 LOW_RANK_CLASSES = {"encoder": LOW_RANK_ENCODERS, "decoder": LOW_RANK_DECODERS}
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from lrsms.lowrank import Factored, LowRankConfig, low_rank_layers
 from lrsms.lowrank.aids import AfterStep
+from lrsms.lowrank.muon import Muon
 from lrsms.lowrank.self_guided import SelfGuide
-from lrsms.lowrank.updates import FactorUpdates
+
+_WITHOUT_MUON = ("embedding", "output", "recurrent", "recurrent_input")
 
 
 def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -29,11 +33,21 @@ def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             decayed.append((layers, config.frobenius_decay))
         if config.semi_orthogonal:
             constrained.append((layers, config.semi_orthogonal))
-        if layers and (config.update or config.up_rate != 1):
-            FactorUpdates(layers, config.update, config.up_rate).attach(optimizer)
+        if config.muon:
+            Muon(_matrices(parts[name]), config.muon).attach(optimizer)
     guides = [module for module in model.modules() if isinstance(module, SelfGuide)]
     if decayed or constrained or guides:
         optimizer.register_step_post_hook(AfterStep(decayed, constrained, guides))
+
+
+def _matrices(part: nn.Module) -> Iterator[nn.Parameter]:
+    """What Muon takes of a part of the model: factors and dense weights of its layers, but for tokens and LSTMs."""
+    plan = getattr(part, "rank_plan", None)
+    for entry in plan.entries if plan else ():
+        if entry.role in _WITHOUT_MUON:
+            continue
+        layer = part.get_submodule(entry.module)
+        yield from (layer[0].weight, layer[1].weight) if isinstance(layer, Factored) else (layer.weight,)
 
 
 def _without_weight_decay(optimizer: torch.optim.Optimizer, layers: list[Factored]) -> None:

@@ -172,7 +172,8 @@ def test_a_target_alone_chooses_proportions_map_and_aid_for_both_parts(args_with
     assert 1.5 <= reduction(model, "parameters") < 1.7
     blocks = {part: getattr(args, f"{part}_conf")["low_rank"] for part in ("encoder", "decoder")}
     for part, block in blocks.items():
-        assert block["layer_map"] == "linear" and block["semi_orthogonal"] == 1.0 and block["multiple"] == 2
+        assert block["layer_map"] == "linear" and block["semi_orthogonal"] == block["muon"] == 1.0
+        assert block["multiple"] == 2
         assert "target" not in block and any(entry.rank for entry in getattr(model, part).rank_plan.entries)
     if base is CONFORMER:
         assert blocks["encoder"]["attention"] == pytest.approx(2 * blocks["encoder"]["feed_forward"])

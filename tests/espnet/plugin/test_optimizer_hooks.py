@@ -66,6 +66,21 @@ def test_semi_orthogonal_acts_on_every_fourth_step(experiment, build_model):
     assert errors[9] < errors[0]
 
 
+def test_muon_takes_matrices_that_are_not_of_tokens(experiment, build_model):
+    model = build_model(experiment.output_dir, **with_aid(experiment, muon=1.0, semi_orthogonal=1.0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    install(model, optimizer)
+    for _ in range(4):
+        step(model, optimizer)
+    taken = {name for name, parameter in model.named_parameters() if "momentum_buffer" in optimizer.state[parameter]}
+    low_rank = {path for path, _ in low_rank_layers(model)}
+    assert {f"{path}.{index}.weight" for path in low_rank for index in (0, 1)} <= taken
+    assert "encoder.encoders.0.conv_module.pointwise_conv1.weight" in taken  # which is dense
+    assert not [name for name in taken if "embed.0.weight" in name or "output_layer" in name or name.endswith("bias")]
+    assert all("exp_avg" in optimizer.state[p] for name, p in model.named_parameters() if name not in taken)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {4}
+
+
 def test_no_aid_leaves_the_optimizer_alone(experiment, build_model):
     model = build_model(experiment.output_dir)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.2)
@@ -73,7 +88,7 @@ def test_no_aid_leaves_the_optimizer_alone(experiment, build_model):
     assert len(optimizer.param_groups) == 1 and not optimizer._optimizer_step_post_hooks
 
 
-@pytest.mark.parametrize("aid", [{"frobenius_decay": 0.1}, {"semi_orthogonal": 0.5}, {"self_guided": 3}])
+@pytest.mark.parametrize("aid", [{"frobenius_decay": 0.1}, {"semi_orthogonal": 0.5}, {"self_guided": 3}, {"muon": 1.0}])
 def test_training_with_an_aid_finishes_and_opens_in_espnet(aid, experiment, write_config, make_training, tmp_path):
     config = write_config(tmp_path / "train.yaml", **with_aid(experiment, **aid), max_epoch=2)
     training = make_training(config, tmp_path / "exp" / "aided")

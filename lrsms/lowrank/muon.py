@@ -1,0 +1,114 @@
+"""Training aid: steps of Muon for factors and other matrices, in place of the optimizer's own.
+
+The momentum of a matrix is made orthogonal before it is subtracted (Jordan et al. 2024, "Muon: An optimizer for hidden
+layers in neural networks"), and is as long as a step of Adam (Liu et al. 2025, arXiv 2502.16982), so that one learning
+rate serves both. Directions that gradients seldom have then grow as fast as those that they always have, and a thin
+factor has no direction to spare.
+
+What is orthogonal is found by Newton and Schulz's iteration, as in Muon, but on the Gram matrix of the shorter side,
+``(rank, rank)``, and for all matrices of one such side at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+
+_MOMENTUM = 0.95
+_LENGTH = 0.2  # root mean square of a step of Adam
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Muon: quick for small singular values, which end between 0.7 and 1.2
+_ITERATIONS = 5
+_BUFFER = "momentum_buffer"  # in the optimizer's state, so that it is saved and loaded with it
+
+
+class Muon:
+    """Takes the gradients of matrices from an optimizer, and makes steps of its own with them.
+
+    Args:
+        weights: of two dimensions or more; what is behind the first counts as one. Not of embeddings and outputs, whose
+            rows are tokens, of which a step sees few.
+        rate: learning rate, times the optimizer's.
+    """
+
+    def __init__(self, weights: Iterable[torch.nn.Parameter], rate: float = 1.0):
+        self.rate = rate
+        self.weights = list(dict.fromkeys(weights))
+        self._steps: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have it done in each step of ``optimizer``, with the learning rate and weight decay of its groups."""
+        optimizer.register_step_pre_hook(self._take)
+        optimizer.register_step_post_hook(self._step)
+
+    @torch.no_grad()
+    def _take(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        weights = [weight for weight in self.weights if weight.grad is not None]
+        if not weights:
+            return
+        for weight in weights:
+            state = optimizer.state[weight]
+            if _BUFFER not in state:
+                state |= {_BUFFER: torch.zeros_like(weight), "step": torch.tensor(0.0)}
+            state["step"] += 1  # without which Adam cannot load a state
+        momenta = [optimizer.state[weight][_BUFFER] for weight in weights]
+        gradients = [weight.grad for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's momentum
+        self._steps = list(zip(weights, orthogonalised(ahead), strict=True))
+        for weight in weights:
+            weight.grad = None  # for which an optimizer leaves a parameter as it is
+
+    @torch.no_grad()
+    def _step(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        groups = {
+            parameter: index for index, group in enumerate(optimizer.param_groups) for parameter in group["params"]
+        }
+        by_group = defaultdict(list)
+        for weight, direction in self._steps:
+            by_group[groups[weight]].append((weight, direction))
+        self._steps = []
+        for index, steps in by_group.items():
+            options = optimizer.param_groups[index]
+            rate = self.rate * float(options["lr"])
+            weights, directions = map(list, zip(*steps, strict=True))
+            torch._foreach_mul_(weights, 1 - rate * options.get("weight_decay", 0.0))
+            torch._foreach_add_(weights, directions, alpha=-rate)
+
+
+def orthogonalised(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors with the singular vectors of these, as matrices ``(first dimension, others)``, and equal singular values.
+
+    About equal, between 0.7 and 1.2 times a value for which entries are as large as those of a step of Adam. Singular
+    values of less than a thousandth of the largest stay smaller.
+    """
+    matrices = [tensor.float().flatten(1) for tensor in tensors]
+    wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
+    alike = defaultdict(list)
+    for index, matrix in enumerate(wide):
+        alike[len(matrix), matrix.device].append(index)
+    result = list(tensors)
+    for (_, device), indices in alike.items():
+        gram = torch.stack([wide[index] @ wide[index].T for index in indices])
+        size = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)  # of each matrix, squared
+        lengths = torch.tensor([_LENGTH * wide[index].shape[1] ** 0.5 for index in indices], device=device)
+        change = _newton_schulz(gram / size[:, None, None]) * (lengths * size.rsqrt())[:, None, None]
+        for index, of_one in zip(indices, change.unbind(), strict=True):
+            found = of_one @ wide[index]
+            tall = wide[index] is not matrices[index]
+            result[index] = (found.T if tall else found).reshape(tensors[index].shape).to(tensors[index].dtype)
+    return result
+
+
+def _newton_schulz(gram: torch.Tensor) -> torch.Tensor:
+    """``T`` for which ``T X`` is about orthogonal, of ``X X^T``, ``(count, rank, rank)``, whose trace is 1."""
+    a, b, c = _COEFFICIENTS
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    change = None
+    for _ in range(_ITERATIONS):
+        factor = a * eye + torch.baddbmm(b * gram, gram, gram, alpha=c)
+        change = factor if change is None else factor @ change
+        gram = factor @ gram @ factor
+    assert change is not None
+    return change

@@ -1,0 +1,86 @@
+"""Steps of Muon for factors, within another optimizer's."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lrsms.lowrank.layers import LowRankLinear
+from lrsms.lowrank.muon import Muon, orthogonalised
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(LowRankLinear(24, 40, rank=6), nn.LayerNorm(40), LowRankLinear(40, 12, rank=8))
+
+
+def factors(model):
+    return [model[layer][index].weight for layer in (0, 2) for index in (0, 1)]
+
+
+def train(model, optimizer, steps=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(50, 24, generator=generator)).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("shape", [(6, 24), (40, 6), (12, 12, 1), (8, 3, 3, 3), (1, 5), (5, 1)])
+def test_singular_vectors_stay_and_singular_values_are_about_equal(shape):
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    others = [torch.randn(6, 10), torch.randn(9, 2)]
+    found = orthogonalised([others[0], tensor, others[1]])[1]
+    assert found.shape == tensor.shape
+    left, values, right = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+    middle = left.T @ found.flatten(1) @ right.T
+    torch.testing.assert_close(middle, torch.diag(middle.diagonal()), atol=1e-4, rtol=0)
+    equal = 0.2 * max(tensor.flatten(1).shape) ** 0.5
+    kept = values > 0.05 * values.max()
+    assert ((middle.diagonal() / equal)[kept] > 0.6).all() and (middle.diagonal() / equal < 1.25).all()
+
+
+def test_a_gradient_of_zero_gives_no_step():
+    assert orthogonalised([torch.zeros(4, 6)])[0].count_nonzero() == 0
+
+
+def test_factors_take_its_steps_and_the_others_the_optimizers(model):
+    alone = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    Muon(factors(model), rate=2.0).attach(optimizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    train(model, optimizer, steps=1)
+    train(alone, torch.optim.AdamW(alone.parameters(), lr=0.01, weight_decay=0.5), steps=1)
+    for (name, parameter), old, other in zip(model.named_parameters(), before, alone.parameters(), strict=True):
+        if name.startswith("1.") or name.endswith("bias"):
+            assert torch.equal(parameter, other), name
+        else:  # whose momentum has the direction of its first gradient
+            (direction,) = orthogonalised([other.grad])
+            torch.testing.assert_close(parameter, old * (1 - 0.02 * 0.5) - 0.02 * direction, atol=1e-5, rtol=1e-4)
+
+
+def test_it_goes_on_from_a_saved_optimizer(model):
+    def attached(model):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        Muon(factors(model)).attach(optimizer)
+        return optimizer
+
+    optimizer = attached(model)
+    train(model, optimizer)
+    resumed, saved = copy.deepcopy(model), copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, seed=1)
+    optimizer = attached(resumed)
+    optimizer.load_state_dict(saved)
+    train(resumed, optimizer, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+def test_frozen_factors_stay(model):
+    model[0][0].weight.requires_grad_(False)
+    before = model[0][0].weight.clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    Muon(factors(model)).attach(optimizer)
+    train(model, optimizer)
+    assert torch.equal(model[0][0].weight, before)
