@@ -5,6 +5,7 @@ _LAZY = {
     "factorize_": "lrsms.lowrank.any_model.factorize",
     "merge_": "lrsms.lowrank.merge",
     "after_step": "lrsms.lowrank.aids",
+    "attach_muon": "lrsms.lowrank.aids",
     "parameter_groups": "lrsms.lowrank.aids",
     "Recognizer": "lrsms.espnet.inference.recognizer",
 }

@@ -9,7 +9,8 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.frobenius_decay import decay_product_
-from lrsms.lowrank.layers import Factored
+from lrsms.lowrank.layers import Factored, LowRankEmbedding
+from lrsms.lowrank.muon import Muon
 from lrsms.lowrank.self_guided import SelfGuide
 from lrsms.lowrank.semi_orthogonal import EVERY, constrain_
 
@@ -67,18 +68,30 @@ def after_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         LrsmsError: the optimizer has none of the factors, for it was made before there were any; or it decays the
             factors, which are under Frobenius decay already.
     """
-    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    wanted = [factor for layer in unique_layers(model) for factor in _factors(layer) if factor.requires_grad]
-    if wanted and not any(factor in trained for factor in wanted):
-        raise LrsmsError(
-            "after_step: the optimizer holds none of the model's factors, so it goes on training the dense weights "
-            "that they have replaced; make the optimizer after factorize_"
-        )
+    _check_trained(model, optimizer, "after_step")
     for module in model.modules():
         aids = module.__dict__.get(AIDS)
         if aids is not None:
             _refuse_two_decays(aids, optimizer)
             aids(optimizer)
+
+
+def attach_muon(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float = 1.0) -> None:
+    """Have the factors of a model take steps of Muon, see :mod:`lrsms.lowrank.muon`, in each step of its optimizer.
+
+    Factors of embeddings stay with the optimizer, and what was not factored does.
+
+    Args:
+        model: what ``factorize_`` was given, a copy of it, or what wraps it (DistributedDataParallel).
+        optimizer: made after ``factorize_``; its groups have the learning rate and the weight decay.
+        rate: learning rate of the factors, times the optimizer's.
+
+    Raises:
+        LrsmsError: the optimizer has none of the factors, for it was made before there were any.
+    """
+    _check_trained(model, optimizer, "attach_muon")
+    layers = [layer for layer in unique_layers(model) if not isinstance(layer, LowRankEmbedding)]
+    Muon([factor for layer in layers for factor in _factors(layer)], rate).attach(optimizer)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -113,6 +126,16 @@ def _decayed(model: nn.Module) -> Iterable[Factored]:
     for module in model.modules():
         for layers, _ in getattr(module.__dict__.get(AIDS), "decayed", ()):
             yield from layers
+
+
+def _check_trained(model: nn.Module, optimizer: torch.optim.Optimizer, where: str) -> None:
+    trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    wanted = [factor for layer in unique_layers(model) for factor in _factors(layer) if factor.requires_grad]
+    if wanted and not any(factor in trained for factor in wanted):
+        raise LrsmsError(
+            f"{where}: the optimizer holds none of the model's factors, so it goes on training the dense weights "
+            "that they have replaced; make the optimizer after factorize_"
+        )
 
 
 def _refuse_two_decays(aids: AfterStep, optimizer: torch.optim.Optimizer) -> None:

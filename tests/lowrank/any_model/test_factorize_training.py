@@ -159,3 +159,28 @@ def test_what_wraps_the_model_comes_after(tmp_path):
             lrsms.factorize_(wrapped, ratio=0.25)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_muon_takes_the_factors_of_any_model_but_those_of_embeddings():
+    net = nn.Sequential(nn.Embedding(50, 24), nn.Linear(24, 24), nn.GELU(), nn.Linear(24, 10))
+    lrsms.factorize_(net, ranks={"0": 4, "1": 4})
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    lrsms.attach_muon(net, optimizer)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(torch.arange(50)), torch.arange(50) % 10)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    taken = {name for name, parameter in net.named_parameters() if "momentum_buffer" in optimizer.state[parameter]}
+    assert taken == {"1.0.weight", "1.1.weight"}
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_muon_refuses_an_optimizer_of_weights_that_are_gone():
+    net = nn.Sequential(nn.Linear(24, 24))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    lrsms.factorize_(net, ranks={"0": 4})
+    with pytest.raises(LrsmsError, match="attach_muon: the optimizer holds none of the model's factors"):
+        lrsms.attach_muon(net, optimizer)
