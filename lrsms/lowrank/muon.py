@@ -90,14 +90,15 @@ def orthogonalised(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         alike[len(matrix), matrix.device].append(index)
     result = list(tensors)
     for (_, device), indices in alike.items():
-        gram = torch.stack([wide[index] @ wide[index].T for index in indices])
-        size = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)  # of each matrix, squared
-        lengths = torch.tensor([_LENGTH * wide[index].shape[1] ** 0.5 for index in indices], device=device)
-        change = _newton_schulz(gram / size[:, None, None]) * (lengths * size.rsqrt())[:, None, None]
-        for index, of_one in zip(indices, change.unbind(), strict=True):
-            found = of_one @ wide[index]
+        with torch.autocast(device.type, enabled=False):  # Gram matrices in bfloat16 are no Gram matrices
+            gram = torch.stack([wide[index] @ wide[index].T for index in indices])
+            size = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)  # of each matrix, squared
+            lengths = torch.tensor([_LENGTH * wide[index].shape[1] ** 0.5 for index in indices], device=device)
+            change = _newton_schulz(gram / size[:, None, None]) * (lengths * size.rsqrt())[:, None, None]
+            found = [of_one @ wide[index] for index, of_one in zip(indices, change.unbind(), strict=True)]
+        for index, matrix in zip(indices, found, strict=True):
             tall = wide[index] is not matrices[index]
-            result[index] = (found.T if tall else found).reshape(tensors[index].shape).to(tensors[index].dtype)
+            result[index] = (matrix.T if tall else matrix).reshape(tensors[index].shape).to(tensors[index].dtype)
     return result
 
 

@@ -42,6 +42,13 @@ def test_singular_vectors_stay_and_singular_values_are_about_equal(shape):
     assert ((middle.diagonal() / equal)[kept] > 0.6).all() and (middle.diagonal() / equal < 1.25).all()
 
 
+def test_autocast_changes_nothing():
+    gradients = [torch.randn(24, 60), torch.randn(60, 24)]
+    with torch.autocast("cpu", torch.bfloat16):  # in which a trainer may call the optimizer
+        within = orthogonalised(gradients)
+    assert all(torch.equal(a, b) for a, b in zip(within, orthogonalised(gradients), strict=True))
+
+
 def test_a_gradient_of_zero_gives_no_step():
     assert orthogonalised([torch.zeros(4, 6)])[0].count_nonzero() == 0
 
