@@ -36,6 +36,11 @@ class AfterStep:
         self.steps = 0
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        device = optimizer.param_groups[0]["params"][0].device.type
+        with torch.autocast(device, enabled=False):  # a trainer may call the optimizer within it
+            self._aid(optimizer)
+
+    def _aid(self, optimizer: torch.optim.Optimizer) -> None:
         rate = optimizer.param_groups[0]["lr"]
         for layers, strength in self.decayed:
             for layer in layers:

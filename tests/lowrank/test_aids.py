@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lrsms.lowrank import LowRankConfig, LowRankConv2d, LowRankEmbedding, LowRankLinear, RankPlan, apply_plan_
+from lrsms.lowrank.aids import AfterStep
 from lrsms.lowrank.frobenius_decay import decay_product_
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
 from lrsms.lowrank.semi_orthogonal import constrain_, orthogonality_error
@@ -153,3 +154,18 @@ def test_a_guided_model_is_copied_and_pickled():
         other.self_guide.advance()
         assert not torch.equal(other(TOKENS), expected)  # its hooks look at its own guide
     assert torch.equal(model(TOKENS), expected)
+
+
+def test_aids_compute_alike_within_autocast():
+    """A trainer may call the optimizer within it, as ours does on a CPU."""
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        layer = LowRankLinear(24, 24, rank=6)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        aids = AfterStep([([layer], 0.5)], [([layer], 1.0)], [])
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            for _ in range(8):
+                aids(optimizer)
+        found.append(layer.product())
+    assert torch.equal(*found)
