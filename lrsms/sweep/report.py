@@ -283,14 +283,14 @@ def _page(content: dict, pictures: dict[str, str]) -> str:
         parts += [f"Each at seed {content['seeds'][0]}; the chosen ones were then trained with all seeds.", ""]
     if content.get("attained"):
         attained = content["attained"]
-        rows = [
+        shares = [
             (row["arm"], str(row["epochs"]), _share(row["work"]), _share(row["time"]))
             if row["epochs"]
             else (row["arm"], "not reached", "", "")
             for row in attained["arms"]
         ]
         header = ("arm", "epochs", "of its work", "of its time")
-        parts += ["## As good as the reference", "", markdown_table(header, rows, left=1), ""]
+        parts += ["## As good as the reference", "", markdown_table(header, shares, left=1), ""]
         parts += [
             f"Epochs after which dev's {attained['key']}, mean over seeds, is for the first time as good as that of "
             f"`{content['reference']}` after its last epoch, {attained['value']:.4f}. Work: multiply-accumulates until "
