@@ -58,7 +58,8 @@ def draw(content: Mapping, curves: Mapping[str, Sequence[Mapping]], folder: Path
     wanted = {
         "parameters": (lambda path: _over_parameters(rows, looks, content, path), not of_one_size),
         "arms": (lambda path: _by_arm(rows, looks, content, path), of_one_size),
-        "values": (lambda path: _over_value(rows, content, path), _has_grid(rows)),
+        # Of a tuned sweep, each arm has values of its own.
+        "values": (lambda path: _over_value(rows, content, path), _has_grid(rows) and not content.get("tuning")),
         "curves": (lambda path: _learning_curves(curves, looks, content, path), _has_curves(curves)),
     }
     drawn = {}

@@ -33,7 +33,7 @@ MAPS = [row(name, 700_000, [4.0 + i, 4.5 + i]) for i, name in enumerate(("svd", 
 def draw(tmp_path, monkeypatch):
     """``draw(rows)``: the names of the pictures, and the figures behind them by name."""
 
-    def run(rows: list[dict], curves: dict | None = None):
+    def run(rows: list[dict], curves: dict | None = None, **more):
         figures = {}
 
         def keep(figure, path):
@@ -46,7 +46,7 @@ def draw(tmp_path, monkeypatch):
             patch.setattr(pictures, "save", keep)
             if curves is None:
                 curves = {row["arm"]: [curve(0.9 - i / 50)] * 2 for i, row in enumerate(rows)}
-            content = {"title": "A sweep", "reference": rows[0]["arm"], "arms": rows}
+            content = {"title": "A sweep", "reference": rows[0]["arm"], "arms": rows, **more}
             return pictures.draw(content, curves, tmp_path, "x"), figures
 
     return run
@@ -160,3 +160,8 @@ def test_curves_are_means_over_seeds_as_far_as_all_have_come(draw):
     assert list(small.get_ydata()) == pytest.approx([20.0])
     assert list(loss.lines[0].get_ydata()) == [60.0, 8.0] and loss.get_yscale() == "log"  # a lost value is left out
     assert accuracy.get_ylim()[0] > 10  # the first epochs would squeeze the others
+
+
+def test_values_that_tuning_has_chosen_are_no_grid(draw):
+    assert "x_values.png" in draw(GRID)[0]
+    assert "x_values.png" not in draw(GRID, tuning=[{"arm": "dense", "wer": 1.0, "chosen": True}])[0]
