@@ -35,7 +35,7 @@ class Muon:
     def __init__(self, weights: Iterable[torch.nn.Parameter], rate: float = 1.0):
         self.rate = rate
         self.weights = list(dict.fromkeys(weights))
-        self._steps: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._directions: dict[torch.nn.Parameter, torch.Tensor] = {}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Have it done in each step of ``optimizer``, with the learning rate and weight decay of its groups."""
@@ -56,25 +56,20 @@ class Muon:
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's momentum
-        self._steps = list(zip(weights, orthogonalised(ahead), strict=True))
+        self._directions = dict(zip(weights, orthogonalised(ahead), strict=True))
         for weight in weights:
             weight.grad = None  # for which an optimizer leaves a parameter as it is
 
     @torch.no_grad()
     def _step(self, optimizer: torch.optim.Optimizer, *_) -> None:
-        groups = {
-            parameter: index for index, group in enumerate(optimizer.param_groups) for parameter in group["params"]
-        }
-        by_group = defaultdict(list)
-        for weight, direction in self._steps:
-            by_group[groups[weight]].append((weight, direction))
-        self._steps = []
-        for index, steps in by_group.items():
-            options = optimizer.param_groups[index]
-            rate = self.rate * float(options["lr"])
-            weights, directions = map(list, zip(*steps, strict=True))
-            torch._foreach_mul_(weights, 1 - rate * options.get("weight_decay", 0.0))
-            torch._foreach_add_(weights, directions, alpha=-rate)
+        directions = self._directions
+        self._directions = {}
+        for options in optimizer.param_groups:
+            weights = [weight for weight in options["params"] if weight in directions]
+            if weights:
+                rate = self.rate * float(options["lr"])
+                torch._foreach_mul_(weights, 1 - rate * options.get("weight_decay", 0.0))
+                torch._foreach_add_(weights, [directions[weight] for weight in weights], alpha=-rate)
 
 
 def orthogonalised(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
