@@ -7,6 +7,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lrsms.scoring.pictures import STYLE, name_legend, save
 
@@ -91,4 +93,40 @@ def single_shot_and_loop(results: Sequence[Mapping], split: str, picture: Path) 
         axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}x"))
         axis.set_ylim(bottom=0)
         name_legend(figure, handles)
+        save(figure, picture)
+
+
+def spectra(results: Sequence[Mapping], picture: Path) -> None:
+    """Share of their rank that layers use over epochs, a panel for each role: mean over layers, their range shaded.
+
+    Args:
+        results: ``experiment``, ``role``, ``epoch``, ``module``, ``share``.
+        picture: file to write.
+    """
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    roles = list(dict.fromkeys(result["role"] for result in results))
+    names = list(dict.fromkeys(result["experiment"] for result in results))
+    columns = min(3, len(roles))
+    rows = -(-len(roles) // columns)
+    with plt.rc_context(STYLE):
+        size = (4.2 * max(2, columns), 3.2 * rows + 0.8)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", sharey=True, squeeze=False)
+        for axis, role in zip(axes.flat, roles):
+            for index, name in enumerate(names):
+                shares: dict[int, list[float]] = {}
+                for result in results:
+                    if (result["experiment"], result["role"]) == (name, role):
+                        shares.setdefault(result["epoch"], []).append(100 * result["share"])
+                epochs = sorted(shares)
+                mean = [float(np.mean(shares[epoch])) for epoch in epochs]
+                low, high = ([pick(shares[epoch]) for epoch in epochs] for pick in (min, max))
+                axis.plot(epochs, mean, color=f"C{index}", marker="." if len(epochs) <= 12 else None)
+                axis.fill_between(epochs, low, high, color=f"C{index}", alpha=0.12, linewidth=0)
+            axis.set(title=role, xlabel="epoch", ylim=(0, 100))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        for axis in axes.flat[len(roles) :]:
+            axis.set_visible(False)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("effective rank, % of rank")
+        name_legend(figure, [Line2D([], [], color=f"C{index}", label=name) for index, name in enumerate(names)])
         save(figure, picture)

@@ -12,6 +12,7 @@ Usage: lrsms bench truncation --asr_exp exp/X          plain, whitened, activati
        lrsms bench layer --size paper                  what of a factored layer's fewer FLOPs is time
        lrsms bench data --data_dir data                batches against ESPnet's dump; 1 h to 1,000 h
        lrsms bench scale --size tiny                   step time over width, depth, length, processes
+       lrsms bench spectrum --asr_exp exp/X exp/Y      effective rank of trained layers, epoch by epoch
        lrsms bench start --asr_exp exp/X --against DIR    start of each verb beside another checkout's
 
 Sizes and what is compared in them (--arms) are YAML files of the package, in lrsms/bench/configs; --sizes_dir names
@@ -35,13 +36,13 @@ SPEEDS = ("layer", "train", "decode", "export", "data", "scale", "start")
 def main() -> None:
     """Parse options, run one benchmark."""
     parser = CommandParser(description=__doc__)
-    parser.add_argument("what", choices=(*SEARCHES, *SPEEDS))
+    parser.add_argument("what", choices=(*SEARCHES, *SPEEDS, "spectrum"))
     parser.add_argument(
         "--asr_exp",
         type=Path,
         nargs="+",
         default=[],
-        help="trained experiment; decode and export take several, decode also a YAML for random weights",
+        help="trained experiment; decode, export and spectrum take several, decode also a YAML for random weights",
     )
     parser.add_argument("--config", type=Path, default=Path("conf/compress.yaml"), help="compression YAML")
     parser.add_argument("--decode_config", type=Path, default=Path("conf/decode.yaml"), help="decoding YAML")
@@ -124,6 +125,11 @@ def main() -> None:
         return
     if not args.asr_exp:
         parser.error(f"{args.what} needs --asr_exp")
+    if args.what == "spectrum":
+        from lrsms.bench.spectrum import spectra_over_training
+
+        print(spectra_over_training(args.asr_exp, args.output_dir))
+        return
 
     from lrsms.compress.controllers import CONTROLLERS
     from lrsms.errors import LrsmsError
