@@ -136,7 +136,7 @@ def _rows(results: Sequence[Mapping]) -> list[tuple[str, ...]]:
     groups = defaultdict(list)
     for result in results:
         groups[result["experiment"], result["role"]].append(result)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (experiment, role), found in groups.items():
         epochs = sorted({one["epoch"] for one in found})
         first, last = ([one for one in found if one["epoch"] == epoch] for epoch in (epochs[0], epochs[-1]))
