@@ -2,7 +2,7 @@
 # ESPnet 202511 and 202611: what TransformerDecoder.forward returns beside the scores is no length of each text, though
 # its docstring says olens: (batch,). The mask that is summed has been combined with the causal one, and the sum runs
 # over its queries, so that it is (batch, tokens) and says how many positions look at each token. In a mask that is
-# made of it by broadcasting, as of lengths, nothing raises: positions of the second half of a text are taken for
+# made of it by broadcasting, as of lengths, nothing raises: positions behind half of the longest text are taken for
 # padding, and each text is masked like every other of the batch. RNNDecoder returns the lengths that it was given.
 #
 # Source: espnet2/asr/decoder/transformer_decoder.py: olens = tgt_mask.sum(1) in BaseTransformerDecoder.forward.

@@ -42,7 +42,7 @@ def effective_rank(*factors: torch.Tensor) -> float:
 def spectra_over_training(folders: Sequence[Path], output_dir: Path) -> str:
     """Effective rank of every covered layer after each epoch whose weights are there, by role.
 
-    A dense training has no plan: its layers are those that the first experiment with a plan covers.
+    Layers are those that one of the plans covers; a dense training may have no plan of its own.
 
     Args:
         folders: experiments that stage 3 has trained.
@@ -52,26 +52,35 @@ def spectra_over_training(folders: Sequence[Path], output_dir: Path) -> str:
         The table.
 
     Raises:
-        LrsmsError: no folder has a plan with layers, or one has no weights of single epochs, or a layer is missing.
+        LrsmsError: a folder is missing, none has a plan with layers, one has no weights of single epochs, or no weights
+            of a layer.
     """
-    layers = next(filter(None, map(_planned, folders)), None)
-    if layers is None:
-        raise LrsmsError(
-            f"--asr_exp: no {_PLAN} of {', '.join(map(str, folders))} has layers; name a low-rank one, too"
-        )
+    for folder in folders:
+        if not folder.is_dir():
+            raise LrsmsError(f"--asr_exp {folder}: no such folder")
+    layers = {layer["module"]: layer for folder in reversed(folders) for layer in _planned(folder)}
+    if not layers:
+        names = ", ".join(map(str, folders))
+        raise LrsmsError(f"--asr_exp: no {_PLAN} of {names} has layers; name a low-rank one, too")
+    alike = len({folder.name for folder in folders}) < len(folders)
     results = []
     for folder in folders:
         own = {layer["module"]: layer for layer in _planned(folder)}
-        for epoch, path in tqdm(_epochs(folder), desc=folder.name, unit="epoch"):
+        shown = str(folder) if alike else folder.name
+        for epoch, path in tqdm(_epochs(folder), desc=str(folder), unit="epoch"):
             weights = read_weights(path)
-            for layer in layers:
-                name = layer["module"]
+            for name, layer in layers.items():
                 rank = own.get(name, {}).get("rank")
                 used = effective_rank(*_matrices(weights, name, rank, path))
                 most = rank or min(layer["inputs"], layer["outputs"])
                 results.append(
                     {
-                        **{"experiment": folder.name, "epoch": epoch, "module": name, "role": layer["role"]},
+                        **{
+                            "experiment": shown,
+                            "epoch": epoch,
+                            "module": name,
+                            "role": layer["role"],
+                        },
                         **{"rank": most, "effective": used, "share": used / most},
                     }
                 )

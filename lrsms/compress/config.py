@@ -108,6 +108,12 @@ class CompressConfig:
         from_yaml(_SearchSet, self.search_set, f"{where}: search_set")
         ours = {key: value for key, value in self.finetune.items() if key == "epochs"}  # the others are ESPnet's
         from_yaml(_Finetune, ours, f"{where}: finetune")
+        for key in ("distill_temperature", "distill_encoder_weight"):
+            if self.finetune.get(key) and not self.finetune.get("distill_weight"):
+                raise LrsmsError(
+                    f"{where}: finetune.{key}: {self.finetune[key]!r} has no teacher without distill_weight; write one "
+                    "above 0, such as 0.5, or leave it out"
+                )
 
     def finetuning(self, iteration: int) -> dict:
         """Options of one iteration's fine-tuning, counted from 1: ``epochs`` and schedule in numbers."""

@@ -62,7 +62,6 @@ TYPES: dict[str, Any] = {
     "distill_weight": NotZero,
     "distill_temperature": Positive,
     "distill_encoder_weight": Annotated[float, Meta(ge=0, le=1e300, description="a number of at least 0")],
-    "distill_decoder_weight": Annotated[float, Meta(ge=0, le=1e300, description="a number of at least 0")],
     "batch_size": Count,
     "batch_bins": Count,
     "model_conf.ctc_weight": Share,

@@ -42,6 +42,10 @@ def test_the_file_that_comes_with_it_is_right_and_shows_every_key(root):
         ({"search_set": {"size": 10}}, "search_set: unknown key 'size'; it takes: split, utterances, candidates"),
         ({"calibration": 50}, "x.yaml: calibration: 50: expected a mapping with split, utterances"),
         (
+            {"finetune": {"distill_encoder_weight": 2.0}},
+            "x.yaml: finetune.distill_encoder_weight: 2.0 has no teacher without distill_weight; write one above 0",
+        ),
+        (
             {"finetune": {"epochs": -1}},
             "x.yaml: finetune.epochs: -1: expected a whole number of at least 0, or a list of them, one for each",
         ),

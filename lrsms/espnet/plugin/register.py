@@ -41,8 +41,7 @@ _VERB = "it is for training from Lhotse cuts: python -m lrsms.bin.train, ./run.s
 _OF_OUR_TASK = dict.fromkeys(
     (
         *("train_cuts", "valid_cuts", "av_conf", "warmup_epochs"),
-        *("distill_from", "distill_weight", "distill_temperature"),
-        *("distill_encoder_weight", "distill_decoder_weight"),
+        *("distill_from", "distill_weight", "distill_temperature", "distill_encoder_weight"),
     ),
     _VERB,
 ) | {

@@ -49,7 +49,6 @@ class ASRTask(asr.ASRTask):
         group.add_argument("--distill_weight", type=float, default=0.5, help="share of the teacher in the loss")
         group.add_argument("--distill_temperature", type=float, default=1.0)
         group.add_argument("--distill_encoder_weight", type=float, default=0.0, help="of the encoders' relative error")
-        group.add_argument("--distill_decoder_weight", type=float, default=0.0, help="of the decoders' relative error")
         group.add_argument("--num_buckets", type=int, default=10, help="cuts of similar duration share a batch")
 
     @classmethod
@@ -74,8 +73,8 @@ class ASRTask(asr.ASRTask):
             args.normalize_conf = {**args.normalize_conf, "stats_file": str(Path(args.output_dir) / STATISTICS)}
         model = super().build_model(args)
         if args.train_cuts is not None and args.distill_from is not None:
-            hints = (args.distill_encoder_weight, args.distill_decoder_weight)
-            attach_teacher(model, Path(args.distill_from), args.distill_weight, args.distill_temperature, *hints)
+            weights = (args.distill_weight, args.distill_temperature, args.distill_encoder_weight)
+            attach_teacher(model, Path(args.distill_from), *weights)
         return model
 
     @classmethod
