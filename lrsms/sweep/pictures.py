@@ -27,6 +27,10 @@ _LOOKS = [  # color and mark, so that neither has to be told apart alone
     *(("#1f77b4", "o"), ("#ff7f0e", "s"), ("#2ca02c", "^"), ("#d62728", "v"), ("#9467bd", "P"), ("#8c564b", "X")),
     *(("#e377c2", "<"), ("#17becf", ">"), ("#bcbd22", "p"), ("#1a3e72", "h"), ("#f2b800", "*"), ("#7a9a01", "d")),
 ]
+_BESIDE_LOSS = {  # what ESPnet may have measured on dev: a model without decoder has no accuracy
+    "acc": "dev accuracy, %",
+    "cer_ctc": "dev error rate of tokens (CTC), %",
+}
 _MARKS = "mean with 95 % interval, one dot per seed"
 _APART = 0.018  # of the axis: two arms of equal size would hide each other
 _ONE_SIZE = 1.05  # arms whose parameters differ by less are drawn by name, not by size
@@ -221,10 +225,11 @@ def _has_curves(curves: Mapping[str, Sequence[Mapping]]) -> bool:
 
 
 def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Path) -> None:
-    """Mean over seeds; with few arms also the range of the seeds."""
+    """Loss, and accuracy or else an error: means over seeds; with few arms also the range of the seeds."""
     handles = [_handle(name, looks, content["reference"]) for name in curves]
-    figure, (loss, accuracy) = _figure([handle.get_label() for handle in handles], panels=2)
-    for axis, key, scale in ((loss, "loss", 1.0), (accuracy, "acc", 100.0)):
+    measured = [key for key in _BESIDE_LOSS if any(_by_epoch(seeds, key, 1.0) for seeds in curves.values())][:1]
+    figure, (loss, *others) = _figure([handle.get_label() for handle in handles], panels=1 + len(measured))
+    for axis, key, scale in ((loss, "loss", 1.0), *((axis, key, 100.0) for axis, key in zip(others, measured))):
         late = []
         for name, seeds in curves.items():
             by_epoch = _by_epoch(seeds, key, scale)
@@ -233,13 +238,14 @@ def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Pa
         if key == "acc" and late:
             axis.set_ylim(max(0, min(late) - 3), None)  # the first epochs would leave no room for the others
             axis.set_ylim(top=min(100, axis.get_ylim()[1]))
-        axis.set(xlabel="epoch")
+        elif key != "loss" and late:
+            axis.set_ylim(0, 2 * max(late))
+        axis.set(xlabel="epoch", ylabel=_BESIDE_LOSS.get(key, "dev loss"))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    loss.set(ylabel="dev loss", yscale="log")
+    loss.set(yscale="log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     loss.yaxis.set_minor_locator(NullLocator())
-    accuracy.set(ylabel="dev accuracy, %")
     band = " with their range" if len(curves) <= 4 else ""
     figure.suptitle(_title(content, f"mean over seeds{band}"), fontsize=10)
     name_legend(figure, handles)

@@ -162,6 +162,16 @@ def test_curves_are_means_over_seeds_as_far_as_all_have_come(draw):
     assert accuracy.get_ylim()[0] > 10  # the first epochs would squeeze the others
 
 
+def test_without_a_decoder_the_error_of_ctc_stands_where_accuracy_would(draw):
+    errors = {"epoch": [1, 2, 3], "loss": [60.0, 8.0, 7.0], "cer_ctc": [1.0, 0.3, 0.1]}
+    _, figures = draw(SIZES, {"dense": [errors | {"acc": [None] * 3}], "small": [errors]})
+    loss, error = figures["curves"].axes
+    assert list(error.lines[0].get_ydata()) == pytest.approx([100.0, 30.0, 10.0]) and "error" in error.get_ylabel()
+    assert error.get_ylim()[1] == pytest.approx(60.0)
+    _, figures = draw(SIZES, {"dense": [{"epoch": [1, 2], "loss": [9.0, 8.0]}]})
+    assert [axis.get_ylabel() for axis in figures["curves"].axes] == ["dev loss"]  # no empty panel
+
+
 def test_values_that_tuning_has_chosen_are_no_grid(draw):
     assert "x_values.png" in draw(GRID)[0]
     assert "x_values.png" not in draw(GRID, tuning=[{"arm": "dense", "wer": 1.0, "chosen": True}])[0]
