@@ -61,7 +61,7 @@ options_from() { # scripts whose options are taken as well, for stage 0: the rec
   done
 }
 . "${here}/utils/parse_options.sh"
-[ -n "${recipe_dir}" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # in the digits' small model, more wait for each other
+[ -n "${recipe_dir}" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the digits' model is too small for more
 . "${here}/path.sh"
 
 # Paths that the user gives are relative to where the user is; the recipe's own files are not.
