@@ -57,9 +57,11 @@ class Clone:
 
     def provide(self, text: str, folder: Path) -> None:
         """Put in place what the command ``text``, run in ``folder``, takes as given."""
-        for corpus in ("yesno", "speechocean762", "grid", "librispeech", "own_data", "arabic_commands"):
+        for corpus in ("yesno", "speechocean762", "grid", "librispeech", "own_data", "arabic_commands", "commonvoice"):
             if f"egs/{corpus}/" in text and "DIR" in text:
-                self._link_corpus(corpus)
+                self._link_corpus(corpus, "DIR")
+        if "OCEAN_DIR" in text:
+            self._link_corpus("speechocean762", "OCEAN_DIR")
         if "egs/librispeech/" in text and "--mini true" in text:
             self._mini_librispeech()
         for name in ("X", "Y"):
@@ -70,11 +72,11 @@ class Clone:
             if name.split("/")[0] in text.replace('"', " ").split() and not (folder / name).exists():
                 write_sound(folder / name, seconds=3.0)
 
-    def _link_corpus(self, corpus: str) -> None:
+    def _link_corpus(self, corpus: str, name: str) -> None:
         if not (self.corpora / corpus).exists():
             write_corpus(corpus, self.corpora / corpus, self.write_talking_head)
-        (self.folder / "DIR").unlink(missing_ok=True)
-        (self.folder / "DIR").symlink_to(self.corpora / corpus)
+        (self.folder / name).unlink(missing_ok=True)
+        (self.folder / name).symlink_to(self.corpora / corpus)
 
     def _mini_librispeech(self) -> None:
         downloads, parts = self.folder / "egs/librispeech/asr1/downloads", ("train-clean-5", "dev-clean-2")

@@ -110,6 +110,17 @@ def write_arabic_commands(folder: Path) -> None:
     (folder / "clips.tsv").write_text("\n".join(rows) + "\n")
 
 
+def write_commonvoice(folder: Path) -> None:
+    """Sentences of enough different words for a tokenizer of 128 pieces, in one table."""
+    rng, rows = np.random.default_rng(0), ["id\tsplit\ttext"]
+    for split, count in (("train", 24), ("dev", 2), ("test", 2)):
+        for index in range(count):
+            write_sound(folder / f"clips/{split}{index}.wav", seconds=6.0, seed=index)
+            words = ["".join(rng.choice(list("aeioubcdfghlmnprst"), rng.integers(2, 7))) for _ in range(10)]
+            rows.append(f"{split}{index}\t{split}\t{' '.join(words)}")
+    (folder / "clips.tsv").write_text("\n".join(rows) + "\n")
+
+
 def write_corpus(corpus: str, folder: Path, write_talking_head: Callable) -> None:
     """Write what ``egs/<corpus>/*/run.sh`` takes as its DIR."""
     if corpus == "grid":
@@ -118,4 +129,5 @@ def write_corpus(corpus: str, folder: Path, write_talking_head: Callable) -> Non
         write_librispeech(folder, ("train-clean-100", "dev-clean", "dev-other", "test-clean", "test-other"))
     else:
         writers = {"yesno": write_yesno, "speechocean762": write_speechocean762, "own_data": write_own_data}
-        {**writers, "arabic_commands": write_arabic_commands}[corpus](folder)
+        writers |= {"arabic_commands": write_arabic_commands, "commonvoice": write_commonvoice}
+        writers[corpus](folder)

@@ -310,6 +310,47 @@ def test_talking_digits_to_the_tokenizer(tmp_path, run_module):
     assert "train: 5 of 6 utterances with video" in output and "train: 1 without video: missing_video" in output
 
 
+def test_common_voice_beside_speechocean762_to_the_tokenizer(tmp_path):
+    from lhotse import CutSet
+
+    tree, clips, ocean = Tree(tmp_path / "repo"), tmp_path / "voice", tmp_path / "ocean"
+    (clips / "clips").mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 0.05, 32000)
+    texts = ["It\u2019s \u201ccaf\u00e9\u201d, she said", "Room 12", "Good-bye; all the men are here."]
+    rows = [(f"c{number}", "train", text) for number, text in enumerate(texts)]
+    rows += [("c3", "dev", "are you here"), ("c4", "test", "Say it!")]
+    (clips / "clips.tsv").write_text("id\tsplit\ttext\n" + "".join("\t".join(row) + "\n" for row in rows))
+    for name, *_ in rows:
+        soundfile.write(clips / f"clips/{name}.wav", noise, 16000)
+    for part, speakers in (("train", "123456789"), ("test", "s")):
+        (ocean / part).mkdir(parents=True)
+        for table, value in (("wav.scp", "WAVE/{}.wav"), ("text", "THE WORDS OF {}"), ("utt2spk", "speaker{}")):
+            lines = [f"c{speaker} {value.format(speaker if table != 'text' else part.upper())}" for speaker in speakers]
+            (ocean / part / table).write_text("\n".join(lines) + "\n")
+        for speaker in speakers:
+            (ocean / "WAVE").mkdir(exist_ok=True)
+            soundfile.write(ocean / f"WAVE/{speaker}.wav", noise, 16000)
+    command = ["egs/commonvoice/asr1/run.sh", "--corpus-dir", str(clips), "--nj", "1", "--stop-stage", "2",
+               "--token-type", "char"]  # fmt: skip
+    both = [*command, "--speechocean-dir", str(ocean), "--test-splits", "test test_speechocean762"]
+
+    def read(split):
+        cuts = CutSet.from_file(tree.folder / f"egs/commonvoice/asr1/data/{split}/cuts.jsonl.gz")
+        return {cut.supervisions[0].id: cut.supervisions[0].text for cut in cuts}
+
+    tree.succeed(*command)
+    assert read("train") == {
+        "commonvoice-c0": "IT'S CAF\u00c9 SHE SAID",
+        "commonvoice-c2": "GOOD BYE ALL THE MEN ARE HERE",
+    }
+    assert "Room 12" in (tree.folder / "egs/commonvoice/asr1/data/train/excluded.tsv").read_text()
+    tree.succeed(*both)
+    train, dev = read("train"), read("dev")
+    assert len(train) + len(dev) == 2 + 1 + 9 and sum("speechocean762" in name for name in dev) == 1
+    assert read("test") == {"commonvoice-c4": "SAY IT"}
+    assert read("test_speechocean762") == {"speechocean762-cs": "THE WORDS OF TEST"}
+
+
 def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, whisper_of_words):
     from lhotse import CutSet
 
