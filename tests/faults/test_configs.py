@@ -114,6 +114,8 @@ TRIED = [
     ("best_model_criterion", "[[train, cer, min]]", "train has no statistic 'cer'"),
     ("best_model_criterion", "[[train, train_time, min]]", TRAINS),
     ("early_stopping_criterion", "[valid, lost, min]", TRAINS),  # without patience, nothing asks for it
+    ("distill_weight", "0.7", "distill_weight: 0.7: has no teacher; write distill_from: and its checkpoint"),
+    ("distill_temperature", "2", "distill_temperature: 2: has no teacher"),
     ("distill_from", "nope.pth", "distill_from: 'nope.pth': nope.pth: no such file"),
     ("init_param", "['']", "init_param: ['']: an empty name: no such file"),
     ("init_param", "['x.pth:encoder:encoder']", "init_param: ['x.pth:encoder:encoder']: x.pth: no such file"),

@@ -120,6 +120,11 @@ class Rehearsal:
         return explained(self.path, self.config, parts, error, what)
 
     def _check_files(self) -> None:
+        if self.args.distill_from is None:
+            defaults = self.task.get_parser()  # which an experiment's config.yaml has, with a teacher or without
+            for key in ("distill_weight", "distill_temperature", "distill_encoder_weight"):
+                if getattr(self.args, key) != defaults.get_default(key):
+                    raise self._refused(key, "has no teacher; write distill_from: and its checkpoint")
         for key, values in (("distill_from", [self.args.distill_from]), ("init_param", self.args.init_param)):
             for value in values:
                 file = value and Path(str(value).split(":", 1)[0])

@@ -264,8 +264,17 @@ def test_a_teacher_that_agrees_adds_nothing_and_another_does(experiment, build_m
         assert "loss_distill" not in other.eval()(*(part.clone() for part in batch))[1]
 
 
-def test_divergence_of_a_batch_is_the_mean_of_its_utterances(experiment, build_model):
-    student = build_model(experiment.output_dir, specaug=None).train()
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {},
+        {"decoder": "rnn", "decoder_conf": {"hidden_size": 16}},
+        {"decoder": "lowrank_rnn", "decoder_conf": {"hidden_size": 16}},
+    ],
+    ids=["attention", "LSTM", "low-rank LSTM"],
+)
+def test_divergence_of_a_batch_is_the_mean_of_its_utterances(experiment, build_model, decoder):
+    student = build_model(experiment.output_dir, specaug=None, **decoder).train()
     for module in student.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
