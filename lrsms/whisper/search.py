@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ class SearchOptions:
         length_penalty: hypotheses are compared by their log-probability over their length, or with a number over
             ((5 + length) / 6) to its power (Wu et al. 2016).
         max_tokens: of a text; None for half the decoder's positions.
+        compression_ratio_threshold: a text that zlib makes shorter by more than this repeats itself, openai-whisper's
+            measure and value; None to take every text. A model with condensed silence hears such a recording again
+            with all of the silence.
         normalizer: of both sides when errors are counted, one of :data:`lrsms.scoring.normalizers.NORMALIZERS`.
     """
 
@@ -37,6 +41,7 @@ class SearchOptions:
     timestamps: bool = False
     length_penalty: float | None = None
     max_tokens: int | None = None
+    compression_ratio_threshold: float | None = 2.4
     normalizer: str | None = None
 
     @classmethod
@@ -60,6 +65,9 @@ class SearchOptions:
             raise LrsmsError(f"{where}: timestamps: {options.timestamps!r} is neither true nor false")
         if options.max_tokens is not None and (not isinstance(options.max_tokens, int) or options.max_tokens < 1):
             raise LrsmsError(f"{where}: max_tokens: {options.max_tokens!r} is not a whole number of at least 1")
+        ratio = options.compression_ratio_threshold
+        if ratio is not None and (isinstance(ratio, bool) or not isinstance(ratio, int | float) or not ratio >= 1):
+            raise LrsmsError(f"{where}: compression_ratio_threshold: {ratio!r} is not a number of at least 1, or null")
         penalty = options.length_penalty
         if penalty is not None and (not isinstance(penalty, int | float) or not 0 <= penalty <= 1):
             raise LrsmsError(f"{where}: length_penalty: {penalty!r} is not a number from 0 to 1")
@@ -79,6 +87,12 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     score: float
+
+
+def repeats_itself(text: str, threshold: float | None) -> bool:
+    """Whether zlib makes a text shorter by more than ``threshold``; None for never."""
+    content = text.encode()
+    return threshold is not None and len(content) > threshold * len(zlib.compress(content))
 
 
 @torch.no_grad()

@@ -115,6 +115,11 @@ def test_language_is_detected_among_its_tokens(decoder, memory, tokens):
         ({"timestamps": "on"}, "timestamps: 'on' is neither true nor false"),
         ({"max_tokens": 0}, "max_tokens: 0 is not a whole number of at least 1"),
         ({"length_penalty": 2}, "length_penalty: 2 is not a number from 0 to 1"),
+        (
+            {"compression_ratio_threshold": 0.5},
+            "compression_ratio_threshold: 0.5 is not a number of at least 1, or null",
+        ),
+        ({"compression_ratio_threshold": True}, "compression_ratio_threshold: True is not a number"),
         ({"language": False}, "language: False is no code"),  # what YAML makes of no
         ({"normalizer": "english"}, "normalizer: 'english' is unknown; choose one of whisper_english, whisper_basic"),
         ("en", "is not a mapping"),

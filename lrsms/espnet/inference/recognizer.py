@@ -21,6 +21,7 @@ from lrsms.espnet.checkpoints.unpack import is_pack, unpack
 from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
 from lrsms.espnet.inference.ctc_alignment import token_times, words_of
 from lrsms.espnet.inference.open import check_beam, check_options, open_recognizer, read_options
+from lrsms.espnet.inference.whisper_recognizer import WhisperRecognizer
 from lrsms.espnet.models.av_region import encoder_region
 from lrsms.espnet.models.encoder_lengths import encoder_frames
 from lrsms.whisper.files import is_whisper_file, open_whisper
@@ -154,6 +155,8 @@ class Recognizer:
             speech = pack(speech, None, size=self._region)
         batch = torch.from_numpy(np.ascontiguousarray(speech))[None].to(self._recognizer.device)
         try:
+            if isinstance(self._recognizer, WhisperRecognizer):
+                return Segment(self._recognizer(batch[0])[0][0], start, end)
             encoded = self._model.encode(batch, torch.tensor([batch.shape[1]], device=batch.device))[0]
             encoded = encoded[0] if isinstance(encoded, tuple) else encoded  # beside it: what inner layers say
             text, tokens, ids = self._recognizer._decode_single_sample(encoded[0])[0][:3]

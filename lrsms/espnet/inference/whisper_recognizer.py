@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
-from lrsms.whisper.search import Hypothesis, SearchOptions, search
+from lrsms.whisper.search import Hypothesis, SearchOptions, repeats_itself, search
 from lrsms.whisper.tokens import WhisperTokens
 
 _KNOWN = ("beam_size", "nbest", "whisper", "ctc_weight", "bpemodel")
@@ -59,6 +60,25 @@ class WhisperRecognizer:
     @torch.no_grad()
     def __call__(self, speech: np.ndarray | torch.Tensor) -> list[Result]:
         """The best texts of ``speech (samples,)`` at 16 kHz, best first."""
+        found = self._heard(speech)
+        threshold = self.options.compression_ratio_threshold
+        if self.asr_model.encoder.audio_context == "condensed" and repeats_itself(found[0][0], threshold):
+            with self._silence_in_full():
+                found = self._heard(speech)
+        return found
+
+    @contextmanager
+    def _silence_in_full(self) -> Iterator[None]:
+        parts = self.asr_model.encoder, self.asr_model.decoder
+        for part in parts:
+            part.audio_context = "full"
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.audio_context = "condensed"
+
+    def _heard(self, speech: np.ndarray | torch.Tensor) -> list[Result]:
         samples = torch.as_tensor(speech, dtype=torch.float32, device=self.device)[None]
         encoded, _ = self.asr_model.encode(samples, torch.tensor([samples.shape[1]], device=self.device))
         return self._decode_single_sample(encoded[0])

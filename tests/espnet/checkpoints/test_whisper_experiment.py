@@ -19,6 +19,7 @@ from lrsms.espnet.compress.bands import tied_table
 from lrsms.espnet.compress.toolkit import EspnetToolkit
 from lrsms.espnet.export.merge_to_dense import merge_experiment
 from lrsms.espnet.export.whisper import export_whisper
+from lrsms.espnet.inference import whisper_recognizer
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.inference.open import open_recognizer
 from lrsms.espnet.inference.recognizer import Recognizer
@@ -28,6 +29,7 @@ from lrsms.espnet.training.run import Training
 from lrsms.lowrank import low_rank_layers
 from lrsms.scoring.decoding import read_hypotheses
 from lrsms.whisper.files import open_whisper
+from lrsms.whisper.search import Hypothesis
 
 TRAINING = {
     "encoder": "lowrank_whisper",
@@ -180,6 +182,33 @@ def test_recognizers_say_the_same(original, data, tmp_path):
         LrsmsError, match="decoding with lm_weight: 0.3: Whisper has no CTC, and its search takes beam_size"
     ):
         open_recognizer(original, {"lm_weight": 0.3})
+
+
+def test_a_text_that_repeats_itself_is_heard_again_with_all_of_the_silence(tiny_whisper, tmp_path, monkeypatch):
+    condensed, full = Experiment(tmp_path / "exp"), open_whisper(tiny_whisper).sizes.n_audio_ctx
+    import_whisper(tiny_whisper, condensed, "condensed")
+    heard: list[int] = []  # positions of the encoder
+
+    def say(decoder, memory, tokens, options, beam_size, counts):
+        heard.append(memory.shape[1])
+        word = tokens.encode("again")
+        return [Hypothesis(tuple(word * (1 if memory.shape[1] == full else 60)), -1.0)]
+
+    monkeypatch.setattr(whisper_recognizer, "search", say)
+    speech = np.random.default_rng(1).standard_normal(16000).astype(np.float32) * 0.1
+    assert open_recognizer(condensed, {})(speech)[0][0] == "again"
+    assert len(heard) == 2 and heard[0] < heard[1] == full
+    heard.clear()
+    assert Recognizer(condensed.folder)(speech).text == "again"
+    assert len(heard) == 2 and heard[1] == full
+    heard.clear()
+    recognizer = open_recognizer(condensed, {"whisper": {"compression_ratio_threshold": None}})
+    assert recognizer(speech)[0][0] == " ".join(["again"] * 60) and len(heard) == 1
+    recognizer(speech)
+    assert heard[0] == heard[1]  # the silence is condensed still
+    heard.clear()
+    open_recognizer(condensed, {"whisper": {"compression_ratio_threshold": 100}})(speech)
+    assert len(heard) == 1
 
 
 def test_decoding_writes_texts_and_counts_errors_by_the_normalizer(original, data, tmp_path):
