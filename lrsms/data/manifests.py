@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lhotse.array import TemporalArray
 
 STAGE = "prepare"
+UNKNOWN_SPEAKER = "unknown"  # of a corpus that names none: Lhotse wants one for Kaldi's tables
 
 
 @dataclass

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lhotse import MonoCut
 from lhotse.cut import Cut
 
+from lrsms.data.manifests import UNKNOWN_SPEAKER
+
 
 def shared_by_splits(splits: Mapping[str, Iterable[Cut]], train_splits: Sequence[str]) -> list[str]:
     """Sentences about what evaluation splits share with the training splits; none if they share nothing.
@@ -48,7 +50,7 @@ def _contents(cuts: Iterable[Cut]) -> dict[str, dict[str, None]]:
         contents["utterance ids"][cut.id] = None
         contents["sound files"].update(dict.fromkeys(_files(cut)))
         speaker = cut.supervisions[0].speaker
-        if speaker:
+        if speaker and speaker != UNKNOWN_SPEAKER:
             contents["speakers"][speaker] = None
     return contents
 

@@ -344,7 +344,7 @@ def test_common_voice_beside_speechocean762_to_the_tokenizer(tmp_path):
         "commonvoice-c2": "GOOD BYE ALL THE MEN ARE HERE",
     }
     assert "Room 12" in (tree.folder / "egs/commonvoice/asr1/data/train/excluded.tsv").read_text()
-    tree.succeed(*both)
+    assert "voices heard in training" not in tree.succeed(*both)  # of speakers whom Common Voice does not name
     train, dev = read("train"), read("dev")
     assert len(train) + len(dev) == 2 + 1 + 9 and sum("speechocean762" in name for name in dev) == 1
     assert read("test") == {"commonvoice-c4": "SAY IT"}

@@ -20,11 +20,10 @@ from typing import NamedTuple
 
 from lrsms.command_line import run_verb
 from lrsms.data.corpus_command import CorpusParser, run_corpus
-from lrsms.data.manifests import Split, open_recordings, pair, require_layout, save_splits
+from lrsms.data.manifests import UNKNOWN_SPEAKER, Split, open_recordings, pair, require_layout, save_splits
 from lrsms.errors import LrsmsError
 
 SPLITS = ("train", "dev", "test")
-_NOBODY = "unknown"  # Lhotse wants a speaker for Kaldi's tables
 
 
 class _Tabs(csv.excel_tab):  # sentences hold quotation marks that do not close: they mean nothing
@@ -100,7 +99,7 @@ def _read_split(corpus_dir: Path, split: str, num_jobs: int, language: str) -> S
             start=0.0,
             duration=recordings[row.id].duration,
             language=language,
-            speaker=row.speaker or _NOBODY,
+            speaker=row.speaker or UNKNOWN_SPEAKER,
             gender=row.gender,
             text=row.text,
         )
