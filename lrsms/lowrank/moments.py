@@ -19,14 +19,19 @@ class _Sum:
     """Running sums of vectors and of their outer products, over utterances in double precision."""
 
     def __init__(self):
-        self.count, self.total, self.outer = 0, 0.0, 0.0
+        self.count, self.total = 0, 0.0
+        self.outer: torch.Tensor | float = 0.0
 
     def add(self, x: torch.Tensor) -> None:
         """Count vectors ``(count, in)``."""
         x = x.float()
         self.count += len(x)
         self.total = self.total + x.sum(0).double()
-        self.outer = self.outer + (x.T @ x).double()  # one utterance's products are exact enough in single
+        product = x.T @ x  # one utterance's are exact enough in single precision
+        if isinstance(self.outer, torch.Tensor):
+            self.outer += product  # in place: a wide layer's sum is larger than all else that an utterance moves
+        else:
+            self.outer = product.double()
 
     def add_tokens(self, tokens: torch.Tensor, size: int) -> None:
         """Count one-hot vectors, whose second moment is diagonal."""
