@@ -51,12 +51,6 @@ def apply_plan_(model: nn.Module, plan: RankPlan) -> nn.Module:
                 _replace_lstm(model, entry, rank, input_rank, plan.config.init)
         elif entry.module in ranks and entry.role != "recurrent_input":  # that came with its LSTM
             _replace(model, entry, plan.config.init)
-    for entry in plan.entries if plan.config.blocks else ():
-        layer = model.get_submodule(entry.module)
-        if entry.role == "feed_forward" and entry.module in ranks:
-            count = plan.config.blocks
-            shape = count, layer.in_features // count, layer.out_features // count
-            layer.blocks = nn.Parameter(torch.empty(shape).uniform_(-1, 1) * layer.in_features**-0.5)
     accept_dense_weights(model)
     return model
 

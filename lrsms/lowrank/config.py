@@ -19,7 +19,7 @@ STABLE_RANK = "stable_rank"
 TARGETS = ("parameters", "macs")
 _OPTIONS = (
     *("of", "layer_map", "stable_rank_from", "init", "multiple", "ranks", "target"),
-    *("frobenius_decay", "semi_orthogonal", "self_guided", "muon", "muon_length", "blocks", "self_distilled"),
+    *("frobenius_decay", "semi_orthogonal", "self_guided", "muon"),
 )
 
 
@@ -42,9 +42,6 @@ class LowRankConfig:
         semi_orthogonal: training aid, see :mod:`lrsms.lowrank.semi_orthogonal`; 0 for none.
         self_guided: training aid, see :mod:`lrsms.lowrank.self_guided`: steps until the guide is gone; 0 for none.
         muon: training aid, see :mod:`lrsms.lowrank.muon`: learning rate, times the optimizer's; 0 for none.
-        muon_length: candidate: of its steps, ``adam``, or ``spectral`` (Yang et al. 2023, arXiv 2310.17813).
-        blocks: candidate: diagonal blocks beside the factors of each linear layer of feed-forwards; 0 for none.
-        self_distilled: candidate: weight of the divergence from a running average of the model's own weights.
     """
 
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -59,9 +56,6 @@ class LowRankConfig:
     semi_orthogonal: float = 0.0
     self_guided: int = 0
     muon: float = 0.0
-    muon_length: str = "adam"
-    blocks: int = 0
-    self_distilled: float = 0.0
 
     @classmethod
     def parse(cls, block: Mapping | None, *, where: str = "low_rank") -> LowRankConfig:
@@ -104,9 +98,6 @@ class LowRankConfig:
             semi_orthogonal=_strength(block.get("semi_orthogonal", 0), f"{where}.semi_orthogonal"),
             self_guided=_whole(block.get("self_guided") or 0, 0, f"{where}.self_guided"),
             muon=_at_least_zero(block.get("muon", 0), f"{where}.muon"),
-            muon_length=_choice(block.get("muon_length", "adam"), ("adam", "spectral"), f"{where}.muon_length"),
-            blocks=_whole(block.get("blocks") or 0, 0, f"{where}.blocks"),
-            self_distilled=_at_least_zero(block.get("self_distilled", 0), f"{where}.self_distilled"),
         )
 
     def scaled(self, factor: float) -> LowRankConfig:

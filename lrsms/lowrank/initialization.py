@@ -42,14 +42,6 @@ def _orthogonal(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Ten
     return nn.init.orthogonal_(up, gain), nn.init.orthogonal_(down, gain)
 
 
-def _spectral(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Semi-orthogonal factors, singular values ``sqrt(out / in)`` of each (Yang et al. 2023, arXiv 2310.17813)."""
-    rows, columns = dense.shape
-    up, down = _empty_factors(dense, rank)
-    nn.init.orthogonal_(down, math.sqrt(rank / columns))
-    return nn.init.orthogonal_(up, math.sqrt(rows / rank)), down
-
-
 def _xavier(dense: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Glorot and Bengio 2010 on each factor by itself."""
     up, down = _empty_factors(dense, rank)
@@ -82,7 +74,6 @@ INITIALIZERS: dict[str, Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.
     "svd": _svd,
     "orthogonal": _orthogonal,
     "xavier": _xavier,
-    "spectral": _spectral,
     "kaiming": _kaiming,
     "variance_matched": _variance_matched,
 }

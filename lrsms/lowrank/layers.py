@@ -103,7 +103,6 @@ class LowRankLinear(Factored):
     def __init__(self, in_features: int, out_features: int, *, rank: int, bias: bool = True):
         super().__init__(nn.Linear(in_features, rank, bias=False), nn.Linear(rank, out_features, bias=bias))
         self.in_features, self.out_features = in_features, out_features
-        self.blocks: nn.Parameter | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(..., in_features)`` to ``(..., out_features)``: what calling the two layers gives, without the calls.
@@ -111,10 +110,6 @@ class LowRankLinear(Factored):
         A call of a module costs more than a product of matrices this thin. Layers that have been exchanged (quantized,
         adapted) or that have hooks are called.
         """
-        if self.blocks is not None:  # (blocks, in / blocks, out / blocks)
-            parts = x.unflatten(-1, (len(self.blocks), -1)).unsqueeze(-2) @ self.blocks
-            down, up = self._modules.values()
-            return F.linear(F.linear(x, down.weight), up.weight, up.bias) + parts.squeeze(-2).flatten(-2)
         if not self.is_plain():
             return super().forward(x)
         down, up = self._modules.values()

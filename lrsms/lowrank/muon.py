@@ -32,8 +32,8 @@ class Muon:
         rate: learning rate, times the optimizer's.
     """
 
-    def __init__(self, weights: Iterable[torch.nn.Parameter], rate: float = 1.0, length: str = "adam"):
-        self.rate, self.length = rate, length
+    def __init__(self, weights: Iterable[torch.nn.Parameter], rate: float = 1.0):
+        self.rate = rate
         self.weights = list(dict.fromkeys(weights))
         self._directions: dict[torch.nn.Parameter, torch.Tensor] = {}
 
@@ -56,12 +56,7 @@ class Muon:
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's momentum
-        directions = orthogonalised(ahead)
-        if self.length == "spectral":  # singular values of sqrt(out / in), and a square matrix of 96 keeps its own
-            shapes = [weight.flatten(1).shape for weight in weights]
-            scales = [(96 * rows / columns / max(rows, columns)) ** 0.5 for rows, columns in shapes]
-            torch._foreach_mul_(directions, scales)
-        self._directions = dict(zip(weights, directions, strict=True))
+        self._directions = dict(zip(weights, orthogonalised(ahead), strict=True))
         for weight in weights:
             weight.grad = None  # for which an optimizer leaves a parameter as it is
 

@@ -34,46 +34,10 @@ def install(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if config.semi_orthogonal:
             constrained.append((layers, config.semi_orthogonal))
         if config.muon:
-            Muon(_matrices(parts[name]), config.muon, config.muon_length).attach(optimizer)
-    if configs["encoder"].self_distilled:
-        _attach_average(model, optimizer, configs["encoder"].self_distilled)
+            Muon(_matrices(parts[name]), config.muon).attach(optimizer)
     guides = [module for module in model.modules() if isinstance(module, SelfGuide)]
     if decayed or constrained or guides:
         optimizer.register_step_post_hook(AfterStep(decayed, constrained, guides))
-
-
-def _attach_average(model: nn.Module, optimizer: torch.optim.Optimizer, weight: float) -> None:
-    """Distil from a running average of the model's own weights (Tarvainen and Valpola 2017), after its first 300 steps."""
-    import copy
-
-    from lrsms.espnet.training.distillation import _divergence, _outputs
-
-    teacher = copy.deepcopy(model).requires_grad_(False)
-    plain, steps = model.forward, 0
-
-    def after(*_) -> None:
-        nonlocal steps
-        steps += 1
-        kept = min(0.995, 1 - 1 / steps)
-        mine, averaged = list(model.parameters()), list(teacher.parameters())
-        torch._foreach_lerp_(averaged, [parameter.data for parameter in mine], 1 - kept)
-        for own, average in zip(model.buffers(), teacher.buffers()):
-            average.copy_(own)
-
-    def forward(speech, speech_lengths, text, text_lengths, **others):
-        if not model.training or steps < 300:
-            return plain(speech, speech_lengths, text, text_lengths, **others)
-        with _outputs(model) as student:
-            loss, stats, count = plain(speech, speech_lengths, text, text_lengths, **others)
-        teacher.eval()
-        with torch.no_grad(), _outputs(teacher) as wanted:
-            teacher(speech, speech_lengths, text.clone(), text_lengths, **others)
-        shares = {"ctc": model.ctc_weight, "decoder": 1 - model.ctc_weight}
-        divergence = sum(shares[name] * _divergence(student[name], wanted[name], 1.0) for name in shares)
-        return (1 - weight) * loss + weight * divergence, stats, count
-
-    optimizer.register_step_post_hook(after)
-    model.forward = forward
 
 
 def _matrices(part: nn.Module) -> Iterator[nn.Parameter]:
