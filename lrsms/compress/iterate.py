@@ -16,6 +16,8 @@ from lrsms.errors import LrsmsError
 from lrsms.files import write_json
 from lrsms.scoring.bootstrap import PairedDifference, least_bound, paired_bootstrap, upper_bound
 
+_REACHED = 0.999  # of a target: parameters come in whole ranks
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -132,14 +134,12 @@ def run(toolkit: Toolkit, original: Path, root: Path, loop: Loop, start: Path | 
         print(f"confidence {loop.confidence:g}: accepts what dev cannot show to be worse; 0.975 asks for the contrary")
     source, step, retries = start or original, loop.compression, loop.retries
     cost = toolkit.cost(source)
-    if original_cost / cost >= loop.target * 0.999 and source != original:
-        raise LrsmsError(
-            f"{source}: is {original_cost / cost:.2f} times smaller already: target: {loop.target:g} leaves the "
-            f"loop nothing to do; take larger band_ranks, or a larger target"
-        )
+    if source != original:
+        refuse_if_reached(str(source), original_cost / cost, loop.target, "it")
     done: list[Iteration] = []
     while (
-        sum(earlier.accepted for earlier in done) < loop.max_iterations and original_cost / cost < loop.target * 0.999
+        sum(earlier.accepted for earlier in done) < loop.max_iterations
+        and original_cost / cost < loop.target * _REACHED
     ):
         folder = root / f"iter{len(done) + 1}"
         # The last step goes no further than asked.
@@ -233,6 +233,19 @@ def _words_needed(words: int, difference: float, bound: float, loop: Loop) -> in
 def _least_words(loop: Loop) -> float:
     """Words of a dev set on which a model without one added error is within the tolerance."""
     return least_bound(1, loop.confidence) / loop.tolerance if loop.tolerance else math.inf
+
+
+def refuse_if_reached(where: str, smaller: float, target: float, what: str) -> None:
+    """Refuse a start that leaves the loop nothing to do.
+
+    Raises:
+        LrsmsError: ``what`` makes the model ``smaller`` times smaller, which is the target already.
+    """
+    if smaller >= target * _REACHED:
+        raise LrsmsError(
+            f"{where}: {what} makes it {smaller:.3g} times smaller: target: {target:g} leaves the loop nothing to do; "
+            "take larger band_ranks, or a larger target"
+        )
 
 
 def _check_dev(words: int, loop: Loop) -> None:

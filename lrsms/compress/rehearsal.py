@@ -81,6 +81,25 @@ class States:
         return self.seen[torch.randint(len(self.seen), (count,), generator=generator)]
 
 
+def parameters_saved(count: int, width: int, bounds: Sequence[int], ranks: Sequence[int]) -> int:
+    """Of a table ``(count, width)`` in bands of such ranks.
+
+    Raises:
+        LrsmsError: not as many ranks as bands, one that saves nothing, or bounds that the table does not have.
+    """
+    with torch.device("meta"):
+        edges = BandedEmbedding(count, width, bounds).edges
+    if len(ranks) != len(edges) - 1:
+        raise LrsmsError(f"band_ranks: {len(ranks)} of them, for {len(edges) - 1} bands; give one to each")
+    saved = 0
+    for rank, (low, high) in zip(ranks, pairwise(edges), strict=True):
+        of_band = (high - low) * width - rank * (high - low + width)
+        if of_band <= 0:
+            raise LrsmsError(f"band_ranks: {rank} saves nothing in a band of {high - low:,} tokens; take less")
+        saved += of_band
+    return saved
+
+
 def factorize_bands(
     table: Tensor, places: Tensor, bounds: Sequence[int], ranks: Sequence[int], states: States, seed: int = 0
 ) -> BandedEmbedding:
@@ -99,13 +118,10 @@ def factorize_bands(
     """
     generator = torch.Generator().manual_seed(seed)
     count, width = table.shape
+    parameters_saved(count, width, bounds, ranks)  # refuses what would save nothing
     banded = BandedEmbedding(count, width, bounds)
-    if len(ranks) != len(banded.bands):
-        raise LrsmsError(f"band_ranks: {len(ranks)} of them, for {len(banded.bands)} bands; give one to each")
     banded.places.copy_(places)
-    for number, (rank, (low, high)) in enumerate(zip(ranks, pairwise(banded.edges))):
-        if rank * (high - low + width) >= (high - low) * width:
-            raise LrsmsError(f"band_ranks: {rank} saves nothing in a band of {high - low:,} tokens; take less")
+    for number, (rank, (low, high)) in enumerate(zip(ranks, pairwise(banded.edges), strict=True)):
         rows = table[banded.tokens(number)]
         drawn = torch.randint(len(rows), (4 * width,), generator=generator)
         looked_at = torch.cat((states.foretell(rows[drawn], generator), states.draw(2 * width, generator))).double()

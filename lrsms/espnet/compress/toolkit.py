@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,12 +14,14 @@ from typing import cast
 import numpy as np
 import torch
 import yaml
+from torch import nn
 from tqdm import tqdm
 
 from lrsms.compress.calibration import load_moments, save_moments
 from lrsms.compress.config import CompressConfig
 from lrsms.compress.factors import FactorCache, SlicedModel
-from lrsms.compress.iterate import Errors, OutOfReach
+from lrsms.compress.iterate import Errors, OutOfReach, refuse_if_reached
+from lrsms.compress.rehearsal import parameters_saved
 from lrsms.compress.search import Search
 from lrsms.compress.search_set import SearchSet, choose
 from lrsms.compress.space import Layer, SearchSpace
@@ -38,6 +40,7 @@ from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
 from lrsms.files import write_json, write_text
+from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.moments import input_moments
 from lrsms.lowrank.tied import tied_outputs
 from lrsms.processes import helpers, one_thread
@@ -119,7 +122,8 @@ class EspnetToolkit:
         folder = self.root / "banded"
         if not Experiment(folder, self.checkpoint).weights.exists():
             source = self.open(self.original)
-            path = tied_table(source)  # refuses before minutes of calibration
+            path = tied_table(source)  # what is refused is, before minutes of calibration
+            self._check_size(source.parameters, source.model.get_submodule(path), bounds)
             with states_before(source.model.get_submodule(tied_outputs(source.model)[path].output)) as states:
                 self._seen = self._calibrate(source)
             ranks, factors = self.config.band_ranks, None
@@ -128,6 +132,17 @@ class EspnetToolkit:
             texts = transcripts(self.cuts(self.train_split))
             write_banded(source, bounds, self._seen[path].rows, texts, folder, factors)
         return folder
+
+    def _check_size(self, parameters: int, table: nn.Embedding, bounds: Sequence[int]) -> None:
+        if self.config.band_ranks is None:
+            with torch.device("meta"):
+                BandedEmbedding(table.num_embeddings, table.embedding_dim, bounds)
+            return
+        saved = parameters_saved(table.num_embeddings, table.embedding_dim, bounds, self.config.band_ranks)
+        if self.config.budget == "parameters":
+            refuse_if_reached(
+                str(self.original), parameters / (parameters - saved), self.config.target, "what band_ranks leave out"
+            )
 
     def begin(self) -> None:
         """The loop begins: workers wait for its searches."""

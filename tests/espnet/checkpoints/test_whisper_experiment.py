@@ -384,6 +384,18 @@ def test_bands_are_refused_where_no_output_is_tied(original, data, tmp_path):
     toolkit = EspnetToolkit(config, tmp_path / "compressed", original.folder, data)
     with pytest.raises(LrsmsError, match=r"bands: \[999999999\] are not rising numbers of tokens"):
         replace(toolkit, config=replace(config, bands=(999999999,))).start()
+    for ranks, target, message in (
+        ((8, 64), 2.0, r"band_ranks: 64 saves nothing in a band of 1,729 tokens"),
+        (
+            (4, 4),
+            1.05,
+            r"what band_ranks leave out makes it .* times smaller: target: 1.05 leaves the loop nothing to do",
+        ),
+    ):
+        bands = replace(config, bands=(40,), band_ranks=ranks, rehearsal=1, roles=("attention",), target=target)
+        with pytest.raises(LrsmsError, match=message):
+            replace(toolkit, config=bands).start()
+    assert not (tmp_path / "compressed").exists()  # before any calibration
     compressible = toolkit.open(original.folder)
     compressible.layers[0] = replace(compressible.layers[0], rank=3)
     with pytest.raises(LrsmsError, match=r"bands: the model is low-rank already; give the dense one"):
