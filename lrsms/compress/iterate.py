@@ -239,11 +239,11 @@ def refuse_if_reached(where: str, smaller: float, target: float, what: str) -> N
     """Refuse a start that leaves the loop nothing to do.
 
     Raises:
-        LrsmsError: ``what`` makes the model ``smaller`` times smaller, which is the target already.
+        LrsmsError: ``what`` is ``smaller`` times smaller than the original, which is the target already.
     """
     if smaller >= target * _REACHED:
         raise LrsmsError(
-            f"{where}: {what} makes it {smaller:.3g} times smaller: target: {target:g} leaves the loop nothing to do; "
+            f"{where}: {what} is {smaller:.3g} times smaller already: target: {target:g} leaves the loop nothing to do; "
             "take larger band_ranks, or a larger target"
         )
 

@@ -75,7 +75,7 @@ def test_it_may_start_from_another_model_and_counts_from_the_original(tmp_path):
         ("start", 450.0, 1200 / 450),
         ("iter1", 400.0, 3.0),
     ]
-    with pytest.raises(LrsmsError, match="start: is 1.33 times smaller already: target: 1.3 leaves"):
+    with pytest.raises(LrsmsError, match="start: it is 1.33 times smaller already: target: 1.3 leaves"):
         run(toolkit, tmp_path / "original", tmp_path / "b", Loop(compression=2.0, target=1.3), tmp_path / "start")
 
 

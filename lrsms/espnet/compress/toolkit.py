@@ -141,7 +141,7 @@ class EspnetToolkit:
         saved = parameters_saved(table.num_embeddings, table.embedding_dim, bounds, self.config.band_ranks)
         if self.config.budget == "parameters":
             refuse_if_reached(
-                str(self.original), parameters / (parameters - saved), self.config.target, "what band_ranks leave out"
+                str(self.original), parameters / (parameters - saved), self.config.target, "what band_ranks make of it"
             )
 
     def begin(self) -> None:
