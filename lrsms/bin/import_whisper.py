@@ -34,6 +34,7 @@ def main() -> None:
     from lrsms import stamp
     from lrsms.data.tokens import lang_dir
     from lrsms.espnet.checkpoints.experiment import Experiment
+    from lrsms.espnet.checkpoints.untrained import SUMMARY, summarize_untrained
     from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
     from lrsms.text_files import read_lines
     from lrsms.whisper.files import find, find_tokenizer
@@ -47,10 +48,16 @@ def main() -> None:
         arguments["vocabulary"] = args.vocabulary
         texts = read_lines(args.texts)
     mark = args.asr_exp / "inputs.json"
-    if not args.force and experiment.weights.exists() and stamp.is_current(mark, arguments, inputs):
+    if (
+        not args.force
+        and experiment.weights.exists()
+        and (args.asr_exp / SUMMARY).exists()
+        and stamp.is_current(mark, arguments, inputs)
+    ):
         print(f"import_whisper: {args.asr_exp} is up to date, skipped (--force true writes it again)")
     else:
         import_whisper(args.model, experiment, args.audio_context, args.language, args.vocabulary, texts)
+        summarize_untrained(experiment)
         stamp.write(mark, arguments, inputs)
     lang = lang_dir(args.data_dir, str(experiment.token_type))
     lang.mkdir(parents=True, exist_ok=True)

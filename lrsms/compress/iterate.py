@@ -243,8 +243,8 @@ def refuse_if_reached(where: str, smaller: float, target: float, what: str) -> N
     """
     if smaller >= target * _REACHED:
         raise LrsmsError(
-            f"{where}: {what} is {smaller:.3g} times smaller already: target: {target:g} leaves the loop nothing to do; "
-            "take larger band_ranks, or a larger target"
+            f"{where}: {what} is {smaller:.3g} times smaller already: target: {target:g} leaves the loop nothing to "
+            "do; take larger band_ranks, or a larger target"
         )
 
 

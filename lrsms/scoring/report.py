@@ -85,12 +85,15 @@ def _provenance(rows: Sequence[dict]) -> str:
     row = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
     hours, wall = _number(row["train_hours"], ".2f"), _number(row["wall_seconds"], ",.0f")
-    lines = [
-        f"### {row['experiment']}",
-        "",
+    training = [
         f"- training: `{row['command']}`",
         f"- configuration `{row['config']}`, seed {row['seed']}",
         f"- {row['epochs']} epochs of {hours} h of audio in {wall} s",
+    ]
+    lines = [
+        f"### {row['experiment']}",
+        "",
+        *(training if row["epochs"] else [f"- not trained here, made by: `{row['command']}`"]),
         f"- commit {row['commit']}; {versions}",
         f"- machine: {row['machine']}",
     ]

@@ -376,6 +376,14 @@ def test_whisper_to_the_tokenizer_with_cased_texts(tmp_path, whisper_of_words):
     }
     assert texts["train"] == ["I think so.", "I think so so."] and texts["test"][0].startswith("i think")
     assert len((recipe / "data/lang_whisper_multilingual/tokens.txt").read_text().splitlines()) == 260 + 10 + 1501
+    table = tree.succeed(*command[:1], "--tag", "original_condensed", "--stage", "4", "--stop-stage", "5")
+    rows = {row["split"]: row for row in json.loads((recipe / "exp/results.json").read_text())}
+    row = rows["test"]  # beside that of train, which stage 0 has heard
+    assert (row["experiment"], row["epochs"], row["seed"]) == ("original_condensed", 0, None)
+    assert f"| original_condensed | decode_valid.acc.ave/test | {row['parameters']:,}" in " ".join(table.split())
+    report = (recipe / "exp/RESULTS.md").read_text()
+    assert "not trained here, made by: `egs/commonvoice/whisper1/run.sh --corpus-dir" in report
+    assert "training has not finished" not in report
     again = tree.succeed(*command)
     assert "2 texts cased" in again and again.count("is decoded and its inputs have not changed; skipped") == 2
     assert "cuts: " in again and "skipped" in again[again.index("cuts: ") :].splitlines()[0]

@@ -30,6 +30,7 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import relink
 from lrsms.espnet.checkpoints.experiment import Experiment
+from lrsms.espnet.checkpoints.untrained import summarize_untrained
 from lrsms.espnet.compat import current_paths
 from lrsms.espnet.compress.bands import Factors, states_before, tied_table, write_banded
 from lrsms.espnet.compress.evaluator import Evaluator
@@ -289,6 +290,7 @@ class EspnetToolkit:
             compressible.experiment.copy_tokens(folder)
             for name in (truncated.config_file.name, self.checkpoint):
                 relink(folder / name, f"truncated/{name}")
+            summarize_untrained(Experiment(folder, self.checkpoint))
             return
         training = {key: config[key] for key in (*_MODEL_KEYS, *_TRAINING_KEYS) if config.get(key) is not None}
         for key, value in options.items():

@@ -322,6 +322,8 @@ def test_the_verb(experiment, corpus, decode_config, run_python, tmp_path):
     assert "| iter1" in done.stdout and "iter1: 1." in done.stdout
     for name in ("COMPRESSION.md", "compression.json", "trials.png", "loop.png", "ranks.png", "best_so_far.png"):
         assert (tmp_path / "out" / name).exists(), name
+    summary = json.loads((tmp_path / "out/iter1/summary.json").read_text())
+    assert summary["epochs"] == 0 and summary["parameters"] < summary["dense_parameters"]  # as stage 7 reports it
     content = json.loads((tmp_path / "out" / "compression.json").read_text())
     assert content["trials"] == {"iter1": 6} and content["iterations"][0]["compression"] > 1.1
     assert content["search_set"]["utterances"] == 3
