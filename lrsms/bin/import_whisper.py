@@ -34,8 +34,8 @@ def main() -> None:
     from lrsms import stamp
     from lrsms.data.tokens import lang_dir
     from lrsms.espnet.checkpoints.experiment import Experiment
-    from lrsms.espnet.checkpoints.untrained import SUMMARY, summarize_untrained
     from lrsms.espnet.checkpoints.whisper_experiment import import_whisper
+    from lrsms.espnet.training.untrained import SUMMARY, summarize_untrained
     from lrsms.text_files import read_lines
     from lrsms.whisper.files import find, find_tokenizer
 

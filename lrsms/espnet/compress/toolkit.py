@@ -30,7 +30,6 @@ from lrsms.defaults import DEFAULT_CHECKPOINT
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.checkpoint import relink
 from lrsms.espnet.checkpoints.experiment import Experiment
-from lrsms.espnet.checkpoints.untrained import summarize_untrained
 from lrsms.espnet.compat import current_paths
 from lrsms.espnet.compress.bands import Factors, states_before, tied_table, write_banded
 from lrsms.espnet.compress.evaluator import Evaluator
@@ -40,6 +39,7 @@ from lrsms.espnet.config import read_yaml
 from lrsms.espnet.inference.decode_split import Decoding
 from lrsms.espnet.models.ctc_rank import block_ranks
 from lrsms.espnet.training.run import Training
+from lrsms.espnet.training.untrained import summarize_untrained
 from lrsms.files import write_json, write_text
 from lrsms.lowrank.banded import BandedEmbedding
 from lrsms.lowrank.moments import input_moments
