@@ -12,6 +12,9 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 
+# Options of the task, with the values that they have where there is no teacher.
+DEFAULTS = {"distill_weight": 0.5, "distill_temperature": 1.0, "distill_encoder_weight": 0.0}
+
 
 def attach_teacher(
     model: nn.Module, checkpoint: Path, weight: float, temperature: float = 1.0, encoder_weight: float = 0.0

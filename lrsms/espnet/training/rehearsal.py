@@ -27,6 +27,7 @@ from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
 from lrsms.espnet.models.encoder_lengths import EncoderLength
 from lrsms.espnet.option_values import wrong_values
+from lrsms.espnet.training.distillation import DEFAULTS
 from lrsms.espnet.training.edit_distance import provide_editdistance
 from lrsms.training_yaml import locate
 
@@ -58,6 +59,7 @@ class Rehearsal:
         """
         for keys, wrong in wrong_values(vars(self.args)):  # those of the command line; the YAML's have been looked at
             raise LrsmsError(f"--{'.'.join(keys)}: {wrong}")
+        self._check_teacher()
         self._check_files()
         self._check_packages()
         try:
@@ -119,12 +121,12 @@ class Rehearsal:
             parts |= {choices.name: cls} if cls is not None else {}
         return explained(self.path, self.config, parts, error, what)
 
+    def _check_teacher(self) -> None:
+        for key, default in DEFAULTS.items() if self.args.distill_from is None else ():
+            if getattr(self.args, key) != default:  # an experiment's config.yaml has all of them
+                raise self._refused(key, "has no teacher; write distill_from: and its checkpoint")
+
     def _check_files(self) -> None:
-        if self.args.distill_from is None:
-            defaults = self.task.get_parser()  # which an experiment's config.yaml has, with a teacher or without
-            for key in ("distill_weight", "distill_temperature", "distill_encoder_weight"):
-                if getattr(self.args, key) != defaults.get_default(key):
-                    raise self._refused(key, "has no teacher; write distill_from: and its checkpoint")
         for key, values in (("distill_from", [self.args.distill_from]), ("init_param", self.args.init_param)):
             for value in values:
                 file = value and Path(str(value).split(":", 1)[0])

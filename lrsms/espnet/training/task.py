@@ -14,7 +14,7 @@ import lrsms.espnet  # noqa: F401  (processes that ESPnet spawns import this mod
 from lrsms.errors import LrsmsError
 from lrsms.espnet.data.av_batches import make_loader
 from lrsms.espnet.data.cut_batches import CutsDataset, CutsIterFactory, load_waveform, usable_cuts
-from lrsms.espnet.training.distillation import attach_teacher
+from lrsms.espnet.training.distillation import DEFAULTS, attach_teacher
 from lrsms.espnet.training.edit_distance import provide_editdistance
 from lrsms.espnet.training.preflight import STATISTICS, log_to_file, wants_statistics
 from lrsms.espnet.training.rehearsal import EXCLUDED
@@ -36,7 +36,7 @@ class ASRTask(asr.ASRTask):
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_task_arguments(parser)
-        parser.set_defaults(iterator_type="task")
+        parser.set_defaults(iterator_type="task", **DEFAULTS)
         group = parser.add_argument_group(description="Lhotse cuts as training data")
         group.add_argument("--train_cuts", default=None, help="manifest of cuts to train on")
         group.add_argument("--valid_cuts", default=None, help="manifest of cuts to validate on")
@@ -46,9 +46,9 @@ class ASRTask(asr.ASRTask):
         )
         group.add_argument("--warmup_epochs", type=int, default=0, help="of max_epoch, trained dense (lrsms.bin.train)")
         group.add_argument("--distill_from", default=None, help="checkpoint of a teacher, config.yaml beside it")
-        group.add_argument("--distill_weight", type=float, default=0.5, help="share of the teacher in the loss")
-        group.add_argument("--distill_temperature", type=float, default=1.0)
-        group.add_argument("--distill_encoder_weight", type=float, default=0.0, help="of the encoders' relative error")
+        group.add_argument("--distill_weight", type=float, help="share of the teacher in the loss")
+        group.add_argument("--distill_temperature", type=float)
+        group.add_argument("--distill_encoder_weight", type=float, help="of the encoders' relative error")
         group.add_argument("--num_buckets", type=int, default=10, help="cuts of similar duration share a batch")
 
     @classmethod

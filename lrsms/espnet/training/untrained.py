@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.models.cost import NOMINAL_TOKENS_PER_SECOND, cost
@@ -13,7 +12,7 @@ from lrsms.provenance import provenance
 SUMMARY = "summary.json"
 
 
-def summarize_untrained(experiment: Experiment) -> Path:
+def summarize_untrained(experiment: Experiment) -> None:
     """Leave ``summary.json`` in the experiment's folder, as a training of no epochs would.
 
     Args:
@@ -23,10 +22,9 @@ def summarize_untrained(experiment: Experiment) -> Path:
         LrsmsError: the model cannot be opened.
     """
     model, _ = experiment.load()
-    path = experiment.folder / SUMMARY
     untrained = dict.fromkeys(("train_hours", "train_step_seconds", "wall_seconds", "seed"))
     write_json(
-        path,
+        experiment.folder / SUMMARY,
         {
             "experiment": experiment.folder.name,
             "config": str(experiment.config_file),
@@ -36,4 +34,3 @@ def summarize_untrained(experiment: Experiment) -> Path:
             **provenance(),
         },
     )
-    return path
