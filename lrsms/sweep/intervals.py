@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from scipy import stats
 
@@ -33,6 +33,22 @@ def difference_interval(reference: Sequence[float], values: Sequence[float]) -> 
     if min(len(reference), len(values)) < 2:
         return Interval(difference)
     return Interval(difference, *_bounds(stats.ttest_ind, values, reference, equal_var=False))
+
+
+def rate_interval(rates: Sequence[float]) -> tuple[float | None, ...]:
+    """``(mean, low, high)`` of error rates, cut at 0: Student's knows nothing of rates, which are never negative."""
+    mean, *bounds = astuple(mean_interval(rates))
+    return (mean, *(bound and max(0.0, bound) for bound in bounds))
+
+
+def not_inferior(difference: tuple[float | None, ...], margin: float) -> str:
+    """What an interval ``(mean, low, high)`` of added error says about a margin, both in points."""
+    _, low, high = difference
+    if low is None or high is None:
+        return "open: one seed"
+    if high <= margin:
+        return "not inferior"
+    return "inferior" if low > margin else "open"
 
 
 def _bounds(test: Callable, *samples: object, **options) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
 from lrsms.sweep.attainment import attainments
 from lrsms.sweep.convergence import LEAST_GAIN, Length
-from lrsms.sweep.intervals import difference_interval, mean_interval
+from lrsms.sweep.intervals import difference_interval, not_inferior, rate_interval
 from lrsms.sweep.pictures import draw, picture_files
 from lrsms.sweep.points import Arm, Point
 from lrsms.sweep.runner import Runner
@@ -212,30 +212,14 @@ def _row(runner: Runner, result: ArmResult, reference: ArmResult | None) -> dict
         "train_step_seconds": statistics.median(item["train_step_seconds"] for item in result.summaries),
         "wer": [round(rate, 4) for rate in result.wer],
         "cer": [round(rate, 4) for rate in result.cer],
-        "wer_mean": _rate_interval(result.wer),
-        "cer_mean": _rate_interval(result.cer),
+        "wer_mean": rate_interval(result.wer),
+        "cer_mean": rate_interval(result.cer),
         "difference_over_seeds": over_seeds,
         "difference_over_utterances": over_utterances,
         "verdict": verdict,
         "words": result.scores[0].wer.total.tokens,
         "experiments": [_experiment(*parts) for parts in zip(result.points, result.summaries, result.decodes)],
     }
-
-
-def not_inferior(difference: tuple[float | None, ...], margin: float) -> str:
-    """What an interval ``(mean, low, high)`` of added error says about a margin, both in points."""
-    _, low, high = difference
-    if low is None or high is None:
-        return "open: one seed"
-    if high <= margin:
-        return "not inferior"
-    return "inferior" if low > margin else "open"
-
-
-def _rate_interval(rates: Sequence[float]) -> tuple[float | None, ...]:
-    """Cut an interval at 0: Student's knows nothing of error rates, which are never negative."""
-    mean, *bounds = astuple(mean_interval(rates))
-    return (mean, *(bound and max(0.0, bound) for bound in bounds))
 
 
 def _times_fewer(reference: ArmResult | None, summary: dict, key: str) -> float | None:

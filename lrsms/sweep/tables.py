@@ -32,10 +32,10 @@ def findings_table(rows: Sequence[dict]) -> str:
             _number(row["macs_per_second"] and row["macs_per_second"] / 1e6, ",.1f"),
             _number(row["times_fewer_macs"], ".2f"),
             _number(row["train_step_seconds"], ".3f"),
-            _interval(row["wer_mean"], ".2f"),
-            _interval(row["cer_mean"][:1], ".2f"),
-            _interval(row["difference_over_seeds"], "+.2f"),
-            _interval(row["difference_over_utterances"], "+.2f"),
+            interval_cell(row["wer_mean"], ".2f"),
+            interval_cell(row["cer_mean"][:1], ".2f"),
+            interval_cell(row["difference_over_seeds"], "+.2f"),
+            interval_cell(row["difference_over_utterances"], "+.2f"),
             *([row["verdict"] or ""] if judged else []),
         )
         for row in rows
@@ -47,7 +47,7 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _interval(values: Sequence[float | None] | None, form: str) -> str:
+def interval_cell(values: Sequence[float | None] | None, form: str) -> str:
     """``mean [low, high]`` of those three; the mean alone if there is no interval."""
     if values is None:
         return ""
