@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from lrsms.compress.controllers import Finished
 from lrsms.compress.iterate import Iteration
@@ -74,7 +75,13 @@ def best_so_far(
         limits: name -> budget; trials beyond it do not count.
         unit: of the error.
         picture: file to write.
+
+    Returns:
+        Whether there was anything to draw: a trial alone has nothing to be better than.
     """
+    if max((len(trials) for trials in searches.values()), default=0) < 2:
+        picture.unlink(missing_ok=True)
+        return False
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(10, 5), layout="constrained")
         handles = []
@@ -83,12 +90,15 @@ def best_so_far(
             best = np.minimum.accumulate(errors) if errors else []
             shown = [(number + 1, error) for number, error in enumerate(best) if np.isfinite(error)]
             if shown:
-                handles += axis.plot(*zip(*shown), drawstyle="steps-post", color=f"C{index % 10}", label=name)
+                better = [i for i, (_, error) in enumerate(shown) if i == 0 or error < shown[i - 1][1]]
+                look = {"drawstyle": "steps-post", "marker": ".", "markevery": better}
+                handles += axis.plot(*zip(*shown), color=f"C{index % 10}", label=name, **look)
         if not handles:
             plt.close(figure)
             picture.unlink(missing_ok=True)
             return False
         axis.set(xlabel="trial", ylabel=unit)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         name_legend(figure, handles)
         save(figure, picture)
     return True

@@ -106,11 +106,12 @@ def _page(root: Path, table: str, drawn: Sequence[str]) -> str:
     lines += ["Differences to the original on dev: paired bootstrap over utterances.", ""]
     if (root / "search_set.json").exists():
         search_set = json.loads((root / "search_set.json").read_text())
-        lines += [
-            f"Search set: {len(search_set['utterances'])} utterances; rank correlation of its error rate with all of "
-            f"dev's {search_set['correlation']:.2f} over {search_set['candidates']} random candidates.",
-            "",
-        ]
+        correlation = (
+            f"; rank correlation of its error rate with all of dev's {search_set['correlation']:.2f} over "
+            f"{search_set['candidates']} random candidates"
+        )
+        compared = correlation if search_set["candidates"] else ""  # searches by loss decode none
+        lines += [f"Search set: {len(search_set['utterances'])} utterances{compared}.", ""]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in drawn]
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     lines += [
