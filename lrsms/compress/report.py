@@ -110,7 +110,7 @@ def _page(root: Path, table: str, drawn: Sequence[str]) -> str:
             f"; rank correlation of its error rate with all of dev's {search_set['correlation']:.2f} over "
             f"{search_set['candidates']} random candidates"
         )
-        compared = correlation if search_set["candidates"] else ""  # searches by loss decode none
+        compared = correlation if search_set["candidates"] else ""  # none if all of dev is searched on
         lines += [f"Search set: {len(search_set['utterances'])} utterances{compared}.", ""]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in drawn]
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
