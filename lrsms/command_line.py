@@ -2,7 +2,9 @@
 
 import argparse
 import io
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from itertools import takewhile
@@ -33,6 +35,10 @@ def run_verb(main: Callable[[], None]) -> None:
     except Terminated as signaled:
         print("terminated: run the same command again to go on", file=sys.stderr)
         status = int(str(signaled.code))
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        status = 128 + signal.SIGPIPE  # as of programs that the signal ends
     except Exception as error:
         message = error_of_user(error)
         if message is None:
@@ -64,6 +70,16 @@ def _folders_written_to() -> list[Path]:
     """Folders that the command line names, or that hold what it names, and the current one."""
     named = [Path(word.partition("=")[2] or word) for word in sys.argv[1:]]
     return [path if path.is_dir() else path.parent for path in named if path.parent.is_dir()] + [Path.cwd()]
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads stdout any more, as behind ``| head``; if so, nothing more is written there."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written when Python ends
+        return True
+    return False
 
 
 def _is_main(main: Callable[[], None]) -> bool:

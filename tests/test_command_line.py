@@ -17,7 +17,7 @@ from lrsms.errors import LrsmsError
 
 VERBS = (
     *("prepare", "cuts", "tokenize", "train", "decode", "score", "sweep", "plan", "export", "compress"),
-    *("conditions", "utterance", "transcribe", "export_kaldi", "graph", "bench", "import_whisper"),
+    *("conditions", "utterance", "transcribe", "export_kaldi", "graph", "bench", "import_whisper", "seeds"),
 )
 HEAVY = "{'torch', 'espnet2', 'lhotse', 'matplotlib', 'optuna'}"
 
@@ -249,3 +249,27 @@ def test_a_log_of_both_streams_has_what_was_said_before_the_error(root):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=buffered, **streams)
     assert done.stdout.splitlines() == ["half done", "error: no such microphone"]
+
+
+RUN = "from lrsms.bin import run_verb\ndef main():\n    {}\nrun_verb(main)\n"
+
+
+def run_with_stdout(body: str, stdout: int) -> subprocess.CompletedProcess:
+    """A Python of its own in which a verb does ``body``."""
+    command = [sys.executable, "-c", RUN.format(body)]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("body", ["print('a table')", "[print(row) for row in range(100_000)]"])
+def test_a_reader_that_has_gone_is_no_defect(body):
+    read, write = os.pipe()
+    os.close(read)
+    done = run_with_stdout(body, write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_defect():
+    done = run_with_stdout("raise BrokenPipeError(32, 'a worker has gone')", subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert "BrokenPipeError: [Errno 32] a worker has gone" in done.stderr

@@ -225,13 +225,15 @@ def _draw(rows: Sequence[Row], picture: Path) -> None:
             color, shift = _COLORS[number % len(_COLORS)], 0.6 * ((number + 0.5) / len(names) - 0.5)
             for row in (row for row in rows if row.configuration == name):
                 x = conditions.index(row.condition) + shift
-                axis.plot([x] * len(row.wer), row.wer, "o", color=color, alpha=0.45, markersize=4, markeredgewidth=0)
+                axis.plot([x] * len(row.wer), row.wer, "o", color=color, alpha=0.6, markersize=5, markeredgewidth=0)
                 mean, low, high = (*row.wer_mean, None, None)[:3]
                 if low is not None and high is not None:
-                    axis.plot([x, x], [low, high], color=color, linewidth=1.4)
+                    axis.plot([x, x], [low, high], color=color, linewidth=1, alpha=0.5)
                 axis.plot([x], [mean], "_", color=color, markersize=11, markeredgewidth=2)
             axis.plot([], [], "o-", color=color, label=name)
-        axis.set_xticks(range(len(conditions)), [c.replace(", ", "\n", 1) for c in conditions], rotation=60, ha="right")
+        splits = {condition.partition(", ")[0] for condition in conditions}
+        labels = [c.partition(", ")[2] if len(splits) == 1 else c.replace(", ", "\n", 1) for c in conditions]
+        axis.set_xticks(range(len(conditions)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_ylabel("WER, %: seeds, mean, 95 % interval")
         axis.set_ylim(0, 1.15 * max(max(row.wer) for row in rows))  # an interval of two seeds would dwarf all others
