@@ -27,30 +27,19 @@ class TimeMask:
 
 
 @dataclass(frozen=True)
-class ModalityDropout:
-    """Chances that an utterance loses its sound, or its mouth; never both."""
-
-    audio: Share = 0.0
-    video: Share = 0.0
-
-
-@dataclass(frozen=True)
 class AvConfig:
     """How utterances are loaded.
 
     Attributes:
         snrs: dB of babble in training, one drawn for each utterance and epoch; None is no noise.
         valid_snrs: the same for validation, one for each utterance, always the same.
-        clean_epochs: the first so many epochs of training have neither noise nor masks nor ``modality_dropout``: from a
-            standing start in noise a small corpus teaches its grammar and no sounds. Those of a dense warm-up
-            (``--warmup_epochs``) count.
+        clean_epochs: the first so many epochs of training have neither noise nor masks: from a standing start in noise
+            a small corpus teaches its grammar and no sounds. Those of a dense warm-up (``--warmup_epochs``) count.
         babble_voices: how many talk at once in the noise.
         resize: pixels of a side that the stored regions are brought to before the window is taken; None keeps them.
         random_crop: whether the window into the mouth regions is anywhere in training; else in the center.
         flip: share of training utterances whose mouth is mirrored.
         audio_mask, video_mask: stretches of training utterances that are zero; None for none.
-        modality_dropout: chances that training drops one stream of an utterance. The encoder's option of this name does
-            so from the first epoch on.
     """
 
     snrs: tuple[float | None, ...] = (None,)
@@ -62,16 +51,10 @@ class AvConfig:
     flip: Share = 0.5
     audio_mask: TimeMask | None = field(default_factory=TimeMask)
     video_mask: TimeMask | None = field(default_factory=TimeMask)
-    modality_dropout: ModalityDropout = field(default_factory=ModalityDropout)
 
     @classmethod
-    def parse(cls, block: Mapping | None, where: str = "av_conf", modality: str = "audiovisual") -> AvConfig:
+    def parse(cls, block: Mapping | None, where: str = "av_conf") -> AvConfig:
         """Check a block of YAML.
-
-        Args:
-            block: as the training YAML has it.
-            where: what messages begin with.
-            modality: of the encoder.
 
         Raises:
             LrsmsError: an unknown key or a value out of range; names both and what is allowed.
@@ -79,18 +62,7 @@ class AvConfig:
         options = {} if block is None else block
         if isinstance(options, Mapping):
             options = {key: _snrs(value, f"{where}.{key}") if key in _SNRS else value for key, value in options.items()}
-        config = from_yaml(cls, options, where)
-        dropped = config.modality_dropout
-        if dropped.audio + dropped.video > 1:
-            raise LrsmsError(
-                f"{where}.modality_dropout: audio {dropped.audio:g} and video {dropped.video:g} add up to more than 1, "
-                "and an utterance never loses both"
-            )
-        if modality != "audiovisual" and (dropped.audio or dropped.video):
-            raise LrsmsError(
-                f"{where}.modality_dropout: the encoder has modality: {modality}, one stream; leave it out"
-            )
-        return config
+        return from_yaml(cls, options, where)
 
     @property
     def noisy(self) -> bool:

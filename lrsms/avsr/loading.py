@@ -126,7 +126,6 @@ class Loader:
             regions = self._window(regions, rng)
         if hard:
             samples, regions = self._masked(samples, regions, rng)
-            samples, regions = self._dropped(samples, regions, rng)
         return pack(samples, regions, size=self.region)
 
     def noisy(self, cut: Cut, samples: np.ndarray, snr_db: float | None) -> np.ndarray:
@@ -162,15 +161,3 @@ class Loader:
             masks = time_masks(len(regions), FRAME_RATE, rng, seconds=video.seconds, every=video.every)
             regions = mask(regions, masks)
         return samples, regions
-
-    def _dropped(
-        self, samples: np.ndarray, regions: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Zeros in place of a stream; an utterance that has one alone keeps it."""
-        chances = self.config.modality_dropout
-        if regions is None or not samples.any() or not (chances.audio or chances.video):
-            return samples, regions
-        draw = rng.random()
-        if draw < chances.audio:
-            return np.zeros_like(samples), regions
-        return samples, np.zeros_like(regions) if draw < chances.audio + chances.video else regions

@@ -115,8 +115,7 @@ def check_training_config(path: Path, task) -> dict:
     check_heads(path, config, classes)
     for kind, classes in (("optim", optim_classes), ("scheduler", scheduler_classes)):
         _check_class(path, config, kind, config.get(kind, actions[kind].default), classes)
-    modality = (config.get("encoder_conf") or {}).get("modality", "audiovisual")
-    _located(path, ["av_conf"], lambda where: AvConfig.parse(config.get("av_conf"), where=where, modality=modality))
+    _located(path, ["av_conf"], lambda where: AvConfig.parse(config.get("av_conf"), where=where))
     return config
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lrsms.avsr.config import AvConfig, ModalityDropout
+from lrsms.avsr.config import AvConfig
 from lrsms.avsr.frames import SAMPLES, split
 from lrsms.avsr.loading import Loader, count_frames, load_regions
 from lrsms.avsr.noise import Babble
@@ -175,52 +175,6 @@ def test_the_first_epochs_may_be_clean(noisy):
     for epoch in (3, 4):
         late = noisy(train=True, epoch=epoch, clean_epochs=2)
         np.testing.assert_array_equal(late, noisy(train=True, epoch=epoch))
-
-
-@pytest.fixture
-def streams_of(make_cut):
-    """``streams_of(options of AvConfig, options of Loader)``: whether sound and mouth are there in 400 epochs."""
-    rng = np.random.default_rng(0)
-    cut = make_cut("it", rng.normal(0, 0.05, 5 * SAMPLES), rng.integers(1, 255, (5, 16, 16), np.uint8))
-
-    def load(config, **options):
-        arrays = [
-            Loader((16, 16), config, **{"train": True, "epoch": epoch, **options})(cut) for epoch in range(1, 401)
-        ]
-        return [(bool(array[:, :SAMPLES].any()), bool(array[:, SAMPLES:].any())) for array in arrays]
-
-    return load
-
-
-def dropping(audio, video, clean_epochs=0):
-    masks = {"audio_mask": None, "video_mask": None}
-    return AvConfig(modality_dropout=ModalityDropout(audio, video), clean_epochs=clean_epochs, **masks)
-
-
-def test_streams_are_dropped_at_their_rates_and_never_both(streams_of):
-    found = streams_of(dropping(0.5, 0.25))
-    assert found.count((False, False)) == 0
-    assert found.count((False, True)) == pytest.approx(200, abs=30)
-    assert found.count((True, False)) == pytest.approx(100, abs=30)
-
-
-def test_no_stream_is_dropped_in_clean_epochs_and_outside_training(streams_of):
-    found = streams_of(dropping(1.0, 0.0, clean_epochs=300))
-    assert found == [(True, True)] * 300 + [(False, True)] * 100
-    assert set(streams_of(dropping(1.0, 0.0), train=False)) == {(True, True)}
-
-
-def test_the_only_stream_is_not_dropped(make_cut):
-    sound = make_cut("sound", np.full(5 * SAMPLES, 0.1, np.float32), None)
-    assert Loader((16, 16), dropping(1.0, 0.0), train=True)(sound)[:, :SAMPLES].any()
-    silent = make_cut("silent", np.zeros(5 * SAMPLES, np.float32), np.full((5, 16, 16), 9, np.uint8))
-    assert Loader((16, 16), dropping(0.0, 1.0), train=True)(silent)[:, SAMPLES:].any()
-
-
-def test_without_modality_dropout_the_same_is_drawn_as_ever(noisy, monkeypatch):
-    before = noisy(train=True, epoch=3)
-    monkeypatch.setattr(Loader, "_dropped", lambda self, samples, regions, rng: (samples, regions))
-    np.testing.assert_array_equal(noisy(train=True, epoch=3), before)
 
 
 def test_the_noise_of_a_loader_has_the_ratio_too(make_cut, voices):
