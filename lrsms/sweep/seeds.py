@@ -170,7 +170,11 @@ def write_seeds(paths: Sequence[Path], reference: str, margin: float | None, out
     _draw(rows, output_dir / PICTURE)
     content = {"reference": reference, "margin": margin, "files": files, "rows": [asdict(row) for row in rows]}
     write_json(output_dir / TABLE, {**content, "reported_by": made})
+    compared = {row.configuration for row in rows}
+    left_out = dict.fromkeys(rate.configuration for rate in rates if rate.configuration not in compared)
     table = _table(rows)
+    if left_out:
+        table += f"\n\nLeft out, for there is no condition that `{reference}` has as well: {', '.join(left_out)}."
     write_text(output_dir / PAGE, _page(table, reference, margin, files, made))
     return table
 

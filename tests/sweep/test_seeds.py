@@ -88,6 +88,13 @@ def test_what_the_reference_lacks_is_not_compared(tmp_path):
     assert [row.configuration for row in compare_seeds(rates, "dense", 1.0)] == ["dense"]
 
 
+def test_what_is_left_out_is_named(tmp_path):
+    files = [results("dense", DENSE), [condition("low", "audio", None, 3.0)]]
+    paths = [written(tmp_path / f"{number}.json", content) for number, content in enumerate(files)]
+    assert "no condition that `dense` has as well: low." in write_seeds(paths, "dense", 1.0, tmp_path)
+    assert "Left out" not in write_seeds(paths[:1], "dense", 1.0, tmp_path)
+
+
 def test_a_seed_given_twice_is_refused(tmp_path):
     rates = rates_of(tmp_path, results("dense", DENSE), results("dense", DENSE[:1]))
     with pytest.raises(LrsmsError, match=r"1\.json: seed 0 of dense \(test, decode_a\) is in .*0\.json as well"):
