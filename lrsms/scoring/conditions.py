@@ -104,7 +104,12 @@ def group_of(experiment: str) -> str:
 
 def snr_order(snrs: Iterable[float | None]) -> list[float | None]:
     """Without noise first, then from little noise to much."""
-    return sorted(set(snrs), key=lambda snr: float("-inf") if snr is None else -snr)
+    return sorted(set(snrs), key=quiet_first)
+
+
+def quiet_first(snr: float | None) -> float:
+    """A key to sort ratios in dB by, None for no noise."""
+    return float("-inf") if snr is None else -snr
 
 
 def section(scored: Sequence[ScoredCondition], heading: str = "##") -> str:

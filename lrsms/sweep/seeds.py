@@ -19,7 +19,7 @@ from matplotlib.ticker import NullLocator
 from lrsms.errors import LrsmsError
 from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
-from lrsms.scoring.conditions import MODALITIES, group_of
+from lrsms.scoring.conditions import MODALITIES, group_of, quiet_first
 from lrsms.scoring.pictures import STYLE, name_legend, save
 from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
@@ -82,7 +82,7 @@ def _fields(content) -> Iterable[tuple[str, str, int, float, int]]:
                 yield arm["arm"], arm["split"], seed, wer, arm["words"]
         return
     if content and "modality" in content[0]:
-        content = sorted(content, key=lambda row: (MODALITIES.index(row["modality"]), _quiet_first(row["snr_db"])))
+        content = sorted(content, key=lambda row: (MODALITIES.index(row["modality"]), quiet_first(row["snr_db"])))
     for row in content:
         name = row["experiment"]
         if "modality" in row:
@@ -93,10 +93,6 @@ def _fields(content) -> Iterable[tuple[str, str, int, float, int]]:
         else:
             condition, seed = f"{row['split']}, {row['decode']}", row["seed"]
         yield group_of(name), condition, seed, row["wer"], row["words"]
-
-
-def _quiet_first(snr: float | None) -> float:
-    return float("-inf") if snr is None else -snr
 
 
 def compare_seeds(rates: Sequence[Rate], reference: str, margin: float | None) -> list[Row]:
@@ -230,7 +226,7 @@ def _draw(rows: Sequence[Row], picture: Path) -> None:
             for row in (row for row in rows if row.configuration == name):
                 x = conditions.index(row.condition) + shift
                 axis.plot([x] * len(row.wer), row.wer, "o", color=color, alpha=0.6, markersize=5, markeredgewidth=0)
-                mean, low, high = (*row.wer_mean, None, None)[:3]
+                mean, low, high = row.wer_mean
                 if low is not None and high is not None:
                     axis.plot([x, x], [low, high], color=color, linewidth=1, alpha=0.5)
                 axis.plot([x], [mean], "_", color=color, markersize=11, markeredgewidth=2)
