@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ def decode_speed(
     weights: Sequence[str] = ("stored",),
     threads: Sequence[int] = (1,),
     searches: Sequence[str] = ("beam", "ctc"),
+    device: str = "cpu",
+    batches: Sequence[int] = (1,),
 ) -> str:
     """Every model decodes every utterance, in turns, by beam search and by its best CTC path.
 
@@ -62,13 +65,17 @@ def decode_speed(
         threads: of torch; with several, each in turn.
         searches: ``beam``, what decodes such a model by default: ESPnet's beam search around ESPnet's classes, this
             package's around its own; ``espnet`` and ``fast``, one of the two around all; ``ctc``, the best path.
+        device: ``cpu`` or ``cuda``.
+        batches: utterances at a time; of more than one only the best path.
 
     Returns:
         The table.
 
     Raises:
-        LrsmsError: an unknown precision, kind of weights or search, or no utterance.
+        LrsmsError: an unknown precision, kind of weights or search, int8 on a GPU, or no utterance.
     """
+    if device == "cuda" and "int8" in precisions:
+        raise LrsmsError("--precisions: torch's int8 is a CPU's; with --device cuda write fp32 or bf16")
     for option, given, known in (
         ("precisions", precisions, PRECISIONS),
         ("weights", weights, WEIGHTS),
@@ -85,39 +92,50 @@ def decode_speed(
     models: dict[tuple[str, str], Any] = {}
     parameters: dict[str, int] = {}
     for experiment in experiments:
-        for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options):
+        for name, precision, model, size in _models(experiment, checkpoint, precisions, weights, options, device):
             models[name, precision], parameters[name] = model, parameters.get(name, size)
     untrained = any(experiment.suffix == ".yaml" for experiment in experiments)
     ways = {key: _ways(model, searches) for key, model in models.items()}
-    arms = [(*key, way, count) for key in models for way in ways[key] for count in threads]
+    arms = [
+        (*key, way, count, batch)
+        for key in models
+        for way in ways[key]
+        for count in threads
+        for batch in batches
+        if batch == 1 or _kind(way) == "ctc"
+    ]
     seconds: dict[tuple, list[float]] = {arm: [] for arm in arms}
     errors: dict[tuple, list[int]] = {arm: [] for arm in arms}
-    words = []
-    for number, cut in enumerate(tqdm(chosen, desc="decoding", unit="utt")):
-        audio = torch.from_numpy(cut.load_audio()[0])
-        reference = to_words(cut.supervisions[0].text)
-        words.append(len(reference))
-        turn = number % len(arms)
-        for arm in arms[turn:] + arms[:turn]:
-            recognize, model = ways[arm[:2]][arm[2]]
-            torch.set_num_threads(arm[3])
-            if number == 0:
-                recognize(model, audio)  # warm-up
-            spent, text = _timed(recognize, model, audio)
-            seconds[arm].append(spent)
-            errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
+    references = [to_words(cut.supervisions[0].text) for cut in chosen]
+    words = [len(reference) for reference in references]
+    with tqdm(total=len(chosen) * len(arms), desc="decoding", unit="utt") as bar:
+        for batch in batches:
+            mine = [arm for arm in arms if arm[4] == batch]
+            for number, first in enumerate(range(0, len(chosen), batch)):
+                audio = [torch.from_numpy(cut.load_audio()[0]) for cut in chosen[first : first + batch]]
+                turn = number % max(1, len(mine))
+                for arm in mine[turn:] + mine[:turn]:
+                    recognize, model = ways[arm[:2]][arm[2]]
+                    torch.set_num_threads(arm[3])
+                    if number == 0:
+                        recognize(model, *audio)  # warm-up
+                    spent, texts = _timed(recognize, model, audio)
+                    seconds[arm].append(spent)
+                    for reference, text in zip(references[first:], texts):
+                        errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
+                    bar.update(len(audio))
     durations = [cut.duration for cut in chosen]
     first = next(iter(models))
     results = []
     for arm in arms:
         base = next(
-            other for other in arms if other[:2] == first and other[3] == arm[3] and _kind(other[2]) == _kind(arm[2])
+            other for other in arms if other[:2] == first and other[3:] == arm[3:] and _kind(other[2]) == _kind(arm[2])
         )
         difference = paired_bootstrap(errors[base], errors[arm], words)
         wer = [100.0 * sum(errors[arm]) / sum(words), difference.difference, difference.low, difference.high]
         results.append(
             {
-                **dict(zip(("experiment", "precision", "search", "threads"), arm)),
+                **dict(zip(("experiment", "precision", "search", "threads", "batch"), arm)),
                 "parameters": parameters[arm[0]],
                 "rtf": sum(seconds[arm]) / sum(durations),
                 "latency": Spread.of(seconds[arm]).__dict__,
@@ -131,18 +149,20 @@ def decode_speed(
         "decode",
         "Decoding speed",
         (
-            *("experiment", "precision", "search", "threads", "parameters", "RTF", "seconds per utterance [quartiles]"),
-            *("x faster", "WER %", "difference, points [95 %]"),
+            *("experiment", "precision", "search", "threads", "batch", "parameters", "RTF"),
+            *("seconds per batch [quartiles]", "x faster", "WER %", "difference, points [95 %]"),
         ),
         [_row(result) for result in results],
         [
-            f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a CPU; "
+            f"{len(chosen)} utterances of {sum(durations) / len(chosen):.1f} s on average, on a "
+            f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}; "
             f"each utterance by every model in turns. Faster and difference: than {first[0]} in {first[1]} by its "
-            f"first beam search, or by its best path, with the same threads. Search: ESPnet's, or this package's with "
-            f"the same scores; ctc is the best path.{' Random weights: there is no WER.' if untrained else ''} "
+            f"first beam search, or by its best path, with the same threads and batch. Search: ESPnet's, or this "
+            f"package's with the same scores; ctc is the best path."
+            f"{' Random weights: there is no WER.' if untrained else ''} "
             f"Beam {options.get('beam_size', 20)}, CTC weight {options.get('ctc_weight', 0.5)}."
         ],
-        {"results": results, "utterances": len(chosen), "threads": list(threads), "options": options},
+        {"results": results, "utterances": len(chosen), "threads": list(threads), "device": device, "options": options},
         left=3,
     )
 
@@ -175,7 +195,7 @@ def label(experiment: Path) -> str:
 
 
 def _models(
-    experiment: Path, checkpoint: str, precisions: Sequence[str], weights: Sequence[str], options: dict
+    experiment: Path, checkpoint: str, precisions: Sequence[str], weights: Sequence[str], options: dict, device: str
 ) -> Iterator[tuple[str, str, object, int]]:
     """Name, precision, recognizer and parameters of each form of an experiment that is asked for."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -197,38 +217,43 @@ def _models(
                 parameters = trainable_parameters(model)
 
             for precision in precisions:
-                model = open_recognizer(trained, options, precision, change, fast_search=False)
+                model = open_recognizer(trained, options, precision, change, fast_search=False, device=device)
                 yield name, precision, model, parameters
 
 
-def _timed(recognize: Callable, model, audio: torch.Tensor) -> tuple[float, str]:
+def _timed(recognize: Callable, model, audio: Sequence[torch.Tensor]) -> tuple[float, list[str]]:
     began = time.perf_counter()
-    text = recognize(model, audio)
-    return time.perf_counter() - began, text
+    texts = recognize(model, *audio)
+    return time.perf_counter() - began, texts
 
 
 @torch.inference_mode()
-def beam_search(model, audio: torch.Tensor) -> str:
-    """Text of the recognizer's search; empty where it finds none."""
+def beam_search(model, audio: torch.Tensor) -> list[str]:
+    """Text of the recognizer's search; empty if it finds none."""
     hypotheses = model(audio)
-    return (hypotheses[0][0] if hypotheses else "") or ""
+    return [(hypotheses[0][0] if hypotheses else "") or ""]
 
 
 @torch.inference_mode()
-def best_path(model, audio: torch.Tensor) -> str:
-    """Text of CTC's best path."""
-    encoded, _ = model.asr_model.encode(audio[None], torch.tensor([len(audio)]))
+def best_path(model, *audio: torch.Tensor) -> list[str]:
+    """Texts of CTC's best paths through utterances ``(samples,)`` of one batch."""
+    lengths = torch.tensor([len(one) for one in audio])
+    speech = torch.nn.utils.rnn.pad_sequence(list(audio), batch_first=True)
+    encoded, frames = model.asr_model.encode(speech.to(model.device), lengths.to(model.device))
     encoded = encoded[0] if isinstance(encoded, tuple) else encoded
-    best = torch.unique_consecutive(model.asr_model.ctc.argmax(encoded)[0])
-    tokens = model.converter.ids2tokens([int(number) for number in best if number != 0])
-    return model.tokenizer.tokens2text(tokens)
+    texts = []
+    for path, count in zip(model.asr_model.ctc.argmax(encoded).tolist(), frames.tolist(), strict=True):
+        best = [number for number, _ in itertools.groupby(path[:count])]
+        tokens = model.converter.ids2tokens([number for number in best if number != 0])
+        texts.append(model.tokenizer.tokens2text(tokens))
+    return texts
 
 
 def _row(result: dict) -> tuple[str, ...]:
     latency, difference = result["latency"], result["wer_difference"]
     wer = "-" if result["wer"] is None else f"{result['wer']:.2f}"
     return (
-        *(result["experiment"], result["precision"], result["search"], str(result["threads"])),
+        *(result["experiment"], result["precision"], result["search"], str(result["threads"]), str(result["batch"])),
         *(f"{result['parameters']:,}", f"{result['rtf']:.4f}"),
         f"{latency['median']:.3f} [{latency['low']:.3f}, {latency['high']:.3f}]",
         *(f"{result['times_faster']:.2f}", wer),

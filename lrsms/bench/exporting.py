@@ -222,7 +222,7 @@ def _layers(done: OnnxModel, merge: str, precision: str) -> str:
 
 
 def _recognize(recognizer, search: str) -> Callable[[torch.Tensor], str]:
-    return lambda audio: (beam_search if search == "beam" else best_path)(recognizer, audio)
+    return lambda audio: (beam_search if search == "beam" else best_path)(recognizer, audio)[0]
 
 
 def _sherpa_recognize(recognizer, sampling_rate: int) -> Callable[[torch.Tensor], str]:

@@ -92,7 +92,9 @@ def _serve(pipe: Connection, make: Callable, args: tuple, kwargs: dict) -> None:
 
 @contextmanager
 def workers(makers: Mapping[Key, tuple[Callable, tuple, dict]], on_gpu: bool = False) -> Iterator[dict[Key, Worker]]:
-    """A worker for each arm, made one after the other; all are ended with the context.
+    """A worker for each arm; all are ended with the context.
+
+    They are made one after the other, for the sake of memory; those that use a GPU at once: each imports for itself.
 
     Args:
         makers: arm -> what makes its object, with positional and keyword arguments.
@@ -102,7 +104,10 @@ def workers(makers: Mapping[Key, tuple[Callable, tuple, dict]], on_gpu: bool = F
     try:
         for name, (make, args, kwargs) in makers.items():
             started[name] = Worker(start_context(make.__module__, on_gpu), make, *args, **kwargs)
-            started[name].ready()
+            if not on_gpu:
+                started[name].ready()
+        for worker in started.values() if on_gpu else ():
+            worker.ready()
         yield started
     finally:
         for worker in started.values():

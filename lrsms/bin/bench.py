@@ -66,7 +66,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=count_or_none, nargs="+", default=[0, 1, 2], help="seeds of the searches")
     parser.add_argument("--rounds", type=count, default=5, help="trials, start: number of timed rounds")
     parser.add_argument("--utterances", type=count, help="decode, export: use only the first N utterances of the split")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], help="decode: any of fp32, bf16, int8")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        help="decode, export: any of fp32, bf16, int8 (default: fp32, int8); train: fp32, tf32, bf16 (default: fp32)",
+    )
     parser.add_argument(
         "--searches",
         nargs="+",
@@ -86,7 +90,12 @@ def main() -> None:
         "--sizes_dir", type=Path, default=CONFIGS, help="folder of sizes and arms (default: the package's)"
     )
     parser.add_argument("--configs", type=Path, nargs="+", help="train: training YAMLs; the first is the baseline")
-    parser.add_argument("--batch", type=count, default=4, help="train, scale: utterances in a batch")
+    parser.add_argument(
+        "--batch",
+        type=count,
+        nargs="+",
+        help="train, decode, scale: utterances in a batch (default: 4, decode: 1); train and decode take several",
+    )
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="train, scale: length of the longest utterance in seconds"
     )
@@ -114,8 +123,10 @@ def main() -> None:
         "--against", type=Path, help="start: root of another checkout that is run in turns with this one"
     )
     parser.add_argument("--verbs", nargs="+", help="start: any of transcribe, decode, train, import, torch, help")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="train, layer: device of the model")
-    parser.add_argument("--amp", type=str2bool, default=False, help="train: use bfloat16 if torch allows it")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="train, layer, decode: device of the models"
+    )
+    parser.add_argument("--amp", type=str2bool, default=False, help="layer: use bfloat16 if torch allows it")
     parser.add_argument("--update", type=str2bool, default=True, help="train: let the optimizer take part in a step")
     parser.add_argument("--nj", type=count, default=1, help="loop: number of processes that run trials and decode")
     args = parser.parse_args()
@@ -185,7 +196,12 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
     if args.what == "scale":
         from lrsms.bench.scale import step_time_over_scale
 
-        extra = options("widths", "depths", "lengths", "worlds", "batch", "seconds", "steps", "vocab_size")
+        if len(args.batch or [4]) > 1:
+            refuse("scale takes one --batch")
+        extra = {
+            "batch": (args.batch or [4])[0],
+            **options("widths", "depths", "lengths", "worlds", "seconds", "steps", "vocab_size"),
+        }
         return step_time_over_scale(args.sizes_dir, args.size or "tiny", args.arms, args.output_dir, **extra)
     cuts = args.data_dir / args.split / "cuts.jsonl.gz"
     if args.what == "start":
@@ -205,7 +221,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
             refuse("export needs --asr_exp")
         first = args.asr_exp[0]
         places = (args.output_dir, args.work_dir or first.with_name(f"{first.name}_bench") / "exported")
-        extra = options("merges", "precisions", "searches", "utterances")
+        extra = options("merges", "searches", "utterances")
+        extra["precisions"] = args.precisions or ["fp32", "int8"]
         from_files = (args.asr_exp, cuts, args.decode_config, args.checkpoint)
         return compare_exports(*from_files, *places, threads=args.threads[0], **extra)
     with tempfile.TemporaryDirectory() as scratch:
@@ -219,8 +236,13 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
             if not configs:
                 refuse("train needs --size or --configs")
-            extra = options("batch", "seconds", "spread", "steps", "vocab_size", "device", "amp", "update")
-            return train_speed(configs, args.output_dir, threads=args.threads[0], **extra)
+            extra = options("seconds", "spread", "steps", "vocab_size", "device", "update")
+            extra |= {
+                "batches": args.batch or [4],
+                "precisions": args.precisions or ["fp32"],
+                "threads": args.threads[0],
+            }
+            return train_speed(configs, args.output_dir, **extra)
         if args.what == "data":
             from lrsms.bench.data import data_speed
 
@@ -234,7 +256,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
         if not args.asr_exp + configs:
             refuse("decode needs --asr_exp or --size")
-        extra = options("utterances", "precisions", "weights", "threads", "searches")
+        extra = options("utterances", "weights", "threads", "searches", "device") | {"batches": args.batch or [1]}
+        extra["precisions"] = args.precisions or ["fp32", "int8"]
         return decode_speed(args.asr_exp + configs, cuts, args.decode_config, args.checkpoint, args.output_dir, **extra)
 
 

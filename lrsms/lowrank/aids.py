@@ -12,7 +12,8 @@ from lrsms.lowrank.frobenius_decay import decay_product_
 from lrsms.lowrank.layers import Factored, LowRankEmbedding
 from lrsms.lowrank.muon import Muon
 from lrsms.lowrank.self_guided import SelfGuide
-from lrsms.lowrank.semi_orthogonal import EVERY, constrain_
+from lrsms.lowrank.semi_orthogonal import EVERY, constrain_all_
+from lrsms.lowrank.stacks import stacks_on_gpu
 
 AIDS = "low_rank_aids"  # attribute of a model that factorize_ has given its aids
 
@@ -47,17 +48,20 @@ class AfterStep:
                 decay_product_(layer, rate * strength)
         if self._step(optimizer) % EVERY == 0:
             for layers, strength in self.constrained:
-                for layer in layers:
-                    constrain_(layer, strength)
+                constrain_all_(layers, strength, stacks_on_gpu([layer.factors()[1] for layer in layers]))
         for guide in self.guides:
             guide.advance()
 
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
-        """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption."""
+        """Steps so far: from the optimizer's own count if it keeps one, for that survives an interruption.
+
+        It is asked for once: it may be on a GPU, which would have to be waited for after each step.
+        """
+        if self.steps == 0:
+            first: dict = next(iter(optimizer.state.values()), {})
+            self.steps = int(first.get("step", 1)) - 1
         self.steps += 1
-        first: dict = next(iter(optimizer.state.values()), {})
-        counted = first.get("step")
-        return self.steps if counted is None else int(counted)
+        return self.steps
 
 
 def after_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

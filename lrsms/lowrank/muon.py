@@ -6,15 +6,19 @@ rate serves both. Directions that gradients seldom have then grow as fast as tho
 factor has no direction to spare.
 
 What is orthogonal is found by Newton and Schulz's iteration, as in Muon, but on the Gram matrix of the shorter side,
-``(rank, rank)``, and for all matrices of one such side at once.
+``(rank, rank)``, and for all matrices of one such side at once; on a GPU for all of about one such side
+(:mod:`lrsms.lowrank.stacks`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+
+from lrsms.lowrank.stacks import Stacks, stacks_on_gpu
 
 _MOMENTUM = 0.95
 _LENGTH = 0.2  # root mean square of a step of Adam
@@ -56,7 +60,7 @@ class Muon:
         gradients = [weight.grad for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's momentum
-        self._directions = dict(zip(weights, orthogonalised(ahead), strict=True))
+        self._directions = dict(zip(weights, orthogonalised(ahead, stacks_on_gpu(ahead)), strict=True))
         for weight in weights:
             weight.grad = None  # for which an optimizer leaves a parameter as it is
 
@@ -72,12 +76,24 @@ class Muon:
                 torch._foreach_add_(weights, [directions[weight] for weight in weights], alpha=-rate)
 
 
-def orthogonalised(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def orthogonalised(tensors: Sequence[torch.Tensor], stacks: Stacks | None = None) -> list[torch.Tensor]:
     """Tensors with the singular vectors of these, as matrices ``(first dimension, others)``, and equal singular values.
 
     About equal, between 0.7 and 1.2 times a value for which entries are as large as those of a step of Adam. Singular
     values of less than a thousandth of the largest stay smaller.
+
+    Args:
+        tensors: of two dimensions or more.
+        stacks: of tensors of these shapes, to compute in few batches; None for a batch of each shorter side.
     """
+    if stacks is not None:
+        with _full_precision(tensors[0].device):
+            batches = stacks.pack(tensors)
+            found = [
+                _change(batch @ batch.mT, sides[:, 1]) @ batch
+                for batch, sides in zip(batches, stacks.sides, strict=True)
+            ]
+        return [part.to(tensor.dtype) for part, tensor in zip(stacks.unpack(found), tensors, strict=True)]
     matrices = [tensor.float().flatten(1) for tensor in tensors]
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
     alike = defaultdict(list)
@@ -85,16 +101,35 @@ def orthogonalised(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         alike[len(matrix), matrix.device].append(index)
     result = list(tensors)
     for (_, device), indices in alike.items():
-        with torch.autocast(device.type, enabled=False):  # Gram matrices in bfloat16 are no Gram matrices
+        with _full_precision(device):
             gram = torch.stack([wide[index] @ wide[index].T for index in indices])
-            size = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)  # of each matrix, squared
-            lengths = torch.tensor([_LENGTH * wide[index].shape[1] ** 0.5 for index in indices], device=device)
-            change = _newton_schulz(gram / size[:, None, None]) * (lengths * size.rsqrt())[:, None, None]
+            change = _change(gram, torch.tensor([wide[index].shape[1] for index in indices], device=device))
             found = [of_one @ wide[index] for index, of_one in zip(indices, change.unbind(), strict=True)]
         for index, matrix in zip(indices, found, strict=True):
             tall = wide[index] is not matrices[index]
             result[index] = (matrix.T if tall else matrix).reshape(tensors[index].shape).to(tensors[index].dtype)
     return result
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Gram matrices in bfloat16 or TF32 are no Gram matrices: what they have below zero grows without end."""
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by torch's other way of saying it, of which this one will not hear
+        before = "high"
+    try:
+        torch.set_float32_matmul_precision("highest")
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _change(gram: torch.Tensor, longer: torch.Tensor) -> torch.Tensor:
+    """What to multiply matrices with, of their Gram matrices ``(count, rank, rank)`` and longer sides ``(count,)``."""
+    size = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-30)  # of each matrix, squared
+    return _newton_schulz(gram / size[:, None, None]) * (_LENGTH * (longer / size).sqrt())[:, None, None]
 
 
 def _newton_schulz(gram: torch.Tensor) -> torch.Tensor:

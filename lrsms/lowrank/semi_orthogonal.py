@@ -6,9 +6,12 @@ scale of the factor is free, its rows are drawn towards being orthogonal and equ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from lrsms.lowrank.layers import Factored
+from lrsms.lowrank.stacks import Stacks
 
 EVERY = 4  # steps
 
@@ -22,15 +25,40 @@ def constrain_(layer: Factored, strength: float) -> None:
         strength: 1 is Kaldi's step, which converges quadratically; less is slower.
     """
     _, down = layer.factors()
-    gram = down @ down.T
-    trace = gram.diagonal().sum()
-    scale = gram.square().sum() / trace  # the square of the scale for which the step does not change V's size
-    rank = down.shape[0]
+    down.sub_(_change(down, down.shape[0], strength))
+
+
+@torch.no_grad()
+def constrain_all_(layers: Sequence[Factored], strength: float, stacks: Stacks | None = None) -> None:
+    """:func:`constrain_` for many layers.
+
+    Args:
+        layers: no rank is greater than its layer's ``in``.
+        strength: of :func:`constrain_`.
+        stacks: of first factors of these shapes, to compute in few batches; None for one after the other.
+    """
+    if stacks is None:
+        for layer in layers:
+            constrain_(layer, strength)
+        return
+    down = [layer.factors()[1] for layer in layers]
+    changes = [
+        _change(batch, sides[:, 0], strength) for batch, sides in zip(stacks.pack(down), stacks.sides, strict=True)
+    ]
+    torch._foreach_sub_(down, stacks.unpack(changes))
+
+
+def _change(down: torch.Tensor, rank: torch.Tensor | int, strength: float) -> torch.Tensor:
+    """What a step takes from first factors ``(..., rank, in)``, behind whose own rows and columns zeros may be."""
+    gram = down @ down.mT
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    trace, square = diagonal.sum(-1), gram.square().sum((-2, -1))
+    scale = square / trace  # the square of the scale for which the step does not change V's size
+    spread = square * rank / trace.square()
     # Far from semi-orthogonal the full step overshoots: Kaldi takes a part of it.
-    spread = gram.square().sum() * rank / trace.square()
     damping = torch.where(spread > 1.1, 0.25, torch.where(spread > 1.02, 0.5, 1.0))
-    gram.diagonal().sub_(scale)
-    down.sub_((gram @ down) * (0.5 * strength * damping / scale))
+    diagonal.sub_(scale[..., None])
+    return (gram @ down) * (0.5 * strength * damping / scale)[..., None, None]
 
 
 @torch.no_grad()

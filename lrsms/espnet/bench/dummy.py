@@ -13,12 +13,27 @@ import torch
 from espnet2.tasks import asr
 from torch import nn
 
+from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.config import check_training_config, sampling_rate
 from lrsms.espnet.models.cost import speech_for, trainable_parameters
 from lrsms.espnet.training.task import ASRTask
 from lrsms.lowrank import skip_initialization
 from lrsms.quiet import nothing_printed
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Refuse a precision that there is not.
+
+    Raises:
+        LrsmsError: none of :data:`PRECISIONS`, or TF32 without a GPU.
+    """
+    if precision not in PRECISIONS:
+        raise LrsmsError(f"--precisions: {precision!r} is unknown; any of {', '.join(PRECISIONS)}")
+    if precision == "tf32" and device != "cuda":
+        raise LrsmsError("--precisions: tf32 is a GPU's; it needs --device cuda")
 
 
 def dummy_model(config: Path, vocab_size: int, ngpu: int = 0) -> tuple[argparse.Namespace, nn.Module]:
@@ -58,8 +73,8 @@ def write_dummy_model(config: Path, folder: Path, checkpoint: str, vocab_size: i
         LrsmsError: a config that training would refuse.
     """
     args, model = dummy_model(config, vocab_size)
-    known = asr.ASRTask.get_default_config()
-    Experiment(folder, checkpoint).write({key: getattr(args, key) for key in known}, model.state_dict())
+    config = {key: value for key, value in vars(args).items() if key not in asr.ASRTask.exclude_opts()}
+    Experiment(folder, checkpoint).write(config, model.state_dict())
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,6 @@ class DummyTraining:
         device: ``cpu`` or ``cuda``.
         threads: of torch.
         update: whether the optimizer takes part, with its memory of two more numbers a weight.
-        amp: bfloat16 where torch allows it (autocast).
 
     Raises:
         LrsmsError: a config that training would refuse.
@@ -110,13 +124,24 @@ class DummyTraining:
         device: str = "cpu",
         threads: int = 1,
         update: bool = True,
-        amp: bool = False,
     ):
         torch.set_num_threads(threads)
         args, model = dummy_model(config, vocab_size, int(device == "cuda"))
         self.model: nn.Module = model.to(device).train()
         self.optimizer = asr.ASRTask.build_optimizers(args, self.model)[0] if update else None
-        self.fs, self.device, self.vocab_size, self.amp = sampling_rate(args.frontend_conf), device, vocab_size, amp
+        self.fs, self.device, self.vocab_size = sampling_rate(args.frontend_conf), device, vocab_size
+        self.use_precision("fp32")
+
+    def use_precision(self, precision: str) -> None:
+        """``bf16``: autocast; ``tf32``: products and convolutions of float32 in TF32; ``fp32``: none of both.
+
+        Raises:
+            LrsmsError: of :func:`check_precision`.
+        """
+        check_precision(precision, self.device)
+        self.amp = precision == "bf16"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     def parameters(self) -> int:
         """Trainable ones."""
@@ -176,6 +201,16 @@ class DummyTraining:
         if self.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+    def forget_peak_memory(self) -> None:
+        """Begin :meth:`peak_memory` anew; on a CPU it cannot be."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def release_memory(self) -> None:
+        """Give freed memory of the GPU back, for others to use."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def peak_memory(self) -> int:
         """Bytes: on a GPU the most that torch has held, on a CPU the most that this whole process has."""

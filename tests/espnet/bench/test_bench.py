@@ -144,9 +144,13 @@ def test_an_unknown_precision_is_refused(experiment, corpus, decode_config, tmp_
 
 def test_training_steps_are_timed_on_made_up_speech(write_config, dense_parts, tmp_path):
     configs = [write_config(tmp_path / "dense.yaml", **dense_parts), write_config(tmp_path / "low.yaml")]
-    options = {"batch": 2, "seconds": 1.0, "steps": 2, "vocab_size": 20}
+    options = {"batches": [2, 1], "precisions": ["fp32", "bf16"], "seconds": 1.0, "steps": 2, "vocab_size": 20}
     table = training.train_speed(configs, tmp_path / "out", threads=1, **options)
-    dense, low = read(tmp_path / "out", "train")["results"]
+    results = read(tmp_path / "out", "train")["results"]
+    cases = [("fp32", 2), ("fp32", 1), ("bf16", 2), ("bf16", 1)]
+    assert [(one["precision"], one["batch"]) for one in results[::2]] == cases
+    assert all(one["times_faster"] == 1.0 for one in results[::2])  # than the first of the same case
+    dense, low = results[:2]
     assert dense["parameters"] > low["parameters"] and "| dense " in table
     assert all(one[part] > 0 for one in (dense, low) for part in ("forward", "backward", "update", "audio_per_second"))
     assert 2**27 < dense["memory"] < 2**34 and dense["times_faster"] == dense["memory_share"] == 1.0

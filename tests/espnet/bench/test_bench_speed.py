@@ -135,4 +135,4 @@ def test_arms_on_a_gpu_do_not_come_from_a_server_that_has_seen_it(monkeypatch, t
 
     monkeypatch.setattr("lrsms.bench.workers.start_context", start_context)
     with pytest.raises(Asked, match=str(on_gpu)):
-        train_speed([tmp_path / "a.yaml"], tmp_path, batch=1, seconds=1.0, device="cuda" if on_gpu else "cpu")
+        train_speed([tmp_path / "a.yaml"], tmp_path, batches=[1], seconds=1.0, device="cuda" if on_gpu else "cpu")

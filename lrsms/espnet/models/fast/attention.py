@@ -10,6 +10,8 @@ from lrsms.espnet.compat import MultiHeadedAttention, RelPositionMultiHeadedAtte
 from lrsms.espnet.models.fast.switch import plain_wanted
 from lrsms.lowrank.hooks import hooked, hooked_within
 
+_ALIGNED = 8  # positions: with an odd number of columns cuBLAS takes kernels of GPUs that have long gone
+
 
 class FastRelPositionAttention(RelPositionMultiHeadedAttention):
     """ESPnet's relative-position self-attention (``rel_pos_type: latest``).
@@ -33,9 +35,12 @@ class FastRelPositionAttention(RelPositionMultiHeadedAttention):
         scale = self.d_k**-0.5
         q = self.linear_q(query).unflatten(-1, (self.h, self.d_k)) * scale
         k, v = (_by_head(layer(x), self.h) for layer, x in ((self.linear_k, key), (self.linear_v, value)))
-        content = _heads_first(q + self.pos_bias_u * scale)  # (head, batch, frames, d_k)
-        position = _heads_first(q + self.pos_bias_v * scale)
+        # In q's dtype: under autocast sums with a float32 bias would be copied as float32, and rounded later.
+        content = _heads_first(q + self.pos_bias_u.to(q.dtype) * scale)  # (head, batch, frames, d_k)
+        position = _heads_first(q + self.pos_bias_v.to(q.dtype) * scale)
         p = self.linear_pos(pos_emb).unflatten(-1, (self.h, self.d_k))[0].permute(1, 2, 0)  # (head, d_k, positions)
+        if p.is_cuda:
+            p = F.pad(p, (0, -p.shape[2] % _ALIGNED))
         bias = _shifted(torch.matmul(position.flatten(1, 2), p), query.shape[0], frames)
         if mask is not None:
             mask = None if _nothing_masked(mask) else mask.eq(0).unsqueeze(0)  # (1, batch, 1 or frames, frames)
@@ -86,12 +91,13 @@ def _by_head(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _shifted(scores: torch.Tensor, batch: int, frames: int) -> torch.Tensor:
-    """Scores by relative position ``(head, batch * frames, 2 * frames - 1)`` as ``(head, batch, frames, frames)``.
+    """Scores by relative position ``(head, batch * frames, positions)`` as ``(head, batch, frames, frames)``.
 
     Row ``i`` begins at position ``frames - 1 - i``, so each row starts one number earlier than a row's length on.
+    What is behind the ``2 * frames - 1`` positions is left out.
     """
     scores = scores.contiguous()
-    heads, width = scores.shape[0], 2 * frames - 1
+    heads, width = scores.shape[0], scores.shape[2]
     strides = (batch * frames * width, frames * width, width - 1, 1)
     return scores.as_strided((heads, batch, frames, frames), strides, scores.storage_offset() + frames - 1)
 

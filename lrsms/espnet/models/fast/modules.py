@@ -13,7 +13,7 @@ from lrsms.espnet import compat
 from lrsms.espnet.models.fast.attention import FastAttention, FastRelPositionAttention, mark_memory_attention
 from lrsms.espnet.models.fast.convolution import FastConv2d, FastConv2dStack, FastConvolutionModule, stack_is_known
 from lrsms.espnet.models.fast.dropout import FastDropout
-from lrsms.espnet.models.fast.encoder_layer import FastConformerLayer
+from lrsms.espnet.models.fast.encoder_layer import FastConformerLayer, FastDecoderLayer
 
 FAST_CHOICES = (True, False, "compile")
 _FAST = {
@@ -21,6 +21,7 @@ _FAST = {
     compat.MultiHeadedAttention: FastAttention,
     compat.ConvolutionModule: FastConvolutionModule,
     compat.ConformerLayer: FastConformerLayer,
+    compat.DecoderLayer: FastDecoderLayer,
     nn.Dropout: FastDropout,
 }
 
