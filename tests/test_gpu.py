@@ -14,27 +14,16 @@ from lrsms.lowrank.stacks import stacks_on_gpu
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
 
-@pytest.fixture(autouse=True)
-def full_precision():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
-@pytest.mark.parametrize("precision", ["highest", "high"])
-def test_muon_finds_the_same_directions_as_on_a_cpu_with_tf32_as_well(precision):
+def test_muon_finds_the_same_directions_as_on_a_cpu():
     shapes = [(96, 768), (768, 96), (192, 3072), (8, 3, 3, 3), (100, 300), (1, 5)]
     generator = torch.Generator().manual_seed(0)
     # Gradients of a few directions: most singular values are near zero.
     tensors = [torch.randn(shape, generator=generator) for shape in shapes]
     tensors.append(torch.randn(128, 4, generator=generator) @ torch.randn(4, 512, generator=generator))
     on_gpu = [tensor.cuda() for tensor in tensors]
-    torch.set_float32_matmul_precision(precision)
     found = orthogonalised(on_gpu, stacks_on_gpu(on_gpu))
-    assert torch.get_float32_matmul_precision() == precision
     for one, other in zip(found, orthogonalised(tensors), strict=True):
-        assert (one.cpu() - other).norm() < 0.02 * other.norm()
+        assert (one.cpu() - other).norm() < 0.01 * other.norm()
 
 
 def test_aids_change_the_same_weights_as_on_a_cpu():

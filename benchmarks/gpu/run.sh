@@ -19,6 +19,7 @@ while [ $# -gt 0 ]; do
     --size) size=${2:?} && shift 2 ;;
     --minutes) minutes=${2:?} && shift 2 ;;
     --recipe) recipe=${2:?} && shift 2 ;;
+    --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
     -*) echo "error: $1: unknown option; see the head of benchmarks/gpu/run.sh" >&2 && exit 1 ;;
     *) out=$1 && shift ;;
   esac

@@ -13,8 +13,7 @@ What is orthogonal is found by Newton and Schulz's iteration, as in Muon, but on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -87,13 +86,7 @@ def orthogonalised(tensors: Sequence[torch.Tensor], stacks: Stacks | None = None
         stacks: of tensors of these shapes, to compute in few batches; None for a batch of each shorter side.
     """
     if stacks is not None:
-        with _full_precision(tensors[0].device):
-            batches = stacks.pack(tensors)
-            found = [
-                _change(batch @ batch.mT, sides[:, 1]) @ batch
-                for batch, sides in zip(batches, stacks.sides, strict=True)
-            ]
-        return [part.to(tensor.dtype) for part, tensor in zip(stacks.unpack(found), tensors, strict=True)]
+        return _orthogonalised_in(stacks, tensors)
     matrices = [tensor.float().flatten(1) for tensor in tensors]
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
     alike = defaultdict(list)
@@ -101,7 +94,7 @@ def orthogonalised(tensors: Sequence[torch.Tensor], stacks: Stacks | None = None
         alike[len(matrix), matrix.device].append(index)
     result = list(tensors)
     for (_, device), indices in alike.items():
-        with _full_precision(device):
+        with torch.autocast(device.type, enabled=False):  # Gram matrices in bfloat16 are no Gram matrices
             gram = torch.stack([wide[index] @ wide[index].T for index in indices])
             change = _change(gram, torch.tensor([wide[index].shape[1] for index in indices], device=device))
             found = [of_one @ wide[index] for index, of_one in zip(indices, change.unbind(), strict=True)]
@@ -111,19 +104,20 @@ def orthogonalised(tensors: Sequence[torch.Tensor], stacks: Stacks | None = None
     return result
 
 
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Gram matrices in bfloat16 or TF32 are no Gram matrices: what they have below zero grows without end."""
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by torch's other way of saying it, of which this one will not hear
-        before = "high"
-    try:
-        torch.set_float32_matmul_precision("highest")
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _orthogonalised_in(stacks: Stacks, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """:func:`orthogonalised` in the batches of ``stacks``; those with as many rows take the iteration together."""
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        batches = stacks.pack(tensors)
+        alike = defaultdict(list)
+        for number, batch in enumerate(batches):
+            alike[batch.shape[1]].append(number)
+        found = list(batches)
+        for numbers in alike.values():
+            gram = torch.cat([batches[number] @ batches[number].mT for number in numbers])
+            change = _change(gram, torch.cat([stacks.sides[number][:, 1] for number in numbers]))
+            for number, part in zip(numbers, change.split([len(batches[number]) for number in numbers]), strict=True):
+                found[number] = part @ batches[number]
+    return [part.to(tensor.dtype) for part, tensor in zip(stacks.unpack(found), tensors, strict=True)]
 
 
 def _change(gram: torch.Tensor, longer: torch.Tensor) -> torch.Tensor:
@@ -135,11 +129,12 @@ def _change(gram: torch.Tensor, longer: torch.Tensor) -> torch.Tensor:
 def _newton_schulz(gram: torch.Tensor) -> torch.Tensor:
     """``T`` for which ``T X`` is about orthogonal, of ``X X^T``, ``(count, rank, rank)``, whose trace is 1."""
     a, b, c = _COEFFICIENTS
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    first = a * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     change = None
-    for _ in range(_ITERATIONS):
-        factor = a * eye + torch.baddbmm(b * gram, gram, gram, alpha=c)
+    for step in range(_ITERATIONS):
+        factor = first + torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         change = factor if change is None else factor @ change
-        gram = factor @ gram @ factor
+        if step + 1 < _ITERATIONS:
+            gram = factor @ gram @ factor
     assert change is not None
     return change

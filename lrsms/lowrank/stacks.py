@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import torch
 
-_SIDE = 64  # shorter sides are filled up to multiples of this, and matrices of one such side are a batch
+_SIDE = 64  # shorter sides are filled up to multiples of this, and longer ones to powers of two, at most
 
 
 class Stacks:
     """Where each of some matrices lies in batches ``(count, rows, columns)``, and its way back.
 
-    Matrices lie on their longer side, ``rows <= columns``; behind their own rows and columns there are zeros.
+    Matrices lie on their longer side, ``rows <= columns``; behind their own rows and columns there are zeros. The way
+    is an index of 32 bits for each weight, there and back.
 
     Args:
         shapes: of the tensors; what is behind the first dimension counts as one.
@@ -32,14 +33,14 @@ class Stacks:
         matrices = [(shape[0], shape.numel() // shape[0]) for shape in shapes]
         alike = defaultdict(list)
         for number, matrix in enumerate(matrices):
-            alike[-(-min(matrix) // _SIDE)].append(number)
+            alike[-(-min(matrix) // _SIDE), (max(matrix) - 1).bit_length()].append(number)
         self.members = list(alike.values())
-        self.sides = [
-            torch.tensor([sorted(matrices[number]) for number in batch], device=device) for batch in self.members
-        ]
-        self._there, back, offset = [], [torch.empty(0)] * len(sizes), 0
-        for batch, sides in zip(self.members, self.sides, strict=True):
-            rows, columns = sides.amax(0).tolist()
+        self.sides: list[torch.Tensor] = []
+        self._there: list[torch.Tensor] = []
+        back, offset = [torch.empty(0)] * len(sizes), 0
+        for batch in self.members:
+            sides = [sorted(matrices[number]) for number in batch]
+            rows, columns = (max(lengths) for lengths in zip(*sides, strict=True))
             index = torch.full((len(batch), rows, columns), starts[-1], dtype=torch.int32, device=device)
             places = torch.arange(index.numel(), dtype=torch.int32, device=device).view(index.shape) + offset
             for place, number in enumerate(batch):
@@ -53,6 +54,7 @@ class Stacks:
                     index[place, :width, :height] = own.T
                     back[number] = places[place, :width, :height].T.flatten()
             self._there.append(index)
+            self.sides.append(torch.tensor(sides, device=device))
             offset += index.numel()
         self._back = torch.cat(back)
 

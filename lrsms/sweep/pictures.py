@@ -239,7 +239,7 @@ def _learning_curves(curves: Mapping, looks: Mapping, content: Mapping, path: Pa
             axis.set_ylim(max(0, min(late) - 3), None)  # the first epochs would leave no room for the others
             axis.set_ylim(top=min(100, axis.get_ylim()[1]))
         elif key != "loss" and late:
-            axis.set_ylim(0, 2 * max(late))
+            axis.set_ylim(0, min(2 * max(late), axis.get_ylim()[1]))
         axis.set(xlabel="epoch", ylabel=_BESIDE_LOSS.get(key, "dev loss"))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     loss.set(yscale="log")

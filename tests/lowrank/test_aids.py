@@ -11,7 +11,8 @@ from lrsms.lowrank import LowRankConfig, LowRankConv2d, LowRankEmbedding, LowRan
 from lrsms.lowrank.aids import AfterStep
 from lrsms.lowrank.frobenius_decay import decay_product_
 from lrsms.lowrank.self_guided import SelfGuide, dense_weights
-from lrsms.lowrank.semi_orthogonal import constrain_, orthogonality_error
+from lrsms.lowrank.semi_orthogonal import constrain_, constrain_all_, orthogonality_error
+from lrsms.lowrank.stacks import Stacks
 
 LAYERS = {
     "linear": lambda: LowRankLinear(12, 20, rank=5),
@@ -51,6 +52,19 @@ def test_the_constraint_converges_to_orthogonal_rows_of_one_length(kind):
         constrain_(layer, 1.0)
     assert start > 0.1 and orthogonality_error(layer) < 1e-3
     assert 0.5 * norm < float(down.detach().norm()) < 2 * norm  # the scale floats, it neither vanishes nor explodes
+
+
+def test_the_constraint_does_in_few_batches_what_it_does_layer_by_layer():
+    torch.manual_seed(0)
+    layers = [LAYERS[kind]() for kind in (*LAYERS, "linear")]
+    one_by_one = copy.deepcopy(layers)
+    stacks = Stacks([layer.factors()[1].shape for layer in layers], torch.device("cpu"))
+    for _ in range(3):
+        constrain_all_(layers, 0.5, stacks)
+        constrain_all_(one_by_one, 0.5)
+    for layer, other in zip(layers, one_by_one, strict=True):
+        torch.testing.assert_close(layer[0].weight, other[0].weight, atol=1e-5, rtol=0)
+        assert torch.equal(layer[1].weight, other[1].weight)
 
 
 def test_a_weaker_constraint_is_slower():

@@ -8,6 +8,7 @@ from torch import nn
 
 from lrsms.lowrank.layers import LowRankLinear
 from lrsms.lowrank.muon import Muon, orthogonalised
+from lrsms.lowrank.stacks import Stacks
 
 
 @pytest.fixture
@@ -49,8 +50,31 @@ def test_autocast_changes_nothing():
     assert all(torch.equal(a, b) for a, b in zip(within, orthogonalised(gradients), strict=True))
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [[(6, 24), (40, 6), (8, 3, 3, 3), (1, 5), (5, 1)], [(100, 300), (300, 130), (64, 64), (64, 9), (128, 2, 70)]],
+)
+def test_few_batches_give_what_many_do(shapes):
+    tensors = [torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))) for shape in shapes]
+    stacks = Stacks([tensor.shape for tensor in tensors], torch.device("cpu"))
+    assert len(stacks.members) < len(shapes)
+    for one, other in zip(orthogonalised(tensors, stacks), orthogonalised(tensors), strict=True):
+        assert one.is_contiguous()
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_tensors_come_back_from_their_batches():
+    tensors = [torch.randn(3, 5), torch.randn(70, 4), torch.randn(4, 2, 3), torch.randn(6, 5)]
+    stacks = Stacks([tensor.shape for tensor in tensors], torch.device("cpu"))
+    batches = stacks.pack(tensors)
+    assert [batch.shape for batch in batches] == [(3, 5, 6), (1, 4, 70)]  # a long one would fill all up
+    assert sum(batch.count_nonzero() for batch in batches) == sum(tensor.numel() for tensor in tensors)
+    assert all(torch.equal(one, other) for one, other in zip(stacks.unpack(batches), tensors, strict=True))
+
+
 def test_a_gradient_of_zero_gives_no_step():
-    assert orthogonalised([torch.zeros(4, 6)])[0].count_nonzero() == 0
+    for stacks in (None, Stacks([torch.Size([4, 6])], torch.device("cpu"))):
+        assert orthogonalised([torch.zeros(4, 6)], stacks)[0].count_nonzero() == 0
 
 
 def test_factors_take_its_steps_and_the_others_the_optimizers(model):

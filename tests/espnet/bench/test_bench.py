@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from lrsms.bench import decoding, looping, searching, training
 from lrsms.compress.config import CompressConfig
+from lrsms.data.cut_files import read_cuts
 from lrsms.errors import LrsmsError
 from lrsms.espnet.checkpoints.experiment import Experiment
 from lrsms.espnet.compress.toolkit import EspnetToolkit
@@ -104,9 +106,30 @@ def test_a_size_is_timed_with_random_weights(write_config, corpus, decode_config
         decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
 
 
-def test_int8_is_quantized_where_a_layer_is_large_enough(experiment, monkeypatch):
-    import torch
+def test_several_utterances_are_decoded_at_a_time_by_their_best_paths(experiment, corpus, decode_config, tmp_path):
+    cuts, folders = corpus / "dev" / "cuts.jsonl.gz", [experiment.output_dir]
+    options = {"utterances": 3, "precisions": ["fp32"], "batches": [1, 2]}
+    decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, **options)
+    found = {(one["search"], one["batch"]): one for one in read(tmp_path, "decode")["results"]}
+    assert set(found) == {("beam", 1), ("ctc", 1), ("ctc", 2)} and found["ctc", 2]["times_faster"] == 1.0
+    recognizer = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2})
+    audio = [torch.from_numpy(cut.load_audio()[0]) for cut in list(read_cuts(cuts))[:3]]
+    together = decoding.best_path(recognizer, *audio)
+    longest = max(range(3), key=lambda number: len(audio[number]))  # no padding: alone it is the same
+    assert len(together) == 3 and together[longest : longest + 1] == decoding.best_path(recognizer, audio[longest])
+    with pytest.raises(LrsmsError, match="int8 is a CPU's; with --device cuda write fp32 or bf16"):
+        decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, device="cuda")
 
+
+def test_a_size_is_not_read_from_the_command_line(write_config, corpus, decode_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bench", "--batch", "1", "32"])  # ESPnet's --batch_size and others begin so
+    config, cuts = write_config(tmp_path / "tiny.yaml"), corpus / "dev" / "cuts.jsonl.gz"
+    options = {"utterances": 1, "precisions": ["fp32"], "searches": ["ctc"]}
+    decoding.decode_speed([config], cuts, decode_config, CHECKPOINT, tmp_path, **options)
+    assert read(tmp_path, "decode")["results"][0]["rtf"] > 0
+
+
+def test_int8_is_quantized_where_a_layer_is_large_enough(experiment, monkeypatch):
     small = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2}, "int8").asr_model
     assert not [one for one in small.modules() if isinstance(one, torch.ao.nn.quantized.dynamic.Linear)]
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
@@ -173,8 +196,6 @@ def test_merged_and_bfloat16_models_decode_the_same_words(experiment, corpus, de
 
 
 def test_pointwise_convolutions_are_quantized_too(experiment, monkeypatch):
-    import torch
-
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
     monkeypatch.setattr("lrsms.espnet.inference.open.LEAST_INT8", 0)
     model = open_recognizer(Experiment(experiment.output_dir, CHECKPOINT), {"beam_size": 2}, "int8").asr_model

@@ -136,3 +136,11 @@ def test_arms_on_a_gpu_do_not_come_from_a_server_that_has_seen_it(monkeypatch, t
     monkeypatch.setattr("lrsms.bench.workers.start_context", start_context)
     with pytest.raises(Asked, match=str(on_gpu)):
         train_speed([tmp_path / "a.yaml"], tmp_path, batches=[1], seconds=1.0, device="cuda" if on_gpu else "cpu")
+
+
+def test_precisions_that_there_are_not_are_refused(tmp_path):
+    options = {"batches": [1], "seconds": 1.0}
+    with pytest.raises(LrsmsError, match="--precisions: 'int8' is unknown; any of fp32, tf32, bf16"):
+        train_speed([tmp_path / "a.yaml"], tmp_path, precisions=["int8"], **options)
+    with pytest.raises(LrsmsError, match="--precisions: tf32 is a GPU's; it needs --device cuda"):
+        train_speed([tmp_path / "a.yaml"], tmp_path, precisions=["fp32", "tf32"], **options)

@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrsms.errors import LrsmsError
 from lrsms.espnet.models.av_conformer import AVConformerEncoder
@@ -111,6 +113,45 @@ def test_bfloat16_autocast_is_as_near_to_float32_as_espnets():
     fast = distances()
     with plain_paths():
         assert fast.mean() < 1.5 * distances().mean()
+
+
+class Casts(TorchDispatchMode):
+    """Counts what autocast rounds by itself."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **(kwargs or {}))
+
+
+@LOW_RANK
+def test_weights_are_rounded_at_once_with_the_gradients_of_autocasts_own(low_rank, monkeypatch):
+    model, (x, lengths) = encoder(low_rank=low_rank), a_batch([64, 41])
+    layers = [
+        layer for block in model.encoders for layer in block.modules() if isinstance(layer, nn.Linear | nn.Conv1d)
+    ]
+    weights = sum(len(layer._parameters) for layer in layers)
+
+    def found():
+        with Casts() as casts, torch.autocast("cpu", torch.bfloat16):
+            return gradients(model, x, lengths), casts.count
+
+    at_once, few = found()
+    assert all(isinstance(layer.weight, nn.Parameter) for layer in layers)
+    monkeypatch.setattr("lrsms.espnet.models.fast.encoder_layer.rounded_weights", lambda block: nullcontext())
+    each, many = found()
+    assert many - few > weights  # one for each of them, and another for most of their gradients
+    assert set(at_once) == set(each)
+    for name, value in each.items():
+        assert torch.equal(at_once[name], value), name
+
+
+def test_weights_are_themselves_again_after_an_error():
+    block = encoder().encoders[0]
+    with pytest.raises(RuntimeError), torch.autocast("cpu", torch.bfloat16):
+        block((torch.zeros(1, 9, 7), torch.zeros(1, 17, 32)), None)  # 7 features in place of 32
+    assert all(isinstance(layer.weight, nn.Parameter) for layer in block.modules() if isinstance(layer, nn.Linear))
 
 
 def test_weights_keep_their_names_and_dense_ones_load():
