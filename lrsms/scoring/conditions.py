@@ -14,6 +14,7 @@ from lrsms.scoring.report import markdown_table
 PICTURE = "wer_over_snr.png"
 TABLE = "conditions.json"
 MODALITIES = ("audio", "video", "audiovisual")
+_SEED = re.compile(r"_seed(\d+)$")
 _FOLDERS = "**/conditions_*/*/*/decode.json"
 
 
@@ -99,7 +100,13 @@ def rows(scored: Iterable[ScoredCondition]) -> list[dict]:
 
 def group_of(experiment: str) -> str:
     """Name of an experiment without its seed: what is averaged over seeds."""
-    return re.sub(r"_seed\d+$", "", experiment)
+    return _SEED.sub("", experiment)
+
+
+def seed_of(experiment: str) -> int:
+    """The seed that an experiment's name ends with; 0 if it has none."""
+    named = _SEED.search(experiment)
+    return int(named[1]) if named else 0
 
 
 def snr_order(snrs: Iterable[float | None]) -> list[float | None]:

@@ -8,7 +8,6 @@ verdicts about them, and not for what needs utterances.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.ticker import NullLocator
 from lrsms.errors import LrsmsError
 from lrsms.files import write_json, write_text
 from lrsms.provenance import provenance
-from lrsms.scoring.conditions import MODALITIES, group_of, quiet_first
+from lrsms.scoring.conditions import MODALITIES, group_of, quiet_first, seed_of
 from lrsms.scoring.pictures import STYLE, name_legend, save
 from lrsms.scoring.report import markdown_table
 from lrsms.scoring.results import without_folders
@@ -88,8 +87,7 @@ def _fields(content) -> Iterable[tuple[str, str, int, float, int]]:
         if "modality" in row:
             snr = "clean" if row["snr_db"] is None else f"{row['snr_db']:g} dB"
             condition = f"{row['split']}, {row['modality']}" + (f", {snr}" if row["modality"] != "video" else "")
-            named = re.search(r"_seed(\d+)$", name)
-            seed = int(named.group(1)) if named else 0
+            seed = seed_of(name)
         else:
             condition, seed = f"{row['split']}, {row['decode']}", row["seed"]
         yield group_of(name), condition, seed, row["wer"], row["words"]

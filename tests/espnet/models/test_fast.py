@@ -17,6 +17,7 @@ from lrsms.espnet.models.fast import plain_paths
 from lrsms.espnet.models.fast.attention import FastAttention, FastRelPositionAttention
 from lrsms.espnet.models.fast.convolution import FastConv2d
 from lrsms.espnet.models.fast.dropout import FastDropout
+from lrsms.espnet.models.fast.rounding import rounded_weights
 from lrsms.espnet.models.role_table import LOW_RANK_DECODERS, LOW_RANK_ENCODERS
 from lrsms.lowrank.merge import merge_
 
@@ -145,6 +146,14 @@ def test_weights_are_rounded_at_once_with_the_gradients_of_autocasts_own(low_ran
     assert set(at_once) == set(each)
     for name, value in each.items():
         assert torch.equal(at_once[name], value), name
+
+
+def test_no_gradient_is_computed_for_weights_that_are_frozen():
+    block = encoder().encoders[0]
+    block.feed_forward.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16), rounded_weights(block):
+        assert isinstance(block.feed_forward.w_1.weight, nn.Parameter)
+        assert block.self_attn.linear_q.weight.dtype == torch.bfloat16 and block.self_attn.linear_q.weight.requires_grad
 
 
 def test_weights_are_themselves_again_after_an_error():

@@ -33,7 +33,7 @@ def rounded_weights(block: nn.Module) -> Iterator[None]:
         for layer in block.modules()
         if type(layer) in _LAYERS
         for name, weight in layer._parameters.items()
-        if weight is not None and weight.dtype == torch.float32
+        if weight is not None and weight.dtype == torch.float32 and weight.requires_grad
     ]
     rounded = _Round.apply(torch.get_autocast_dtype(device), *(weight for _, _, weight in held))
     try:
