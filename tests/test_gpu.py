@@ -44,6 +44,15 @@ def test_aids_change_the_same_weights_as_on_a_cpu():
         torch.testing.assert_close(one, other.cpu(), atol=1e-3, rtol=1e-2)
 
 
+@pytest.fixture
+def flags():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.usefixtures("flags")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_fast_paths_have_the_gradients_of_espnets_code(precision, tmp_path):
     from lrsms.bench import CONFIGS

@@ -51,15 +51,17 @@ decoding() { # --decode_config: the recipe's may name a language model
 best_path() { decoding --searches ctc --batch 1 32 --utterances 64 --output_dir "${out}/decode_ctc"; }
 beam() { decoding --searches beam --utterances 3 --output_dir "${out}/decode_beam"; }
 epochs() { # how many trainings at a time; their steps in summary.json
-  local number
+  local number begun=() process status=0
   for number in $(seq "$1"); do
     config=train_lrsms
     [ $((number % 2)) = 1 ] || config=train_dense
     "${python}" -m lrsms.bin.train --config "${recipe}/conf/${config}.yaml" --data_dir "${recipe}/data" \
       --output_dir "${out}/trainings/$1_at_a_time/${config}_${number}" --seed "${number}" --ngpu "${ngpu}" \
       -- --max_epoch 2 &
+    begun+=($!)
   done
-  wait
+  for process in "${begun[@]}"; do wait "${process}" || status=$?; done
+  return "${status}"
 }
 export -f bench steps decoding best_path beam epochs
 export python device size seconds out recipe ngpu

@@ -76,6 +76,8 @@ def decode_speed(
     """
     if device == "cuda" and "int8" in precisions:
         raise LrsmsError("--precisions: torch's int8 is a CPU's; with --device cuda write fp32 or bf16")
+    if max(batches) > 1 and "ctc" not in searches:
+        raise LrsmsError(f"--batch {max(batches)}: a search takes one utterance; several are for --searches ctc")
     for option, given, known in (
         ("precisions", precisions, PRECISIONS),
         ("weights", weights, WEIGHTS),

@@ -53,10 +53,11 @@ def train_speed(
     results: list[dict] = []
     table = ""
     with workers(makers, on_gpu=device != "cpu") as arms:
-        _compile(arms, device)
         for precision, batch in itertools.product(precisions, batches):
             for arm in arms.values():
                 arm.call("use_precision", precision)
+            if batch == batches[0]:
+                _compile(arms, device)
             taken = _in_turns(arms, steps, device, batch=batch, seconds=seconds, spread=spread)
             found = [_result(path, arm, taken[path]) for path, arm in arms.items()]
             for result in found:

@@ -236,6 +236,8 @@ def _speed(args: argparse.Namespace, refuse: Callable[[str], None]) -> str:
 
             if not configs:
                 refuse("train needs --size or --configs")
+            if args.amp:
+                refuse("train: --amp is for layer; write --precisions bf16")
             extra = options("seconds", "spread", "steps", "vocab_size", "device", "update")
             extra |= {
                 "batches": args.batch or [4],

@@ -10,7 +10,7 @@ from torch import nn
 from lrsms.errors import LrsmsError
 from lrsms.lowrank.frobenius_decay import decay_product_
 from lrsms.lowrank.layers import Factored, LowRankEmbedding
-from lrsms.lowrank.muon import Muon
+from lrsms.lowrank.muon import Muon, step_is_skipped
 from lrsms.lowrank.self_guided import SelfGuide
 from lrsms.lowrank.semi_orthogonal import EVERY, constrain_all_
 from lrsms.lowrank.stacks import stacks_on_gpu
@@ -35,6 +35,7 @@ class AfterStep:
     ):
         self.decayed, self.constrained, self.guides = decayed, constrained, guides
         self.steps = 0
+        self._counted: int | None = None  # the optimizer that they are of
 
     def __call__(self, optimizer: torch.optim.Optimizer, *_) -> None:
         device = optimizer.param_groups[0]["params"][0].device.type
@@ -42,6 +43,8 @@ class AfterStep:
             self._aid(optimizer)
 
     def _aid(self, optimizer: torch.optim.Optimizer) -> None:
+        if step_is_skipped(optimizer):
+            return
         rate = optimizer.param_groups[0]["lr"]
         for layers, strength in self.decayed:
             for layer in layers:
@@ -53,14 +56,15 @@ class AfterStep:
             guide.advance()
 
     def _step(self, optimizer: torch.optim.Optimizer) -> int:
-        """Steps so far: from the optimizer's own count if it keeps one, for that survives an interruption.
+        """Steps so far: the optimizer's own count if it keeps one, for that survives an interruption.
 
-        It is asked for once: it may be on a GPU, which would have to be waited for after each step.
+        One on a GPU is read once: it would have to be waited for after each step.
         """
-        if self.steps == 0:
-            first: dict = next(iter(optimizer.state.values()), {})
-            self.steps = int(first.get("step", 1)) - 1
-        self.steps += 1
+        first: dict = next(iter(optimizer.state.values()), {})
+        count = first.get("step")
+        known = isinstance(count, torch.Tensor) and count.is_cuda and self._counted == id(optimizer)
+        self.steps = self.steps + 1 if count is None or known else int(count)
+        self._counted = id(optimizer)
         return self.steps
 
 

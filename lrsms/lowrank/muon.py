@@ -50,6 +50,9 @@ class Muon:
         weights = [weight for weight in self.weights if weight.grad is not None]
         if not weights:
             return
+        if step_is_skipped(optimizer):
+            _without_gradients(weights)
+            return
         for weight in weights:
             state = optimizer.state[weight]
             if _BUFFER not in state:
@@ -57,11 +60,24 @@ class Muon:
             state["step"] += 1  # without which Adam cannot load a state
         momenta = [optimizer.state[weight][_BUFFER] for weight in weights]
         gradients = [weight.grad for weight in weights]
+        if (scale := getattr(optimizer, "grad_scale", None)) is not None:  # of a GradScaler, for a fused optimizer
+            gradients = torch._foreach_div(gradients, scale)
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)  # Nesterov's momentum
-        self._directions = dict(zip(weights, orthogonalised(ahead, stacks_on_gpu(ahead)), strict=True))
-        for weight in weights:
-            weight.grad = None  # for which an optimizer leaves a parameter as it is
+        self._directions = dict(zip(weights, self._orthogonalised(weights, ahead), strict=True))
+        _without_gradients(weights)
+
+    def _orthogonalised(
+        self, weights: Sequence[torch.nn.Parameter], ahead: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Of all weights on a GPU, those without a gradient as zeros: stacks are made once, not for each selection."""
+        stacks = stacks_on_gpu(self.weights)
+        if stacks is None or len(weights) == len(self.weights):
+            return orthogonalised(ahead, stacks)
+        given = dict(zip(weights, ahead, strict=True))
+        every = [given[weight] if weight in given else torch.zeros_like(weight) for weight in self.weights]
+        found = dict(zip(self.weights, orthogonalised(every, stacks), strict=True))
+        return [found[weight] for weight in weights]
 
     @torch.no_grad()
     def _step(self, optimizer: torch.optim.Optimizer, *_) -> None:
@@ -73,6 +89,21 @@ class Muon:
                 rate = self.rate * float(options["lr"])
                 torch._foreach_mul_(weights, 1 - rate * options.get("weight_decay", 0.0))
                 torch._foreach_add_(weights, [directions[weight] for weight in weights], alpha=-rate)
+
+
+def _without_gradients(weights: Iterable[torch.nn.Parameter]) -> None:
+    """For an optimizer to leave them as they are."""
+    for weight in weights:
+        weight.grad = None
+
+
+def step_is_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a GradScaler has found a gradient that is not finite.
+
+    It then does not call an optimizer, unless that is fused: then it leaves the skipping to the optimizer's kernel.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def orthogonalised(tensors: Sequence[torch.Tensor], stacks: Stacks | None = None) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lrsms.lowrank.aids import AfterStep
 from lrsms.lowrank.layers import LowRankLinear
 from lrsms.lowrank.muon import Muon, orthogonalised
 from lrsms.lowrank.stacks import Stacks
@@ -90,6 +91,54 @@ def test_factors_take_its_steps_and_the_others_the_optimizers(model):
         else:  # whose momentum has the direction of its first gradient
             (direction,) = orthogonalised([other.grad])
             torch.testing.assert_close(parameter, old * (1 - 0.02 * 0.5) - 0.02 * direction, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_a_step_that_a_gradient_scaler_skips_changes_nothing(model, unscaled):
+    found = []
+    for fused in (False, True):  # the skipping of which is left to the optimizer
+        trained = copy.deepcopy(model)
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01, fused=fused)
+        Muon(factors(trained)).attach(optimizer)
+        aids = AfterStep([], [([trained[0], trained[2]], 1.0)], [])
+        optimizer.register_step_post_hook(aids)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        generator = torch.Generator().manual_seed(0)
+        for step in range(5):
+            optimizer.zero_grad()
+            scaler.scale(trained(torch.randn(50, 24, generator=generator)).square().mean()).backward()
+            if step == 1:
+                trained[0][0].weight.grad[0, 0] = float("inf")
+            if unscaled:
+                scaler.unscale_(optimizer)
+            before = trained[0][0].weight.detach().clone()
+            scaler.step(optimizer)
+            scaler.update()
+            assert torch.equal(before, trained[0][0].weight) is (step == 1)
+        found.append([parameter.detach() for parameter in trained.parameters()])
+        assert aids.steps == 4
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_weight_without_a_gradient_is_a_zero_among_the_others(model, monkeypatch):
+    monkeypatch.setattr(  # as on a GPU
+        "lrsms.lowrank.muon.stacks_on_gpu",
+        lambda tensors: Stacks([tensor.shape for tensor in tensors], torch.device("cpu")),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.5)
+    muon = Muon(factors(model))
+    muon.attach(optimizer)
+    train(model, optimizer, steps=1)
+    model[2].requires_grad_(False)
+    before = [weight.detach().clone() for weight in factors(model)]
+    train(model, optimizer, steps=1)
+    assert [torch.equal(old, new) for old, new in zip(before, factors(model), strict=True)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_it_goes_on_from_a_saved_optimizer(model):

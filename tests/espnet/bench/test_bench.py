@@ -117,6 +117,8 @@ def test_several_utterances_are_decoded_at_a_time_by_their_best_paths(experiment
     together = decoding.best_path(recognizer, *audio)
     longest = max(range(3), key=lambda number: len(audio[number]))  # no padding: alone it is the same
     assert len(together) == 3 and together[longest : longest + 1] == decoding.best_path(recognizer, audio[longest])
+    with pytest.raises(LrsmsError, match="--batch 32: a search takes one utterance; several are for --searches ctc"):
+        decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, searches=["beam"], batches=[1, 32])
     with pytest.raises(LrsmsError, match="int8 is a CPU's; with --device cuda write fp32 or bf16"):
         decoding.decode_speed(folders, cuts, decode_config, CHECKPOINT, tmp_path, device="cuda")
 

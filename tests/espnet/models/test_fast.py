@@ -279,6 +279,24 @@ def decoder(low_rank=None, **options):
     return cls(30, 32, **shape, positional_dropout_rate=0.0, low_rank=low_rank, **options)
 
 
+def test_weights_of_a_decoder_are_rounded_at_once_too(monkeypatch):
+    model = decoder({"attention": 0.25, "feed_forward": 0.25, "multiple": 4})
+    memory = torch.randn(3, 25, 32, generator=torch.Generator().manual_seed(1))
+    tokens, sizes = torch.randint(1, 29, (3, 9)), torch.tensor([9, 4, 7])
+
+    def found():
+        model.zero_grad()
+        with Casts() as casts, torch.autocast("cpu", torch.bfloat16):
+            model(memory, torch.tensor([25, 13, 20]), tokens, sizes)[0].square().sum().backward()
+        return {name: one.grad for name, one in model.named_parameters()}, casts.count
+
+    at_once, few = found()
+    monkeypatch.setattr("lrsms.espnet.models.fast.encoder_layer.rounded_weights", lambda block: nullcontext())
+    each, many = found()
+    assert many - few > sum(isinstance(layer, nn.Linear) for layer in model.decoders.modules())
+    assert all(torch.equal(at_once[name], value) for name, value in each.items())
+
+
 @LOW_RANK
 def test_a_decoder_and_its_gradients_are_espnets(low_rank):
     low_rank = low_rank and {"attention": 0.25, "feed_forward": 0.25, "multiple": 4}
