@@ -113,8 +113,8 @@ def decode_speed(
     with tqdm(total=len(chosen) * len(arms), desc="decoding", unit="utt") as bar:
         for batch in batches:
             mine = [arm for arm in arms if arm[4] == batch]
-            for number, first in enumerate(range(0, len(chosen), batch)):
-                audio = [torch.from_numpy(cut.load_audio()[0]) for cut in chosen[first : first + batch]]
+            for number, start in enumerate(range(0, len(chosen), batch)):
+                audio = [torch.from_numpy(cut.load_audio()[0]) for cut in chosen[start : start + batch]]
                 turn = number % max(1, len(mine))
                 for arm in mine[turn:] + mine[:turn]:
                     recognize, model = ways[arm[:2]][arm[2]]
@@ -123,7 +123,7 @@ def decode_speed(
                         recognize(model, *audio)  # warm-up
                     spent, texts = _timed(recognize, model, audio)
                     seconds[arm].append(spent)
-                    for reference, text in zip(references[first:], texts):
+                    for reference, text in zip(references[start:], texts):
                         errors[arm].append(count_pairs(align_tokens(reference, to_words(text))).errors)
                     bar.update(len(audio))
     durations = [cut.duration for cut in chosen]

@@ -73,8 +73,8 @@ def write_dummy_model(config: Path, folder: Path, checkpoint: str, vocab_size: i
         LrsmsError: a config that training would refuse.
     """
     args, model = dummy_model(config, vocab_size)
-    config = {key: value for key, value in vars(args).items() if key not in asr.ASRTask.exclude_opts()}
-    Experiment(folder, checkpoint).write(config, model.state_dict())
+    known = {key: value for key, value in vars(args).items() if key not in asr.ASRTask.exclude_opts()}
+    Experiment(folder, checkpoint).write(known, model.state_dict())
 
 
 @dataclass(frozen=True)
