@@ -60,7 +60,7 @@ def audio(corpus):
 def test_both_searches_give_the_checkpoints_text_and_scores(chatty, onnx, audio):
     ours = open_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS)
     exported = open_onnx_recognizer(Experiment(chatty, CHECKPOINT), OPTIONS, onnx, "fp32")
-    assert len(best_path(ours, audio).split()) > 2 and beam_search(ours, audio)
+    assert len(best_path(ours, audio)[0].split()) > 2 and beam_search(ours, audio) != [""]
     assert best_path(exported, audio) == best_path(ours, audio)
     expected, found = (one(audio)[0] for one in (ours, exported))
     assert found[0] == expected[0]
@@ -76,7 +76,7 @@ def test_the_exported_search_has_no_network_of_torch(chatty, onnx, audio, monkey
     for part in (exported.asr_model.encoder, exported.asr_model.decoder):
         monkeypatch.setattr(part, "forward", refuse)
     monkeypatch.setattr(exported.asr_model.decoder, "forward_one_step", refuse)
-    assert beam_search(exported, audio) and best_path(exported, audio)
+    assert beam_search(exported, audio) != [""] and best_path(exported, audio) != [""]
 
 
 def test_the_files_say_what_they_are(chatty, onnx):
@@ -119,7 +119,7 @@ def test_sherpa_recognizes_a_file(chatty, audio, tmp_path):
         recognizer.decode_stream(stream)
         found = stream.result
         if precision == "fp32":
-            assert found.text == best_path(ours, torch.from_numpy(samples)) and found.text
+            assert [found.text] == best_path(ours, torch.from_numpy(samples)) and found.text
         with torch.no_grad():
             encoded, _ = ours.asr_model.encode(audio[None], torch.tensor([len(audio)]))
         ids = ours.asr_model.ctc.argmax(encoded)[0]
