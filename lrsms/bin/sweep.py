@@ -44,6 +44,9 @@ def main() -> None:
         "--nj", type=count, help="number of experiments at a time on this machine (default: one, or one for each GPU)"
     )
     parser.add_argument("--ngpu", type=count_or_none, default=0, help="number of GPUs to spread the experiments over")
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="run the experiments whose names, ARM_seedN, match it"
+    )
     parser.add_argument("--storage", help="URL of an Optuna storage, if a file in the sweep's folder does not suit")
     parser.add_argument("--report_only", action="store_true", help="run nothing; report what is finished")
     parser.add_argument(
@@ -77,6 +80,7 @@ def main() -> None:
         nj=args.nj,
         ngpu=args.ngpu,
         storage=args.storage,
+        only=args.only,
     )
     failed: list[Point] = []
     tuning = None

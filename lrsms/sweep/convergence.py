@@ -53,9 +53,8 @@ def until_converged(
     chosen = runner
     for doubling in range(MOST_DOUBLINGS + 1):
         longer = replace(runner, sweep=runner.sweep.longer(2**doubling))
-        first = replace(
-            longer, sweep=replace(longer.sweep, seeds=runner.sweep.seeds[:1]), test_splits=(runner.valid_split,)
-        )
+        seeds = runner.sweep.seeds[:1]
+        first = replace(longer, sweep=replace(longer.sweep, seeds=seeds), test_splits=(runner.valid_split,), only="*")
         failed = run(first)
         if failed:
             return chosen, failed, tried

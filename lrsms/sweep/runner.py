@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -58,6 +59,8 @@ class Runner:
         nj: points at a time on this machine; its cores are shared among them.
         ngpu: GPUs of this machine; point i of those running uses GPU i modulo this.
         storage: URL of Optuna's storage; None for a journal file in the sweep's folder.
+        only: pattern of the keys of the points to run, with the wildcards of :mod:`fnmatch`; candidates of ``tune`` are
+            run whatever it says.
     """
 
     sweep: Sweep
@@ -71,6 +74,7 @@ class Runner:
     nj: int = 1
     ngpu: int = 0
     storage: str | None = None
+    only: str = "*"
 
     @property
     def folder(self) -> Path:
@@ -135,7 +139,7 @@ class Runner:
 
     def tuning(self) -> Runner:
         """What tunes the arms: it trains the candidates at the first seed, and decodes dev."""
-        return replace(self, sweep=self.sweep.tuning(), test_splits=(self.valid_split,))
+        return replace(self, sweep=self.sweep.tuning(), test_splits=(self.valid_split,), only="*")
 
     def tuned(self) -> Runner:
         """This runner with the best candidate of each arm: the fewest word errors on dev, the first of equals.
@@ -173,16 +177,21 @@ class Runner:
         return lang_dir(self.data_dir, self.sweep.token_type, self.sweep.vocab_size)
 
     def run(self) -> list[Point]:
-        """Run every point that is not finished and that no other process has.
+        """Run every point that :attr:`only` matches, that is not finished and that no other process has.
 
         Returns:
             Points that failed; each has a ``sweep.log`` that says why.
 
         Raises:
-            LrsmsError: a missing input, a wrong config, an arm that is not as it was trained, or a bad storage.
+            LrsmsError: a missing input, a wrong config, an arm that is not as it was trained, a bad storage, or
+                :attr:`only` matches nothing.
         """
         self.check()
-        if all(map(self.finished, self.points())):
+        chosen = [point for point in self.points() if fnmatchcase(point.key, self.only)]
+        if not chosen:
+            keys = ", ".join(point.key for point in self.points())
+            raise LrsmsError(f"--only {self.only}: no experiment of {self.sweep.path} matches; they are {keys}")
+        if all(map(self.finished, chosen)):
             return []
         self._check_inputs()
         from lrsms.sweep.experiment import check_config, train_and_decode
@@ -192,7 +201,7 @@ class Runner:
         study = "/".join(self.folder.resolve().parts[-4:]) if self.storage else self.sweep.folder
         try:
             claims = Claims(storage, study)  # before asking what is finished: see Claims
-            return self._work(claims, [p for p in self.points() if not self.finished(p)], train_and_decode)
+            return self._work(claims, [p for p in chosen if not self.finished(p)], train_and_decode)
         except OptunaError as error:
             raise LrsmsError(f"{storage}: {' '.join(str(error).split())}; run the same command again") from error
 

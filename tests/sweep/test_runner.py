@@ -69,6 +69,24 @@ def test_points_are_run_seed_by_seed(make_runner, runs):
     assert [key for key, *_ in runs()] == KEYS
 
 
+def test_only_what_is_asked_for_is_run(make_runner, runs):
+    runner = make_runner(only="small_seed?")
+    assert runner.run() == [] and [key for key, *_ in runs()] == ["small_seed0", "small_seed1"]
+    assert [runner.finished(point) for point in runner.points()] == [False, True, False, True]
+    assert runner.run() == [] and len(runs()) == 2
+
+
+def test_asking_for_what_is_not_there_is_an_error(make_runner, runs):
+    with pytest.raises(LrsmsError, match=r"--only smal: no experiment of .* matches; they are dense_seed0, small_"):
+        make_runner(only="smal").run()
+    assert not runs()
+
+
+def test_tuning_trains_all_candidates_whatever_is_asked_for(make_runner, runs):
+    runner = make_runner(content={"tune": {"wrong": [4, 1]}}, only="small*_seed1").tuning()
+    assert runner.run() == [] and len(runs()) == len(runner.points()) == 4
+
+
 def test_sweeps_of_one_folder_share_equal_arms_and_leave_the_others_points_alone(make_runner, runs):
     first = make_runner("first", {"arms": {"dense": None, "small": {"wrong": 6}}})
     claims = Claims(first.folder / "optuna.journal", "grid")
