@@ -106,20 +106,34 @@ def _over_parameters(rows: Sequence[dict], looks: Mapping, content: Mapping, pat
     sizes = [row["parameters"] / 1e6 for row in rows]
     left = 0.0 if min(sizes) < 0.5 * max(sizes) else min(sizes) - 0.1 * (max(sizes) - min(sizes))
     span = max(sizes) - left
-    placed: list[float] = []
-    for row in rows:
-        x = row["parameters"] / 1e6
-        while any(abs(x - other) < _APART * span for other in placed):
-            x += _APART * span
-        placed.append(x)
+    placed = _beside_each_other(sizes, _APART * span)
+    for x, row in zip(placed, rows, strict=True):
         color, marker = looks[row["arm"]]
         _mean_and_seeds(axis, x, row, color, marker)
     _reference_line(axis.axhline, rows, content["reference"])
-    axis.set(title=_title(content, rows[0]["split"], _MARKS), xlabel="parameters, million", ylabel="WER, %")
-    axis.set_xlim(left, max(placed) + 0.05 * span)
+    xlabel = "parameters, million" + ("" if placed == sizes else "; arms of about one size stand beside each other")
+    axis.set(title=_title(content, rows[0]["split"], _MARKS), xlabel=xlabel, ylabel="WER, %")
+    axis.set_xlim(min(left, min(placed) - 0.03 * span), max(placed) + 0.05 * span)
     axis.set_ylim(0, _top(rows))
     name_legend(figure, handles)
     save(figure, path)
+
+
+def _beside_each_other(places: Sequence[float], apart: float) -> list[float]:
+    """``places``, moved as little as leaves ``apart`` between them; those moved keep their mean."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[list[int]] = []
+
+    def first(group: list[int]) -> float:
+        return fmean(places[i] for i in group) - apart * (len(group) - 1) / 2
+
+    for index in order:
+        groups.append([index])
+        while len(groups) > 1 and first(groups[-1]) < first(groups[-2]) + apart * len(groups[-2]):
+            last = groups.pop()
+            groups[-1] += last
+    moved = {i: first(group) + apart * k for group in groups for k, i in enumerate(group) if len(group) > 1}
+    return [moved.get(i, place) for i, place in enumerate(places)]
 
 
 def _by_arm(rows: Sequence[dict], looks: Mapping, content: Mapping, path: Path) -> None:

@@ -132,6 +132,15 @@ def test_arms_of_one_size_stand_beside_each_other(draw):
     axis = figures["parameters"].axes[0]
     places = sorted(line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "None" and line.get_alpha())
     assert all(b - a > 0.01 for a, b in itertools.pairwise(places))
+    assert sum(places) == pytest.approx(1.8 + 0.5 + 0.45 + 0.5 + 0.5001)  # those that are moved, about where they are
+    assert axis.get_xlabel() == "parameters, million; arms of about one size stand beside each other"
+    assert draw(SIZES)[1]["parameters"].axes[0].get_xlabel() == "parameters, million"
+
+
+def test_only_what_would_hide_another_is_moved():
+    assert pictures._beside_each_other([1.0, 3.0, 2.0], 0.5) == [1.0, 3.0, 2.0]
+    assert pictures._beside_each_other([5.0, 1.0, 1.0, 1.1], 0.5) == pytest.approx([5.0, 8 / 15, 31 / 30, 46 / 30])
+    assert pictures._beside_each_other([1.0, 1.0, 1.6], 0.5) == pytest.approx([0.7, 1.2, 1.7])
 
 
 def test_values_are_in_order_and_the_other_keys_are_lines(draw):
