@@ -1,6 +1,7 @@
 """Pictures beside RESULTS.md: learning curves, and the rank of every layer."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -116,17 +117,25 @@ def name_legend(figure: Figure, handles: list) -> None:
 
 
 def rank_per_layer(experiments: Mapping[str, Path], picture: Path) -> bool:
-    """Draw rank over depth for each role, encoder and decoder side by side, one row of panels per experiment.
+    """Draw rank over depth for each role, encoder and decoder side by side, one row of panels per plan.
 
-    Hollow marks are dense layers, at their full rank. Experiments whose plan keeps every layer dense, or that have
-    no ``rank_plan.yaml``, are not drawn. Returns as :func:`learning_curves` does.
+    Hollow marks are dense layers, at their full rank. Experiments of one plan, such as its seeds, share a row. Those
+    whose plan keeps every layer dense, or that have no ``rank_plan.yaml``, are not drawn. Returns as
+    :func:`learning_curves` does.
     """
-    plans = {}
+    names: dict[str, str] = {}  # of each plan, by its layers
+    others: Counter[str] = Counter()
     for name, folder in experiments.items():
         if (folder / "rank_plan.yaml").exists():
             layers = read_yaml(folder / "rank_plan.yaml")["layers"]
             if any(layer["rank"] is not None for layer in layers):
-                plans[name] = _by_side(layers)
+                key = json.dumps(layers, sort_keys=True)
+                others[key] += key in names
+                names.setdefault(key, name)
+    plans = {
+        name + (f" and {others[key]} more" if others[key] else ""): _by_side(json.loads(key))
+        for key, name in names.items()
+    }
     if not plans:
         picture.unlink(missing_ok=True)
         return False

@@ -121,6 +121,17 @@ def test_every_rank_is_inside_its_panel(tmp_path, monkeypatch):
     assert encoder.get_ylim() == decoder.get_ylim() and decoder.get_ylim()[0] == 0 and decoder.get_ylim()[1] > 80
 
 
+def test_experiments_of_one_plan_share_a_row(tmp_path, monkeypatch):
+    for name, rank in (("one", 8), ("one_seed1", 8), ("two", 4), ("one_seed2", 8), ("dense", None)):
+        (tmp_path / name).mkdir()
+        layer = {"module": "encoder.q", "role": "attention", "depth": 0, "inputs": 90, "outputs": 90, "rank": rank}
+        (tmp_path / name / "rank_plan.yaml").write_text(yaml.safe_dump({"layers": [layer]}))
+    drawn = []
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
+    pictures.rank_per_layer({path.name: path for path in sorted(tmp_path.iterdir())}, tmp_path / "ranks.png")
+    assert [axis.get_title() for axis in drawn[0].axes] == ["one and 2 more: encoder", "two: encoder"]
+
+
 def test_every_role_has_a_color_and_a_mark_of_its_own():
     assert set(ROLES) < set(pictures._ROLES)
     assert len(set(pictures._ROLES.values())) == len(pictures._ROLES)
