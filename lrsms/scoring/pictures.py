@@ -110,8 +110,8 @@ def _draw_curve(axis: Axes, curve: dict, key: str, scale: float, **look) -> None
 
 
 def name_legend(figure: Figure, handles: list) -> None:
-    """Put the legend below the panels, in as many columns as the longest name allows."""
-    columns = max(1, 110 // (6 + max(len(handle.get_label()) for handle in handles)))
+    """Put the legend below the panels, in as many columns as the longest name and the figure's width allow."""
+    columns = max(1, int(11 * figure.get_figwidth()) // (6 + max(len(handle.get_label()) for handle in handles)))
     ncols = min(len(handles), columns)
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lrsms.errors import LrsmsError
+from lrsms.sweep import seeds
 from lrsms.sweep.intervals import difference_interval, mean_interval
 from lrsms.sweep.seeds import compare_seeds, read_rates, write_seeds
 
@@ -118,6 +119,21 @@ def test_other_files_are_refused(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(LrsmsError, match=r"other\.json is neither results\.json nor"):
         read_rates(path)
+
+
+def test_long_names_lie_within_the_picture(tmp_path, monkeypatch):
+    drawn = []
+
+    def keep(figure, path):
+        figure.canvas.draw()
+        drawn.append((figure.get_window_extent(), figure.legends[0].get_window_extent()))
+
+    monkeypatch.setattr(seeds, "save", keep)
+    names = [f"{name},lr=0.004,weight_decay=0.01" for name in ("dense_12", "lrsms_3x_12", "lrsms_3x_24")]
+    files = [written(tmp_path / f"{number}.json", results(name, LOW)) for number, name in enumerate(names)]
+    write_seeds(files, names[0], 1.0, tmp_path / "out")
+    ((figure, legend),) = drawn
+    assert figure.x0 <= legend.x0 and legend.x1 <= figure.x1
 
 
 def test_the_verb_writes_page_json_and_picture(tmp_path):
