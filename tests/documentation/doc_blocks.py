@@ -24,6 +24,7 @@ NEEDS = {
     "fresh environment": "an environment to install packages into",
     "espnet recipe": "a recipe folder of ESPnet's own egs2, made by its setup.sh, and sclite",
     "corpus lrs3": "LRS3, which is licensed",
+    "uv": "uv 0.13: pip install uv",
     "whisper model": "a local Whisper model, and for its recipe Common Voice",
     "test workflow": "it is what .github/workflows/test.yml runs",
 }
