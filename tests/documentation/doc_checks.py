@@ -45,8 +45,18 @@ def faults_of(block: Block, root: Path) -> list[str]:
             if words[0] == "cd":
                 folder = folder / words[1]
             found = [*_wrong_options(words, folder, root), *_absent_paths(words, folder, root)]
+            if block.needed_by(command.text) is None:
+                found += _beyond_the_clone(words)
             faults += [f"{block.file}:{command.line}: {' '.join(words)}: {fault}" for fault in found]
     return faults
+
+
+def _beyond_the_clone(words: list[str]) -> Iterator[str]:
+    """What test_commands.py must not run: the suite itself, and pip in the environment that it has borrowed."""
+    if words == ["utils/test.sh"]:
+        yield "it would run the suite in the suite; put <!-- needs: test workflow: utils/test.sh --> before it"
+    if "pip" in words and "install" in words:
+        yield "it would change the environment at hand; put <!-- needs: fresh environment --> before it"
 
 
 def _wrong_options(words: list[str], folder: Path, root: Path) -> Iterator[str]:

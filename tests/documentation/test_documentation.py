@@ -98,6 +98,8 @@ def test_yaml_builds_a_model(block, tmp_path):
         ("python -m lrsms.bin.plan --config conf/train_lrsm.yaml", "conf/train_lrsm.yaml: no such file"),
         ("cd egs/grid/asr1 && python -m lrsms.bin.sweep conf/sweep_syze.yaml", "conf/sweep_syze.yaml: no such file"),
         ("utils/tests.sh", "utils/tests.sh: no such file"),
+        ("utils/test.sh", "it would run the suite in the suite"),
+        ("pip install -e .", "it would change the environment at hand"),
     ],
 )
 def test_a_wrong_command_is_found(command, message, tmp_path):
