@@ -59,8 +59,8 @@ class Runner:
         nj: points at a time on this machine; its cores are shared among them.
         ngpu: GPUs of this machine; point i of those running uses GPU i modulo this.
         storage: URL of Optuna's storage; None for a journal file in the sweep's folder.
-        only: pattern of the keys of the points to run, with the wildcards of :mod:`fnmatch`; candidates of ``tune``, and
-            the lengths that ``until`` tries, are run whatever it says.
+        only: pattern of the keys of the points to run, with the wildcards of :mod:`fnmatch`; candidates of ``tune``
+            and the lengths that ``until`` tries are run whatever it says.
     """
 
     sweep: Sweep
